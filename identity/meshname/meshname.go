@@ -1,0 +1,82 @@
+// Package meshname answers HOW IT IS SPELLED: the names that the control plane, Envoy and the Go process
+// beside it must write alike, so that neither room needs to import the other.
+//
+// It imports nothing.
+package meshname
+
+// Envoy's listeners. The control plane writes the well-known ports below; the Go process beside an Envoy
+// replaces them by its own settings before it relays the listener.
+const (
+	ListenerGateway  = "gateway"
+	ListenerInbound  = "inbound"
+	ListenerOutbound = "outbound"
+
+	PortGateway  = 8080
+	PortInbound  = 15006
+	PortOutbound = 15001
+	PortAdmin    = 15000
+	PortMetrics  = 15090
+	PortHealth   = 15021
+)
+
+// Clusters of Envoy's bootstrap; both are the Go process, over its Unix socket.
+const (
+	ClusterSidecar = "tenantmesh_sidecar" // gRPC: ADS, ext_authz, ratelimit, access log
+	ClusterJWKS    = "tenantmesh_jwks"    // HTTP/1.1: GET /jwks/<issuer>
+)
+
+// ClusterLocalService is the service beside this Envoy; its endpoint (EDS) is added by the Go process.
+const ClusterLocalService = "local_service"
+
+// ClusterWorkload names the cluster, and the EDS resource, of a workload in a cell.
+func ClusterWorkload(cell, workload string) string { return "cell/" + cell + "/workload/" + workload }
+
+// SDS secrets, all made by the Go process from the SPIFFE Workload API.
+const (
+	SecretSVID   = "mesh/svid"   // own X.509-SVID and key
+	SecretBundle = "mesh/bundle" // trust bundle; clusters add the exact SPIFFE IDs they expect
+	SecretPeers  = "mesh/peers"  // trust bundle and the exact SPIFFE IDs that may connect inbound
+)
+
+// Route configurations and the ECDS filter.
+const (
+	RouteInbound    = "inbound"
+	RouteOutbound   = "outbound"
+	ExtensionJWT    = "gateway/jwt_authn"
+	CellNone        = "-"    // reserved: no cell was decided yet
+	CellMove        = "move" // reserved: the request goes to the gateway's Go process
+	MetadataJWT     = "envoy.filters.http.jwt_authn"
+	MetadataJWTFail = "failure" // key under MetadataJWT that holds the failed status
+)
+
+// RouteGateway names the gateway's route configuration for a cell, or for [CellNone].
+func RouteGateway(cell string) string { return "gateway/" + cell }
+
+// MetadataJWTPayload is the key under [MetadataJWT] that holds the payload verified for an issuer.
+func MetadataJWTPayload(issuer string) string { return "issuer/" + issuer }
+
+// Keys of ext_authz's context_extensions, written per virtual host.
+const (
+	ExtensionListener = "listener" // one of the Listener constants
+	ExtensionTarget   = "target"   // outbound: "workload/<name>" or "dependency/<name>"; absent: not listed
+)
+
+// Paths below the Go process's run directory.
+const (
+	SocketSidecar = "sidecar.sock" // gRPC for Envoy
+	SocketJWKS    = "jwks.sock"    // HTTP for Envoy's remote_jwks
+)
+
+// Type URLs of the resources that travel to the Go process on delta ADS. Each is a message of
+// api/tenantmesh/v1alpha1.
+const (
+	typePrefix       = "type.googleapis.com/tenantmesh.v1alpha1."
+	TypeTenantPolicy = typePrefix + "TenantPolicy"
+	TypeAccessPolicy = typePrefix + "AccessPolicy"
+	TypeSignerKey    = typePrefix + "SignerKey"
+	TypeTokenIssuer  = typePrefix + "TokenIssuer"
+	TypeProxyConfig  = typePrefix + "ProxyConfig" // one, named "self": what this sidecar is
+)
+
+// ProxyConfigName is the name of the only resource of [TypeProxyConfig].
+const ProxyConfigName = "self"

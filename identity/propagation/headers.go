@@ -1,0 +1,32 @@
+// Package propagation answers HOW THE CONTEXT TRAVELS: header names, and later the interceptors and
+// middleware for services that opt in.
+//
+// It imports identity and identity/tenanttoken, never policy, tenantstore, xds or sidecar.
+package propagation
+
+// Header names (design, section 5), in the lower case that Envoy and HTTP/2 use.
+const (
+	HeaderTxnToken   = "txn-token"         // the tenant context
+	HeaderTenantID   = "x-tenant-id"       // for the service to read; overwritten always
+	HeaderTenantTier = "x-tenant-tier"     // likewise
+	HeaderCell       = "x-tenantmesh-cell" // the gateway's decision; "-" on arrival
+	HeaderLease      = "x-tenantmesh-lease"
+	HeaderReason     = "x-tenantmesh-reason"
+	HeaderDecision   = "x-tenantmesh-decision"
+
+	HeaderRequestID   = "x-request-id"
+	HeaderTraceparent = "traceparent" // W3C Trace Context, section 3.2
+
+	HeaderRetryAfter      = "retry-after"
+	HeaderRateLimit       = "ratelimit"
+	HeaderRateLimitPolicy = "ratelimit-policy"
+	HeaderGRPCPushback    = "grpc-retry-pushback-ms"
+)
+
+// ClientStripped are the headers that a client may not send through a gateway: tracing and baggage of
+// its own, and every name by which the mesh speaks.
+var ClientStripped = []string{
+	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision,
+	"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
+	"uber-trace-id", "baggage", "tracestate",
+}

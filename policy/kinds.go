@@ -1,0 +1,95 @@
+package policy
+
+import "time"
+
+// TierSpec is the spec of kind Tier: defaults for the tenants that name it.
+type TierSpec struct {
+	Limits    Limits    `json:"limits"`
+	Weight    int       `json:"weight,omitempty"` // share under overload; 1 to 1000, default 1
+	Isolation Isolation `json:"isolation,omitempty"`
+	SLO       SLO       `json:"slo,omitempty"`
+}
+
+// Isolation says what of a cell a tier's tenants share.
+type Isolation string
+
+// The isolations; empty means [Pooled].
+const (
+	Pooled         Isolation = "pooled"
+	DedicatedStore Isolation = "dedicatedStore"
+	DedicatedCell  Isolation = "dedicatedCell"
+)
+
+// SLO is what a tier promises.
+type SLO struct {
+	Availability float64 `json:"availability,omitempty"` // share of requests, 0 to 1, e.g. 0.999
+	LatencyP99   string  `json:"latencyP99,omitempty"`   // a Go duration, e.g. "250ms"
+}
+
+// Tiers built in, by name; a Tier of the same name in the store replaces one.
+func BuiltInTiers() map[string]TierSpec {
+	exports := func(n int) map[string]ClassLimit { return map[string]ClassLimit{ClassExports: {Concurrency: n}} }
+	return map[string]TierSpec{
+		TierBronze: {SafeLimits(), 1, Pooled, SLO{0.999, ""}},
+		"silver":   {Limits{50, 100, 50, exports(2)}, 2, Pooled, SLO{0.999, ""}},
+		"gold":     {Limits{200, 400, 200, exports(4)}, 4, DedicatedStore, SLO{0.9995, ""}},
+		"platinum": {Limits{1000, 2000, 1000, exports(16)}, 8, DedicatedCell, SLO{0.9995, ""}},
+	}
+}
+
+// TierBronze is the tier of the safe defaults.
+const TierBronze = "bronze"
+
+// AccessPolicySpec is the spec of kind AccessPolicy. An empty selector field selects everything of its
+// sort, except Principals and Targets, which must be said.
+type AccessPolicySpec struct {
+	Effect     Effect         `json:"effect"`         // Permit or Forbid
+	Mode       Mode           `json:"mode,omitempty"` // Enforce (default) or Shadow
+	Principals []string       `json:"principals"`     // SPIFFE patterns, see identity.Pattern
+	Tenants    TenantSelector `json:"tenants,omitempty"`
+	Targets    []Target       `json:"targets"`
+	When       string         `json:"when,omitempty"` // CEL, see policy/authz
+}
+
+// Effect is what a matching policy does.
+type Effect string
+
+// The effects. Forbid wins over Permit; where nothing matches, the request is denied.
+const (
+	Permit Effect = "Permit"
+	Forbid Effect = "Forbid"
+)
+
+// Mode says whether a policy decides or only watches.
+type Mode string
+
+// The modes; empty means [Enforce].
+const (
+	Enforce Mode = "Enforce"
+	Shadow  Mode = "Shadow"
+)
+
+// TenantSelector selects tenants that match every field that is said; the zero value selects all.
+type TenantSelector struct {
+	Names  []string          `json:"names,omitempty"`
+	Tiers  []string          `json:"tiers,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Target selects requests to a workload.
+type Target struct {
+	Workload string   `json:"workload"`          // a Workload's name, or "*"
+	Methods  []string `json:"methods,omitempty"` // upper-case; empty: all
+	Paths    []string `json:"paths,omitempty"`   // per segment: exact, "*", trailing "**"; empty: all
+}
+
+// AccessGrantSpec is the spec of kind AccessGrant: a governed, time-limited right of one principal over
+// tenants that are not its own.
+type AccessGrantSpec struct {
+	Principal string         `json:"principal"` // a whole SPIFFE ID
+	Tenants   TenantSelector `json:"tenants"`
+	Targets   []Target       `json:"targets"`
+	Reason    string         `json:"reason"`   // why, for the audit; 1 to 500 characters
+	Approver  string         `json:"approver"` // a principal other than the one granted
+	NotAfter  time.Time      `json:"notAfter"`
+}

@@ -1,0 +1,315 @@
+package tenantstore
+
+import (
+	"fmt"
+
+	"github.com/tenantmesh/tenantmesh/policy"
+)
+
+// APIVersion is the only version there is.
+const APIVersion = "tenantmesh.dev/v1alpha1"
+
+// Kind names a sort of object. The list is closed.
+type Kind string
+
+// Kinds that people write.
+const (
+	KindCell         Kind = "Cell"
+	KindTier         Kind = "Tier"
+	KindTenant       Kind = "Tenant"
+	KindWorkload     Kind = "Workload"
+	KindDependency   Kind = "Dependency"
+	KindTokenIssuer  Kind = "TokenIssuer"
+	KindAccessPolicy Kind = "AccessPolicy"
+	KindAccessGrant  Kind = "AccessGrant"
+)
+
+// Kinds that the control plane writes for itself; the admin API only reads them.
+const (
+	KindMember    Kind = "Member"    // durable: a gateway or sidecar instance (design, section 8)
+	KindEndpoint  Kind = "Endpoint"  // where a member's workload answers now; a lease
+	KindSignerKey Kind = "SignerKey" // a public key that may sign tenant contexts
+)
+
+// Key addresses one object.
+type Key struct {
+	Kind Kind
+	Name string
+}
+
+func (k Key) String() string { return string(k.Kind) + "/" + k.Name }
+
+// Metadata is what every object has.
+type Metadata struct {
+	Name     string            `json:"name"`          // lower-case letters, digits, '-'; 1 to 63; tenants as identity.TenantID
+	UID      string            `json:"uid,omitempty"` // new for each incarnation, set by the store's writer
+	Labels   map[string]string `json:"labels,omitempty"`
+	Revision int64             `json:"revision,omitempty"` // of its last write, set by the store; the ETag
+}
+
+// Object is one object of any kind. Exactly one spec field is set, the one that Kind names.
+type Object struct {
+	APIVersion string   `json:"apiVersion"`
+	Kind       Kind     `json:"kind"`
+	Metadata   Metadata `json:"metadata"`
+
+	Cell         *CellSpec                `json:"-"`
+	Tier         *policy.TierSpec         `json:"-"`
+	Tenant       *TenantSpec              `json:"-"`
+	Workload     *WorkloadSpec            `json:"-"`
+	Dependency   *DependencySpec          `json:"-"`
+	TokenIssuer  *TokenIssuerSpec         `json:"-"`
+	AccessPolicy *policy.AccessPolicySpec `json:"-"`
+	AccessGrant  *policy.AccessGrantSpec  `json:"-"`
+	Member       *MemberSpec              `json:"-"`
+	Endpoint     *EndpointSpec            `json:"-"`
+	SignerKey    *SignerKeySpec           `json:"-"`
+
+	Status Status `json:"status,omitzero"`
+}
+
+// Key is o's address.
+func (o *Object) Key() Key { return Key{o.Kind, o.Metadata.Name} }
+
+// Status is what the control plane says about an object.
+type Status struct {
+	Phase            Phase       `json:"phase,omitempty"`     // Tenant only
+	Placement        *Placement  `json:"placement,omitempty"` // Tenant only
+	Conditions       []Condition `json:"conditions,omitempty"`
+	ObservedRevision int64       `json:"observedRevision,omitempty"`
+}
+
+// Condition is one observation about an object.
+type Condition struct {
+	Type    string `json:"type"`
+	Status  string `json:"status"` // True, False, Unknown
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// Phase is where a tenant is in its life.
+type Phase string
+
+// The phases.
+const (
+	Provisioning Phase = "Provisioning"
+	Active       Phase = "Active"
+	Suspended    Phase = "Suspended"
+	Deleting     Phase = "Deleting"
+	Deleted      Phase = "Deleted"
+)
+
+// MoveState is the state of a tenant's placement (design, section 8).
+type MoveState string
+
+// The move states. Only StateActive and StateFinal have no target.
+const (
+	StateActive    MoveState = "ACTIVE"
+	StateMigrating MoveState = "MIGRATING"
+	StateFencing   MoveState = "FENCING"
+	StateCutover   MoveState = "CUTOVER"
+	StateFinal     MoveState = "FINAL"
+)
+
+// Placement says which cell owns a tenant, in which state, since which epoch.
+type Placement struct {
+	State  MoveState `json:"state"`
+	Cell   string    `json:"cell"`
+	Target string    `json:"target,omitempty"`
+	Epoch  int64     `json:"epoch"` // only grows; 1 is the first
+}
+
+// CellSpec is the spec of kind Cell.
+type CellSpec struct {
+	Region    string    `json:"region"`
+	Residency string    `json:"residency,omitempty"` // "eu": EU-resident tenants only may need it; empty: none
+	Pool      Pool      `json:"pool,omitempty"`      // default Shared
+	State     CellState `json:"state,omitempty"`     // default CellActive
+	Capacity  Capacity  `json:"capacity,omitempty"`
+}
+
+// Pool says whether a cell is shared.
+type Pool string
+
+// The pools; empty means [SharedPool].
+const (
+	SharedPool    Pool = "shared"
+	DedicatedPool Pool = "dedicated"
+)
+
+// CellState says whether a cell takes new tenants.
+type CellState string
+
+// The cell states; empty means [CellActive].
+const (
+	CellActive   CellState = "Active"
+	CellDraining CellState = "Draining"
+)
+
+// Capacity is a cell's capacity and load, as its operator or autoscaler reports it.
+type Capacity struct {
+	FreeCPU     float64 `json:"freeCpu,omitempty"`     // share, 0 to 1
+	FreeDBConn  int     `json:"freeDbConn,omitempty"`  // connections
+	DBConnCap   int     `json:"dbConnCap,omitempty"`   // connections
+	Utilization float64 `json:"utilization,omitempty"` // share, 0 to 1
+}
+
+// TenantSpec is the spec of kind Tenant.
+type TenantSpec struct {
+	Tier      string        `json:"tier"`
+	Region    string        `json:"region"`
+	Residency string        `json:"residency,omitempty"` // "eu", or none
+	Limits    policy.Limits `json:"limits,omitzero"`     // over the tier's
+	Spiky     bool          `json:"spiky,omitempty"`
+	Suspended bool          `json:"suspended,omitempty"`
+}
+
+// WorkloadSpec is the spec of kind Workload: one logical service, present in each cell where an instance registered.
+type WorkloadSpec struct {
+	// SPIFFEIDs by cell. A cell that is not listed uses identity.WorkloadID(trust domain, cell, name).
+	SPIFFEIDs            []WorkloadIdentity `json:"spiffeIDs,omitempty"`
+	Port                 int                `json:"port,omitempty"`     // where the service listens, 1 to 65535; an instance's flag may replace it
+	Protocol             string             `json:"protocol,omitempty"` // "http1" (default), "http2", "grpc"
+	Expose               []Expose           `json:"expose,omitempty"`
+	Classes              []Class            `json:"classes,omitempty"`   // first match wins
+	DependsOn            []string           `json:"dependsOn,omitempty"` // Workload or Dependency names it may call
+	Tenancy              Tenancy            `json:"tenancy,omitempty"`   // default Require
+	BoundTenant          string             `json:"boundTenant,omitempty"`
+	DeliverContext       bool               `json:"deliverContext,omitempty"`       // hand Txn-Token to the service
+	ForwardAuthorization bool               `json:"forwardAuthorization,omitempty"` // let the client's Authorization pass the gateway
+	TenantData           *TenantData        `json:"tenantData,omitempty"`
+}
+
+// WorkloadIdentity is a workload's SPIFFE ID in one cell.
+type WorkloadIdentity struct {
+	Cell string `json:"cell"`
+	ID   string `json:"id"`
+}
+
+// Expose publishes a workload at the gateway.
+type Expose struct {
+	Host        string `json:"host,omitempty"`        // exact host name; empty: any
+	PathPrefix  string `json:"pathPrefix"`            // "/documents": that path and what is below it
+	StripPrefix bool   `json:"stripPrefix,omitempty"` // the service sees the path without the prefix
+}
+
+// Class names a sort of expensive request, for class limits.
+type Class struct {
+	Name    string   `json:"name"`
+	Methods []string `json:"methods,omitempty"`
+	Paths   []string `json:"paths,omitempty"` // as policy.Target's
+}
+
+// Tenancy says what a workload does about calls without a proven tenant.
+type Tenancy string
+
+// The tenancies; empty means [Require].
+const (
+	Require    Tenancy = "require"
+	Observe    Tenancy = "observe"
+	Untenanted Tenancy = "untenanted"
+)
+
+// TenantData says how a workload's data of one tenant moves (design, section 8).
+type TenantData struct {
+	Strategy string            `json:"strategy,omitempty"` // fenced (default), catchUp, dualWrite
+	Hooks    map[string]string `json:"hooks,omitempty"`    // export, import, digest, delete -> a path
+}
+
+// DependencySpec is the spec of kind Dependency: an external host that a workload may call.
+type DependencySpec struct {
+	Hosts   []string `json:"hosts"` // exact DNS names or IP addresses
+	Port    int      `json:"port"`
+	TLS     bool     `json:"tls,omitempty"`
+	Tenancy Tenancy  `json:"tenancy,omitempty"` // default Require
+}
+
+// TokenIssuerSpec is the spec of kind TokenIssuer.
+type TokenIssuerSpec struct {
+	Issuer      string   `json:"issuer"` // the "iss" claim, exact
+	Audiences   []string `json:"audiences"`
+	JWKS        JWKS     `json:"jwks"`
+	TenantClaim string   `json:"tenantClaim,omitempty"` // default "tenant"
+	Algorithms  []string `json:"algorithms,omitempty"`  // default RS256, ES256, EdDSA; never none or HMAC
+	Tenants     []string `json:"tenants"`               // that it may speak for; "*" only when written
+}
+
+// JWKS is where an issuer's keys are: exactly one field is set. A file is read by the command line
+// before it applies the object (the store holds Inline); a URI is fetched by the control plane.
+type JWKS struct {
+	Inline string `json:"inline,omitempty"`
+	File   string `json:"file,omitempty"`
+	URI    string `json:"uri,omitempty"`
+}
+
+// MemberSpec is the spec of kind Member. Its name is the member's ID, kept on the member's disk.
+type MemberSpec struct {
+	Principal string `json:"principal"`
+	Role      Role   `json:"role"`
+	Cell      string `json:"cell,omitempty"`
+	Workload  string `json:"workload,omitempty"`
+	Version   string `json:"version,omitempty"`
+	Envoy     string `json:"envoy,omitempty"`
+	Left      bool   `json:"left,omitempty"` // left by a clean drain
+}
+
+// Role is what a sidecar is.
+type Role string
+
+// The roles.
+const (
+	RoleGateway Role = "gateway"
+	RoleSidecar Role = "sidecar"
+)
+
+// EndpointSpec is the spec of kind Endpoint. Its name is the member's ID.
+type EndpointSpec struct {
+	Cell     string `json:"cell"`
+	Workload string `json:"workload"`
+	Address  string `json:"address"` // IP address of the sidecar's inbound listener
+	Port     int    `json:"port"`
+	Ready    bool   `json:"ready"`
+}
+
+// SignerKeySpec is the spec of kind SignerKey. Its name is "<kid>".
+type SignerKeySpec struct {
+	Principal string `json:"principal"` // the signer; "iss" must match
+	PublicKey string `json:"publicKey"` // Ed25519, base64url without padding, 32 bytes
+	Role      Role   `json:"role"`
+	Cell      string `json:"cell,omitempty"`   // scope of a sidecar's key
+	Tenant    string `json:"tenant,omitempty"` // scope of a sidecar's key
+	NotAfter  string `json:"notAfter"`         // RFC 3339; contexts under it end before
+}
+
+// Problem is one thing wrong with input.
+type Problem struct {
+	File string // "" when the input has no name
+	Line int    // 1-based, 0 when unknown
+	Path string // "spec.limits.burst"
+	Text string // "must be from 1 to 1000000 (got 0)"
+}
+
+func (p Problem) String() string {
+	at := p.Path + ": " + p.Text
+	if p.Line > 0 {
+		at = fmt.Sprintf("%d: %s", p.Line, at)
+	}
+	if p.File != "" {
+		at = p.File + ":" + at
+	}
+	return at
+}
+
+// Problems is every problem of an input; as an error it prints one a line.
+type Problems []Problem
+
+func (ps Problems) Error() string {
+	text := ""
+	for i, p := range ps {
+		if i > 0 {
+			text += "\n"
+		}
+		text += p.String()
+	}
+	return text
+}
