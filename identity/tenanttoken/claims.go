@@ -1,0 +1,74 @@
+package tenanttoken
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"time"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+)
+
+// Type is the token's "typ" header.
+const Type = "txntoken+jwt"
+
+// MaxSize is the longest token that is looked at, in bytes.
+const MaxSize = 8 << 10
+
+// Role says what the cell that gets the request is to the tenant.
+type Role string
+
+// The roles.
+const (
+	Owner   Role = "owner"
+	Replica Role = "replica" // a copy, made by the mover
+)
+
+// Purpose says what the request is part of.
+type Purpose string
+
+// The purposes.
+const (
+	Request Purpose = "request"
+	Job     Purpose = "job"
+	Export  Purpose = "export"
+)
+
+// Context is the "tctx" claim: for which tenant the request is, and where it may go.
+type Context struct {
+	Tenant  identity.TenantID `json:"tenant"`
+	UID     string            `json:"uid"` // of this incarnation of the tenant
+	Tier    string            `json:"tier"`
+	Cell    string            `json:"cell"`
+	Epoch   int64             `json:"epoch"` // of the placement it was decided under; at least 1
+	Role    Role              `json:"role"`
+	Purpose Purpose           `json:"purpose"`
+	Keys    []string          `json:"keys,omitempty"` // see [KeyDigest]
+}
+
+// Claims are all of a token's claims.
+type Claims struct {
+	Issuer   identity.Principal // the signer
+	Audience string             // the trust domain
+	IssuedAt time.Time          // whole seconds
+	Expiry   time.Time          // whole seconds
+	Txn      string             // unique to the transaction; kept when a token is exchanged
+	Subject  string             // as the client's token named it; for the audit only
+	Context  Context
+}
+
+// KeyDigest is the form in which a trace or request ID stands in [Context.Keys]: the first 128 bits of its
+// SHA-256, base64url. The ID itself stays out of the token.
+func KeyDigest(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
+type wireClaims struct {
+	Issuer   identity.Principal `json:"iss"`
+	Audience string             `json:"aud"`
+	IssuedAt int64              `json:"iat"`
+	Expiry   int64              `json:"exp"`
+	Txn      string             `json:"txn"`
+	Subject  string             `json:"sub"`
+	Context  *Context           `json:"tctx"`
+}

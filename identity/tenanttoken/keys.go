@@ -1,0 +1,171 @@
+package tenanttoken
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+)
+
+// Scope bounds what a key may sign. A gateway's key signs for any tenant; a sidecar's only for one tenant in
+// one cell, and both must be said.
+type Scope struct {
+	Gateway bool
+	Cell    string
+	Tenant  identity.TenantID
+}
+
+func (s Scope) allows(c Context) bool {
+	return s.Gateway || (s.Cell != "" && s.Cell == c.Cell && !s.Tenant.IsZero() && s.Tenant == c.Tenant)
+}
+
+// Key is the public half of a signing key, as it is pushed to every sidecar.
+type Key struct {
+	KID       string
+	Principal identity.Principal // "iss" must be exactly this
+	Public    ed25519.PublicKey
+	Scope     Scope
+	NotAfter  time.Time // no token under it lives longer
+}
+
+// KeySet is an immutable set of keys. The zero value is empty.
+type KeySet struct{ keys map[string]Key }
+
+// NewKeySet returns the set of keys; of two with one KID the last counts.
+func NewKeySet(keys ...Key) KeySet {
+	set := KeySet{make(map[string]Key, len(keys))}
+	for _, key := range keys {
+		set.keys[key.KID] = key
+	}
+	return set
+}
+
+// Lookup returns the key of that ID.
+func (s KeySet) Lookup(kid string) (Key, bool) {
+	key, ok := s.keys[kid]
+	return key, ok
+}
+
+// Len is the number of keys.
+func (s KeySet) Len() int { return len(s.keys) }
+
+// SigningKey is a private key and the time until which it signs.
+type SigningKey struct {
+	KID      string
+	Private  ed25519.PrivateKey
+	NotAfter time.Time
+}
+
+// Public is the public half.
+func (k SigningKey) Public() ed25519.PublicKey { return k.Private.Public().(ed25519.PublicKey) }
+
+// NewSigningKey makes a key whose KID is its public half's digest, so no two signers share one.
+func NewSigningKey(notAfter time.Time) (SigningKey, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return SigningKey{}, err
+	}
+	return SigningKey{KeyID(public), private, notAfter.UTC().Truncate(time.Second)}, nil
+}
+
+// KeyID is the ID of a public key: the first 128 bits of its SHA-256 in hex, fit for an object's name.
+func KeyID(public ed25519.PublicKey) string {
+	sum := sha256.Sum256(public)
+	return fmt.Sprintf("%x", sum[:16])
+}
+
+type keyFile struct {
+	Seed     string    `json:"seed"` // base64url
+	NotAfter time.Time `json:"notAfter"`
+}
+
+// LoadOrCreateKey returns the key that path holds, when it still has a third of lifetime to go, or a fresh
+// one that it writes there (0600, atomically).
+func LoadOrCreateKey(path string, lifetime time.Duration, now time.Time) (SigningKey, error) {
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return SigningKey{}, err
+	default:
+		var file keyFile
+		if err := json.Unmarshal(text, &file); err != nil {
+			return SigningKey{}, fmt.Errorf("%s must hold a signing key: %w", path, err)
+		}
+		seed, err := base64.RawURLEncoding.DecodeString(file.Seed)
+		if err != nil || len(seed) != ed25519.SeedSize {
+			return SigningKey{}, fmt.Errorf("%s: seed must be %d bytes in base64url (got %d)", path, ed25519.SeedSize, len(seed))
+		}
+		if file.NotAfter.Sub(now) > lifetime/3 {
+			private := ed25519.NewKeyFromSeed(seed)
+			return SigningKey{KeyID(private.Public().(ed25519.PublicKey)), private, file.NotAfter}, nil
+		}
+	}
+	key, err := NewSigningKey(now.Add(lifetime))
+	if err != nil {
+		return SigningKey{}, err
+	}
+	text, err = json.Marshal(keyFile{base64.RawURLEncoding.EncodeToString(key.Private.Seed()), key.NotAfter})
+	if err != nil {
+		return SigningKey{}, err
+	}
+	return key, writeSecret(path, text)
+}
+
+func writeSecret(path string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+// Signer signs contexts under one key, as one principal.
+type Signer struct {
+	jose      jose.Signer
+	principal identity.Principal
+	notAfter  time.Time
+}
+
+// NewSigner returns a signer for key; principal is its "iss".
+func NewSigner(key SigningKey, principal identity.Principal) (*Signer, error) {
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key.Private},
+		(&jose.SignerOptions{}).WithType(Type).WithHeader("kid", key.KID))
+	if err != nil {
+		return nil, err
+	}
+	return &Signer{signer, principal, key.NotAfter}, nil
+}
+
+// Sign returns the token for claims, whose Issuer is set to the signer's principal. The expiry may not be
+// after the key's.
+func (s *Signer) Sign(claims Claims) (string, error) {
+	if claims.Expiry.After(s.notAfter) {
+		return "", fmt.Errorf("expiry must not be after the key's %v (got %v)", s.notAfter, claims.Expiry)
+	}
+	payload, err := json.Marshal(wireClaims{
+		s.principal, claims.Audience, claims.IssuedAt.Unix(), claims.Expiry.Unix(), claims.Txn, claims.Subject, &claims.Context,
+	})
+	if err != nil {
+		return "", err
+	}
+	signed, err := s.jose.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return signed.CompactSerialize()
+}

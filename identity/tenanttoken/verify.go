@@ -1,0 +1,261 @@
+package tenanttoken
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// Sorts of refusal. Every error of [Verifier.Verify] is one of them and says more in its text.
+var (
+	// ErrMalformed means that the token is not one that any signer of a mesh makes.
+	ErrMalformed = errors.New("malformed tenant context")
+	// ErrForeign means that no key in force signed the token for this place.
+	ErrForeign = errors.New("foreign tenant context")
+	// ErrExpired means that the token was good once.
+	ErrExpired = errors.New("expired tenant context")
+)
+
+// Options of a [Verifier]; zero fields take the defaults named there.
+type Options struct {
+	Audience    string        // the trust domain; required
+	Skew        time.Duration // how far clocks may be apart; default 30 s
+	MaxLifetime time.Duration // longest exp - iat; default 15 min
+	MaxCache    int           // tokens remembered, at most; default 16384
+}
+
+// Verifier verifies tokens, and remembers those that it found good.
+type Verifier struct {
+	options Options
+
+	mu            sync.Mutex
+	fresh, former map[[sha256.Size]byte]verified // two generations: at most MaxCache entries together
+}
+
+type verified struct {
+	claims Claims
+	kid    string
+}
+
+// NewVerifier returns a verifier for options.
+func NewVerifier(options Options) *Verifier {
+	if options.Skew == 0 {
+		options.Skew = 30 * time.Second
+	}
+	if options.MaxLifetime == 0 {
+		options.MaxLifetime = 15 * time.Minute
+	}
+	if options.MaxCache == 0 {
+		options.MaxCache = 16384
+	}
+	return &Verifier{options: options, fresh: map[[sha256.Size]byte]verified{}}
+}
+
+// Verify returns the claims of token if a key of keys signed them inside its scope and they hold at now.
+// The claims are shared with other callers: do not change them.
+func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, error) {
+	if len(token) > MaxSize {
+		return nil, fmt.Errorf("%w: must be at most %d bytes (got %d)", ErrMalformed, MaxSize, len(token))
+	}
+	digest := sha256.Sum256([]byte(token))
+	found, ok := v.lookup(digest)
+	if !ok {
+		var err error
+		if found, err = v.parse(token, keys); err != nil {
+			return nil, err
+		}
+	}
+	// What may change between two uses of one token is looked at every time: its key, and the clock.
+	key, ok := keys.Lookup(found.kid)
+	if !ok {
+		return nil, fmt.Errorf("%w: no key %q is in force", ErrForeign, found.kid)
+	}
+	if err := v.check(&found.claims, key, now); err != nil {
+		return nil, err
+	}
+	v.remember(digest, found)
+	return &found.claims, nil
+}
+
+func (v *Verifier) parse(token string, keys KeySet) (verified, error) {
+	kid, err := checkShape(token)
+	if err != nil {
+		return verified{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	key, ok := keys.Lookup(kid)
+	if !ok {
+		return verified{}, fmt.Errorf("%w: no key %q is in force", ErrForeign, kid)
+	}
+	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.EdDSA})
+	if err != nil {
+		return verified{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	payload, err := signed.Verify(key.Public)
+	if err != nil {
+		return verified{}, fmt.Errorf("%w: the signature does not match key %q", ErrForeign, kid)
+	}
+	var wire wireClaims
+	if err := decodeStrict(payload, &wire); err != nil {
+		return verified{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if wire.Context == nil || wire.Context.Tenant.IsZero() || wire.Context.UID == "" || wire.Context.Cell == "" ||
+		wire.Context.Epoch < 1 || wire.Txn == "" || wire.Issuer.IsZero() {
+		return verified{}, fmt.Errorf("%w: iss, txn and tctx with tenant, uid, cell and epoch must be set", ErrMalformed)
+	}
+	if wire.Context.Role != Owner && wire.Context.Role != Replica {
+		return verified{}, fmt.Errorf("%w: tctx.role must be %s or %s (got %q)", ErrMalformed, Owner, Replica, wire.Context.Role)
+	}
+	switch wire.Context.Purpose {
+	case Request, Job, Export:
+	default:
+		return verified{}, fmt.Errorf("%w: tctx.purpose must be request, job or export (got %q)", ErrMalformed, wire.Context.Purpose)
+	}
+	return verified{kid: kid, claims: Claims{
+		wire.Issuer, wire.Audience, time.Unix(wire.IssuedAt, 0), time.Unix(wire.Expiry, 0), wire.Txn, wire.Subject, *wire.Context,
+	}}, nil
+}
+
+func (v *Verifier) check(claims *Claims, key Key, now time.Time) error {
+	switch {
+	case claims.Audience != v.options.Audience:
+		return fmt.Errorf("%w: aud must be %q (got %q)", ErrForeign, v.options.Audience, claims.Audience)
+	case claims.Issuer != key.Principal:
+		return fmt.Errorf("%w: iss must be the key's signer %s (got %s)", ErrForeign, key.Principal, claims.Issuer)
+	case !key.Scope.allows(claims.Context):
+		return fmt.Errorf("%w: %s may not sign for tenant %s in cell %s", ErrForeign, key.Principal, claims.Context.Tenant, claims.Context.Cell)
+	case !claims.Expiry.After(claims.IssuedAt) || claims.Expiry.Sub(claims.IssuedAt) > v.options.MaxLifetime:
+		return fmt.Errorf("%w: exp must be after iat by at most %v (got %v)", ErrMalformed, v.options.MaxLifetime, claims.Expiry.Sub(claims.IssuedAt))
+	case claims.IssuedAt.After(now.Add(v.options.Skew)):
+		return fmt.Errorf("%w: iat must not be in the future (got %v)", ErrForeign, claims.IssuedAt.UTC())
+	case !now.Before(claims.Expiry), !now.Before(key.NotAfter):
+		return fmt.Errorf("%w: it ended at %v", ErrExpired, claims.Expiry.UTC())
+	}
+	return nil
+}
+
+func (v *Verifier) lookup(digest [sha256.Size]byte) (verified, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if found, ok := v.fresh[digest]; ok {
+		return found, true
+	}
+	found, ok := v.former[digest]
+	return found, ok
+}
+
+func (v *Verifier) remember(digest [sha256.Size]byte, found verified) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if _, ok := v.fresh[digest]; ok {
+		return
+	}
+	if len(v.fresh) >= max(1, v.options.MaxCache/2) {
+		v.fresh, v.former = make(map[[sha256.Size]byte]verified, len(v.fresh)), v.fresh
+	}
+	v.fresh[digest] = found
+}
+
+// checkShape refuses what RFC 8725 warns of before any library looks at the token, and returns its key ID.
+func checkShape(token string) (kid string, err error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return "", fmt.Errorf("must be one compact JWS of three parts (got %d)", len(parts))
+	}
+	var header map[string]any
+	for i, part := range parts {
+		text, err := base64.RawURLEncoding.Strict().DecodeString(part)
+		if err != nil {
+			return "", errors.New("must be base64url without padding")
+		}
+		switch i {
+		case 0:
+			if err := decodeStrict(text, &header); err != nil {
+				return "", err
+			}
+		case 1:
+			if err := checkDuplicates(text); err != nil {
+				return "", err
+			}
+		}
+	}
+	for name := range header {
+		if name != "alg" && name != "typ" && name != "kid" {
+			return "", fmt.Errorf("header must hold only alg, typ and kid (got %q)", name)
+		}
+	}
+	if header["alg"] != string(jose.EdDSA) {
+		return "", fmt.Errorf("alg must be EdDSA (got %q)", header["alg"])
+	}
+	if header["typ"] != Type {
+		return "", fmt.Errorf("typ must be %s (got %q)", Type, header["typ"])
+	}
+	kid, _ = header["kid"].(string)
+	if kid == "" {
+		return "", errors.New("kid must be set")
+	}
+	return kid, nil
+}
+
+func decodeStrict(text []byte, into any) error {
+	if err := checkDuplicates(text); err != nil {
+		return err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(into)
+}
+
+// checkDuplicates refuses an object that names a member twice, in any case of its letters (encoding/json
+// matches names without case and lets the last win, other parsers the first), at any depth.
+func checkDuplicates(text []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	type level struct {
+		seen map[string]bool // nil in an array
+		key  bool            // a member's name comes next
+	}
+	var stack []level
+	for {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("must be JSON: %w", err)
+		}
+		top := len(stack) - 1
+		if name, ok := token.(string); ok && top >= 0 && stack[top].key {
+			folded := strings.ToLower(name)
+			if stack[top].seen[folded] {
+				return fmt.Errorf("must name each member once (got %q again)", name)
+			}
+			stack[top].seen[folded], stack[top].key = true, false
+			continue
+		}
+		if top >= 0 && stack[top].seen != nil {
+			stack[top].key = true // after this value
+		}
+		switch token {
+		case json.Delim('{'):
+			stack = append(stack, level{seen: map[string]bool{}, key: true})
+		case json.Delim('['):
+			stack = append(stack, level{})
+		case json.Delim('}'), json.Delim(']'):
+			stack = stack[:top]
+			if top > 0 && stack[top-1].seen != nil {
+				stack[top-1].key = true
+			}
+		}
+		if len(stack) > 32 {
+			return errors.New("must not nest deeper than 32")
+		}
+	}
+}
