@@ -1,0 +1,137 @@
+package authz
+
+import (
+	"slices"
+	"time"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/policy"
+)
+
+// Tenant is what policies can see of a tenant. The zero value is "no tenant", which only policies without a
+// tenant selector match.
+type Tenant struct {
+	ID        identity.TenantID
+	Tier      string
+	Residency string
+	Labels    map[string]string
+}
+
+// Request is what is judged.
+type Request struct {
+	Principal identity.Principal // who asks: the peer
+	Tenant    Tenant             // for whom
+	Workload  string             // what is asked
+	Method    string
+	Path      string // without query, see [SplitPath]
+	Now       time.Time
+}
+
+// Diagnostic says how a judgement came about.
+type Diagnostic struct {
+	Allowed bool
+	Rule    string // that decided; "" when nothing matched
+	Results []policy.RuleResult
+}
+
+// Allowed judges the request as [Set.Authorize] does, and returns only what decided. Without a condition to
+// evaluate it allocates nothing.
+func (s *Set) Allowed(r *Request) (rule string, allowed bool) {
+	var activation map[string]any
+	for i := range s.rules {
+		rule := &s.rules[i]
+		if rule.shadow || rule.why(r) != "" {
+			continue
+		}
+		if rule.when != nil {
+			if activation == nil {
+				activation = r.activation()
+			}
+			if holds, err := evaluate(rule.when, activation); !rule.matches(holds, err) {
+				continue
+			}
+		}
+		// Forbids come first, so the first match decides.
+		return rule.name, rule.effect == policy.Permit
+	}
+	return "", false
+}
+
+// Authorize judges the request and says of every policy what it had to do with it.
+func (s *Set) Authorize(r *Request) Diagnostic {
+	var d Diagnostic
+	activation := r.activation()
+	decided := false
+	for i := range s.rules {
+		rule := &s.rules[i]
+		result := policy.RuleResult{Rule: rule.name, Effect: rule.effect, Why: rule.why(r)}
+		if rule.shadow {
+			result.Mode = policy.Shadow
+		}
+		result.Matched = result.Why == ""
+		if result.Matched && rule.when != nil {
+			holds, err := evaluate(rule.when, activation)
+			result.Matched = rule.matches(holds, err)
+			switch {
+			case err != nil:
+				result.Why = "when: " + err.Error()
+			case !holds:
+				result.Why = "when"
+			}
+		}
+		if result.Matched && !rule.shadow && !decided {
+			decided, d.Rule, d.Allowed = true, rule.name, rule.effect == policy.Permit
+		}
+		d.Results = append(d.Results, result)
+	}
+	return d
+}
+
+// Len is the number of policies.
+func (s *Set) Len() int { return len(s.rules) }
+
+// why returns the first part that does not match, "" when all but the condition match.
+func (r *rule) why(request *Request) string {
+	if !r.notAfter.IsZero() && !request.Now.Before(r.notAfter) {
+		return "notAfter"
+	}
+	if !slices.ContainsFunc(r.principals, func(p identity.Pattern) bool { return p.Match(request.Principal) }) {
+		return "principals"
+	}
+	if field := whyTenant(&r.tenants, &request.Tenant); field != "" {
+		return field
+	}
+	reason := "targets"
+	for i := range r.targets {
+		if r.targets[i].workload != "*" && r.targets[i].workload != request.Workload {
+			continue
+		}
+		if reason = r.targets[i].match.why(request.Method, request.Path); reason == "" {
+			return ""
+		}
+	}
+	return reason
+}
+
+func whyTenant(selector *policy.TenantSelector, tenant *Tenant) string {
+	if len(selector.Names) > 0 && !slices.Contains(selector.Names, tenant.ID.String()) {
+		return "tenants.names"
+	}
+	if len(selector.Tiers) > 0 && !slices.Contains(selector.Tiers, tenant.Tier) {
+		return "tenants.tiers"
+	}
+	for name, value := range selector.Labels {
+		if got, ok := tenant.Labels[name]; !ok || got != value {
+			return "tenants.labels"
+		}
+	}
+	return ""
+}
+
+// matches says what a condition's outcome means: an error counts against the caller.
+func (r *rule) matches(holds bool, err error) bool {
+	if err != nil {
+		return r.effect == policy.Forbid
+	}
+	return holds
+}

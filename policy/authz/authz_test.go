@@ -1,0 +1,204 @@
+package authz
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/policy"
+)
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+func principal(t testing.TB, s string) identity.Principal {
+	t.Helper()
+	p, err := identity.ParsePrincipal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func request(t testing.TB) *Request {
+	acme, _ := identity.ParseTenantID("acme")
+	return &Request{
+		Principal: principal(t, "spiffe://a.example/cell/us-1/workload/documents"),
+		Tenant:    Tenant{ID: acme, Tier: "gold", Labels: map[string]string{"plan": "trial"}},
+		Workload:  "search", Method: "GET", Path: "/search/x", Now: noon,
+	}
+}
+
+func permit(change ...func(*Policy)) Policy {
+	p := Policy{Name: "p", Spec: policy.AccessPolicySpec{
+		Effect: policy.Permit, Principals: []string{"spiffe://a.example/cell/*/workload/documents"},
+		Targets: []policy.Target{{Workload: "search", Methods: []string{"GET"}, Paths: []string{"/search/**"}}},
+	}}
+	for _, f := range change {
+		f(&p)
+	}
+	return p
+}
+
+func when(text string) func(*Policy) { return func(p *Policy) { p.Spec.When = text } }
+func forbid(p *Policy)               { p.Name, p.Spec.Effect = "f", policy.Forbid }
+func shadow(p *Policy)               { p.Spec.Mode = policy.Shadow }
+
+func TestAuthorize(t *testing.T) {
+	for name, test := range map[string]struct {
+		policies []Policy
+		rule     string
+		allowed  bool
+	}{
+		"nothing denies":        {nil, "", false},
+		"permit":                {[]Policy{permit()}, "p", true},
+		"forbid wins":           {[]Policy{permit(), permit(forbid)}, "f", false},
+		"shadow forbid":         {[]Policy{permit(), permit(forbid, shadow)}, "p", true},
+		"shadow permit":         {[]Policy{permit(shadow)}, "", false},
+		"other workload":        {[]Policy{permit(func(p *Policy) { p.Spec.Targets[0].Workload = "httpbin" })}, "", false},
+		"any workload":          {[]Policy{permit(func(p *Policy) { p.Spec.Targets[0].Workload = "*" })}, "p", true},
+		"other method":          {[]Policy{permit(func(p *Policy) { p.Spec.Targets[0].Methods = []string{"PUT"} })}, "", false},
+		"other path":            {[]Policy{permit(func(p *Policy) { p.Spec.Targets[0].Paths = []string{"/search"} })}, "", false},
+		"second target":         {[]Policy{permit(func(p *Policy) { p.Spec.Targets = append([]policy.Target{{Workload: "x"}}, p.Spec.Targets...) })}, "p", true},
+		"tier":                  {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Tiers = []string{"gold"} })}, "p", true},
+		"other tier":            {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Tiers = []string{"bronze"} })}, "", false},
+		"other name":            {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Names = []string{"globex"} })}, "", false},
+		"label":                 {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Labels = map[string]string{"plan": "trial"} })}, "p", true},
+		"other label":           {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Labels = map[string]string{"plan": ""} })}, "", false},
+		"condition":             {[]Policy{permit(when(`tenant.tier == "gold" && request.segments[1] == "x" && request.time.getHours() == 12`))}, "p", true},
+		"condition fails":       {[]Policy{permit(when(`tenant.name == "globex"`))}, "", false},
+		"permit with an error":  {[]Policy{permit(when(`request.segments[9] == "x"`))}, "", false},
+		"forbid with an error":  {[]Policy{permit(), permit(forbid, when(`tenant.labels["none"] == "x"`))}, "f", false},
+		"lapsed":                {[]Policy{permit(func(p *Policy) { p.NotAfter = noon })}, "", false},
+		"not yet lapsed":        {[]Policy{permit(func(p *Policy) { p.NotAfter = noon.Add(1) })}, "p", true},
+		"condition costs a lot": {[]Policy{permit(when(`[0,1,2,3,4,5,6,7,8,9].all(a, [0,1,2,3,4,5,6,7,8,9].all(b, [0,1,2,3,4,5,6,7,8,9].all(c, [0,1,2,3,4,5,6,7,8,9].all(d, a+b+c+d >= 0 && tenant.name != "x"))))`))}, "", false},
+	} {
+		set, err := Compile(test.policies)
+		if err != nil && name != "condition costs a lot" {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		r := request(t)
+		d := set.Authorize(r)
+		rule, allowed := set.Allowed(r)
+		if d.Allowed != test.allowed || d.Rule != test.rule || allowed != test.allowed || rule != test.rule {
+			t.Errorf("%s: Authorize %v by %q, Allowed %v by %q; want %v by %q: %+v", name, d.Allowed, d.Rule, allowed, rule, test.allowed, test.rule, d.Results)
+		}
+		if len(d.Results) != set.Len() {
+			t.Errorf("%s: %d results for %d policies", name, len(d.Results), set.Len())
+		}
+	}
+}
+
+func TestAllowedDoesNotAllocate(t *testing.T) {
+	set, err := Compile([]Policy{permit(), permit(forbid, func(p *Policy) { p.Spec.Tenants.Names = []string{"globex"} })})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := request(t)
+	if n := testing.AllocsPerRun(100, func() { set.Allowed(r) }); n != 0 {
+		t.Errorf("Allowed allocates %v times", n)
+	}
+}
+
+func TestCheckSpec(t *testing.T) {
+	problems := CheckSpec(policy.AccessPolicySpec{
+		Effect: "Maybe", Mode: "Later", Principals: []string{"spiffe://*/x"},
+		Targets: []policy.Target{{Methods: []string{"get"}, Paths: []string{"x", "/a/**/b", "/a/../b"}}}, When: `tenant.name.matches("a*")`,
+	})
+	var fields []string
+	for _, p := range problems {
+		fields = append(fields, p.Field)
+	}
+	want := []string{"effect", "mode", "principals[0]", "targets[0].workload", "targets[0].methods[0]", "targets[0].paths[0]", "targets[0].paths[1]", "targets[0].paths[2]", "when"}
+	if !slices.Equal(fields, want) {
+		t.Errorf("problems with %v, want %v:\n%v", fields, want, problems.Error())
+	}
+	for _, bad := range []string{`1`, `tenant.tier ==`, `nothing.here`, strings.Repeat("a", 5000)} {
+		if _, err := compileCondition(bad); err == nil {
+			t.Errorf("condition %.20q compiles", bad)
+		}
+	}
+	empty := CheckSpec(policy.AccessPolicySpec{Effect: policy.Permit})
+	if len(empty) != 2 {
+		t.Errorf("a spec without principals and targets has %v", empty)
+	}
+	set, err := Compile([]Policy{{Name: "bad"}, permit()})
+	if err == nil || !strings.Contains(err.Error(), "bad: effect") || set.Len() != 1 {
+		t.Errorf("Compile with a bad one: %v, %d rules", err, set.Len())
+	}
+}
+
+func TestPathPattern(t *testing.T) {
+	for _, test := range []struct {
+		pattern, path string
+		want          bool
+	}{
+		{"/a", "/a", true}, {"/a", "/a/", false}, {"/a", "/ab", false}, {"/a/**", "/a", true}, {"/a/**", "/a/b/c", true},
+		{"/a/**", "/ab", false}, {"/**", "/", true}, {"/**", "/x", true}, {"/*/b", "/a/b", true}, {"/*/b", "//b", false},
+		{"/a/*", "/a", false}, {"/a", "a", false}, {"/a/b", "/a", false}, {"/", "/", true}, {"/", "/a", false},
+	} {
+		p, err := ParsePathPattern(test.pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Match(test.path); got != test.want || p.String() != test.pattern {
+			t.Errorf("%s matches %q: %v, want %v", p, test.path, got, test.want)
+		}
+	}
+	exports, problems := NewClass("exports", []string{"POST"}, []string{"/export/**"})
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	if got := Classify([]Class{exports}, "POST", "/export/1") + Classify([]Class{exports}, "GET", "/export/1"); got != "exports" {
+		t.Errorf("classes are %q", got)
+	}
+}
+
+// TestAgainstModel compares the compiled set with rules as one would tell them to a person.
+func TestAgainstModel(t *testing.T) {
+	word := rapid.SampledFrom([]string{"a", "b", "*"})
+	rapid.Check(t, func(rt *rapid.T) {
+		r := request(t)
+		r.Workload, r.Method = rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "workload"), rapid.SampledFrom([]string{"GET", "PUT"}).Draw(rt, "method")
+		var policies []Policy
+		permitted, forbidden := false, false
+		for i := range rapid.IntRange(0, 6).Draw(rt, "n") {
+			p := permit(func(p *Policy) {
+				p.Spec.Targets = []policy.Target{{Workload: word.Draw(rt, "target"), Methods: rapid.SampledFrom([][]string{nil, {"GET"}, {"PUT"}}).Draw(rt, "methods")}}
+				p.Spec.Tenants.Names = rapid.SampledFrom([][]string{nil, {"acme"}, {"globex"}}).Draw(rt, "names")
+				p.Spec.Effect = rapid.SampledFrom([]policy.Effect{policy.Permit, policy.Forbid}).Draw(rt, "effect")
+				p.Spec.Mode = rapid.SampledFrom([]policy.Mode{"", policy.Enforce, policy.Shadow}).Draw(rt, "mode")
+				p.Name = string(rune('a' + i))
+			})
+			policies = append(policies, p)
+			target := p.Spec.Targets[0]
+			hit := (target.Workload == "*" || target.Workload == r.Workload) && (target.Methods == nil || target.Methods[0] == r.Method) &&
+				(p.Spec.Tenants.Names == nil || p.Spec.Tenants.Names[0] == "acme") && p.Spec.Mode != policy.Shadow
+			permitted = permitted || hit && p.Spec.Effect == policy.Permit
+			forbidden = forbidden || hit && p.Spec.Effect == policy.Forbid
+		}
+		set, err := Compile(policies)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if _, allowed := set.Allowed(r); allowed != (permitted && !forbidden) {
+			rt.Fatalf("allowed %v, want %v for %+v under %+v", allowed, permitted && !forbidden, r, policies)
+		}
+	})
+}
+
+func FuzzSplitPath(f *testing.F) {
+	for _, seed := range []string{"/a?b", "//admin", "/a#b?c", "?", "*"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, target string) {
+		path, query := SplitPath(target)
+		if strings.ContainsAny(path, "?#") || !strings.HasPrefix(target, path) || !strings.HasSuffix(target, query) {
+			t.Errorf("SplitPath(%q) = %q, %q", target, path, query)
+		}
+	})
+}

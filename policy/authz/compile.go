@@ -1,0 +1,148 @@
+package authz
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cel.dev/cel-go/cel"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/policy"
+)
+
+// CostLimit bounds what one condition may cost, in CEL's units (about one a step).
+const CostLimit = 10_000
+
+// Policy is one AccessPolicy, or one AccessGrant seen as a policy.
+type Policy struct {
+	Name     string
+	Spec     policy.AccessPolicySpec
+	Revision int64
+	NotAfter time.Time // zero: for ever
+}
+
+// FieldProblem is one thing wrong with a spec: where ("targets[0].paths[1]") and what.
+type FieldProblem struct{ Field, Text string }
+
+// FieldProblems is all that is wrong with a spec.
+type FieldProblems []FieldProblem
+
+func (ps FieldProblems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.Field + ": " + p.Text
+	}
+	return strings.Join(lines, "; ")
+}
+
+// Set is policies, compiled. The zero value denies everything.
+type Set struct {
+	rules []rule // forbids first, then permits, each by name; shadows among them
+}
+
+type rule struct {
+	name       string
+	effect     policy.Effect
+	shadow     bool
+	notAfter   time.Time
+	revision   int64
+	principals []identity.Pattern
+	tenants    policy.TenantSelector
+	targets    []target
+	when       cel.Program // nil: always
+}
+
+type target struct {
+	workload string
+	match    requestMatch
+}
+
+// Compile compiles policies; a policy that is wrong is left out of the set and named in the error, which is
+// nil when all are good.
+func Compile(policies []Policy) (*Set, error) {
+	set := &Set{}
+	var wrong []string
+	for _, p := range policies {
+		r, problems := compileRule(p)
+		if len(problems) > 0 {
+			wrong = append(wrong, p.Name+": "+problems.Error())
+			continue
+		}
+		set.rules = append(set.rules, r)
+	}
+	slices.SortStableFunc(set.rules, func(a, b rule) int {
+		if a.effect != b.effect {
+			return strings.Compare(string(a.effect), string(b.effect)) // "Forbid" < "Permit"
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	if len(wrong) > 0 {
+		return set, fmt.Errorf("access policies: %s", strings.Join(wrong, "\n"))
+	}
+	return set, nil
+}
+
+// CheckSpec returns all that is wrong with a spec.
+func CheckSpec(spec policy.AccessPolicySpec) FieldProblems {
+	_, problems := compileRule(Policy{Spec: spec})
+	return problems
+}
+
+func compileRule(p Policy) (rule, FieldProblems) {
+	var problems FieldProblems
+	add := func(field, format string, args ...any) {
+		problems = append(problems, FieldProblem{field, fmt.Sprintf(format, args...)})
+	}
+	r := rule{
+		name: p.Name, effect: p.Spec.Effect, shadow: p.Spec.Mode == policy.Shadow,
+		notAfter: p.NotAfter, revision: p.Revision, tenants: p.Spec.Tenants,
+	}
+	if p.Spec.Effect != policy.Permit && p.Spec.Effect != policy.Forbid {
+		add("effect", "must be %s or %s (got %q)", policy.Permit, policy.Forbid, p.Spec.Effect)
+	}
+	switch p.Spec.Mode {
+	case "", policy.Enforce, policy.Shadow:
+	default:
+		add("mode", "must be %s or %s (got %q)", policy.Enforce, policy.Shadow, p.Spec.Mode)
+	}
+	if len(p.Spec.Principals) == 0 {
+		add("principals", "must name at least one SPIFFE pattern (got none)")
+	}
+	for i, text := range p.Spec.Principals {
+		pattern, err := identity.ParsePattern(text)
+		if err != nil {
+			add(fmt.Sprintf("principals[%d]", i), "%v", err)
+			continue
+		}
+		r.principals = append(r.principals, pattern)
+	}
+	if len(p.Spec.Targets) == 0 {
+		add("targets", "must name at least one workload (got none)")
+	}
+	for i, t := range p.Spec.Targets {
+		at := fmt.Sprintf("targets[%d].", i)
+		if t.Workload == "" {
+			add(at+"workload", `must be a workload's name or "*" (got "")`)
+		}
+		match, wrong := compileMatch(at, t.Methods, t.Paths)
+		problems = append(problems, wrong...)
+		r.targets = append(r.targets, target{t.Workload, match})
+	}
+	if p.Spec.When != "" {
+		program, err := compileCondition(p.Spec.When)
+		if err != nil {
+			add("when", "must be a CEL condition: %v (got %q)", err, p.Spec.When)
+		}
+		r.when = program
+	}
+	return r, problems
+}
+
+// AsPolicy is a grant, as the permit that it is until its NotAfter.
+func AsPolicy(name string, grant policy.AccessGrantSpec, revision int64) Policy {
+	return Policy{Name: "grant/" + name, Revision: revision, NotAfter: grant.NotAfter, Spec: policy.AccessPolicySpec{
+		Effect: policy.Permit, Principals: []string{grant.Principal}, Tenants: grant.Tenants, Targets: grant.Targets,
+	}}
+}
