@@ -1,0 +1,27 @@
+// Package limit answers HOW MUCH: rates by GCRA, and concurrency by leases, per tenant incarnation and class.
+//
+// # Rates
+//
+// The generic cell rate algorithm (ITU-T I.371, annex A) keeps one number a bucket: the theoretical arrival time
+// of the next request, were they evenly spread. A request conforms when that time is no further ahead of now than
+// the burst allows. There is no window, so none can be straddled; and a bucket whose time has passed is exactly a
+// new one, so forgetting it grants nothing back.
+//
+// # Leases
+//
+// A lease is held for each open request, under a key that was made before the request was judged. [Limiter.Release]
+// may come before the [Limiter.Admit] that it belongs to (a client hung up while the check was pending): it then
+// leaves a tombstone, and the admission takes no lease. A lease that nobody releases ends with its TTL.
+//
+// # Bounds
+//
+// A limiter holds at most MaxEntries buckets, MaxLeases leases and MaxLeases tombstones. At the bound it forgets idle
+// buckets; when none is idle it refuses newcomers (Overloaded) rather than forgetting what somebody used.
+//
+// # Concurrency
+//
+// A [Limiter] may be used from many goroutines; each call holds one mutex for well under a microsecond. It has
+// no clock and starts no goroutine: time is an argument.
+//
+// It imports policy and the standard library; no grpc, protobuf, net or clock.
+package limit

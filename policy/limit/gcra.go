@@ -1,0 +1,31 @@
+package limit
+
+import "time"
+
+// rate is a sustained rate with a burst.
+type rate struct {
+	interval time.Duration // between two requests, at the sustained rate; 0: unlimited
+	burst    time.Duration // burst x interval
+}
+
+const maxInterval = 1000 * time.Second // of 0.001 a second, the least rate there is
+
+func newRate(perSecond float64, burst int) rate {
+	if perSecond <= 0 {
+		return rate{}
+	}
+	interval := min(max(1, time.Duration(float64(time.Second)/perSecond)), maxInterval)
+	return rate{interval, interval * time.Duration(min(max(1, burst), 1_000_000))}
+}
+
+// admit returns the bucket's new arrival time if a request at now conforms, and otherwise how long to wait
+// until one does. arrival and now are nanoseconds on one clock.
+func (r rate) admit(arrival, now int64) (next int64, wait time.Duration) {
+	next = max(arrival, now) + int64(r.interval)
+	return next, max(0, time.Duration(next-now)-r.burst)
+}
+
+// remaining is how many requests conform at once, at now.
+func (r rate) remaining(arrival, now int64) float64 {
+	return float64((r.burst - time.Duration(max(0, arrival-now))) / r.interval)
+}

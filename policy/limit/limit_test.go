@@ -1,0 +1,195 @@
+package limit
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tenantmesh/tenantmesh/policy"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func tenRequest() *Request {
+	return &Request{UID: "u", ChargeTenant: true, Limits: policy.Limits{RequestsPerSecond: 10, Burst: 20, Concurrency: 3}, LeaseTTL: time.Minute}
+}
+
+func TestBurstThenSustained(t *testing.T) {
+	l, r := New(Options{}), tenRequest()
+	for i := range 20 {
+		v := l.Admit(start, r)
+		if v.Reason != policy.Permitted {
+			t.Fatalf("request %d of the burst: %v", i, v.Reason)
+		}
+		if s, _ := v.Strictest(); s.Remaining != float64(19-i) || s.Of != 20 || s.Window != 2*time.Second {
+			t.Fatalf("request %d leaves %+v", i, s)
+		}
+	}
+	v := l.Admit(start, r)
+	s, ok := v.Strictest()
+	if v.Reason != policy.RateLimited || !ok || !s.Exceeded || s.Retry != 100*time.Millisecond {
+		t.Fatalf("over the burst: %v, %+v", v.Reason, s)
+	}
+	if v := l.Admit(start.Add(s.Retry-1), r); v.Reason != policy.RateLimited {
+		t.Error("a nanosecond before Retry it conforms")
+	}
+	if v := l.Admit(start.Add(s.Retry), r); v.Reason != policy.Permitted {
+		t.Error("at Retry it does not conform")
+	}
+}
+
+// TestAgainstTokenBucket compares GCRA with a token bucket that counts in nanoseconds, for any arrivals.
+func TestAgainstTokenBucket(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		interval := time.Duration(rapid.IntRange(1, 50).Draw(rt, "interval")) * time.Millisecond
+		burst := rapid.IntRange(1, 10).Draw(rt, "burst")
+		l := New(Options{MaxEntries: 4})
+		r := &Request{UID: "u", ChargeTenant: true, Limits: policy.Limits{RequestsPerSecond: float64(time.Second) / float64(interval), Burst: burst}}
+		interval = newRate(r.Limits.RequestsPerSecond, burst).interval
+		now, full := start, interval*time.Duration(burst)
+		level := full
+		for range rapid.IntRange(1, 60).Draw(rt, "n") {
+			step := time.Duration(rapid.IntRange(0, int(3*interval)).Draw(rt, "step"))
+			now, level = now.Add(step), min(full, level+step)
+			want := level >= interval
+			if want {
+				level -= interval
+			}
+			if got := l.Admit(now, r).Reason == policy.Permitted; got != want {
+				rt.Fatalf("admitted %v, the bucket says %v with %v of %v", got, want, level, full)
+			}
+			// Others come and go, and evict what is idle.
+			other := *r
+			other.UID = fmt.Sprint(rapid.IntRange(0, 20).Draw(rt, "other"))
+			l.Admit(now, &other)
+			if l.Entries() > 4 {
+				rt.Fatalf("%d entries, over the bound", l.Entries())
+			}
+		}
+	})
+}
+
+func TestLeases(t *testing.T) {
+	l, r := New(Options{}), tenRequest()
+	admit := func(key string) policy.Reason {
+		r.Lease = key
+		v := l.Admit(start, r)
+		return v.Reason
+	}
+	for _, key := range []string{"a", "b", "c"} {
+		if reason := admit(key); reason != policy.Permitted {
+			t.Fatal(reason)
+		}
+	}
+	if reason := admit("d"); reason != policy.ConcurrencyLimited {
+		t.Errorf("the fourth of three: %v", reason)
+	}
+	l.Release(start, "a")
+	l.Release(start, "a") // the second leaves a tombstone and frees nothing more
+	if l.Leases(start) != 2 {
+		t.Errorf("%d leases, want 2", l.Leases(start))
+	}
+	l.Release(start, "e") // before its admission
+	if reason := admit("e"); reason != policy.Permitted || l.Leases(start) != 2 {
+		t.Errorf("a released request: %v, %d leases, want 2", reason, l.Leases(start))
+	}
+	if n := l.Leases(start.Add(time.Minute)); n != 0 {
+		t.Errorf("%d leases outlive their TTL", n)
+	}
+	if n := len(l.tombstones); n != 0 {
+		t.Errorf("%d tombstones outlive theirs", n)
+	}
+}
+
+func TestRefusedCountsNothing(t *testing.T) {
+	l, r := New(Options{}), tenRequest()
+	r.Class, r.Limits.Classes = "exports", map[string]policy.ClassLimit{"exports": {Concurrency: 1, RequestsPerSecond: 1000, Burst: 100}}
+	r.Lease = "a"
+	if v := l.Admit(start, r); v.Reason != policy.Permitted || len(v.Levels()) != 4 {
+		t.Fatalf("%v, %+v", v.Reason, v.Levels())
+	}
+	for i := range 50 {
+		r.Lease = fmt.Sprint(i)
+		if v := l.Admit(start, r); v.Reason != policy.ConcurrencyLimited {
+			t.Fatalf("the second export: %v", v.Reason)
+		}
+	}
+	v := l.Explain(start, r)
+	if levels := v.Levels(); levels[0].Remaining != 19 || levels[1].Remaining != 2 || levels[2].Remaining != 99 || !levels[3].Exceeded {
+		t.Errorf("after 50 refusals: %+v", v.Levels())
+	}
+	if s, _ := v.Strictest(); s.Kind != ClassConcurrency || s.Kind.String() != "class concurrency" {
+		t.Errorf("strictest is %v", s.Kind)
+	}
+	unknown := New(Options{}).Explain(start, r)
+	if levels := unknown.Levels(); levels[0].Remaining != 20 || levels[3].Remaining != 1 {
+		t.Errorf("of one never seen: %+v", levels)
+	}
+}
+
+func TestUnlimitedNeedsNothing(t *testing.T) {
+	l := New(Options{})
+	r := &Request{UID: "u", ChargeTenant: true, Limits: policy.Limits{RequestsPerSecond: policy.Unlimited, Concurrency: policy.Unlimited}}
+	for range 1000 {
+		if v := l.Admit(start, r); v.Reason != policy.Permitted || v.n != 0 {
+			t.Fatalf("%v, %+v", v.Reason, v.Levels())
+		}
+	}
+	var v Verdict
+	if _, ok := v.Strictest(); ok {
+		t.Error("nothing is limited, and yet something is strictest")
+	}
+}
+
+// TestFloodOfNames: a million names that nobody knows neither grow the limiter nor reset a bucket in use.
+func TestFloodOfNames(t *testing.T) {
+	l := New(Options{MaxEntries: 1024})
+	victim := tenRequest()
+	for range 20 {
+		l.Admit(start, victim)
+	}
+	flood := tenRequest()
+	for i := range 1_000_000 {
+		flood.UID = fmt.Sprint("flood-", i)
+		l.Admit(start.Add(time.Duration(i)), flood)
+		if n := l.Entries(); n > 1024 {
+			t.Fatalf("%d entries, over the bound", n)
+		}
+	}
+	if v := l.Admit(start.Add(time.Millisecond), victim); v.Reason != policy.RateLimited {
+		t.Errorf("the flood gave the victim its burst back: %v", v.Reason)
+	}
+	if v := l.Admit(start.Add(time.Hour), flood); v.Reason != policy.Permitted {
+		t.Errorf("an hour later a newcomer gets %v", v.Reason)
+	}
+}
+
+func TestLeasesAreBounded(t *testing.T) {
+	l, r := New(Options{MaxLeases: 2}), tenRequest()
+	r.Limits.Concurrency = policy.Unlimited
+	var last policy.Reason
+	for i := range 3 {
+		r.Lease = fmt.Sprint(i)
+		v := l.Admit(start, r)
+		last = v.Reason
+		l.Release(start, fmt.Sprint("none", i))
+	}
+	if last != policy.Overloaded || l.Leases(start) != 2 || len(l.tombstones) != 2 {
+		t.Errorf("the third of two: %v, %d leases, %d tombstones", last, l.Leases(start), len(l.tombstones))
+	}
+}
+
+func BenchmarkAdmit(b *testing.B) {
+	l, r := New(Options{}), tenRequest()
+	r.Limits.RequestsPerSecond, r.Limits.Burst = 1e6, 1e6
+	b.ReportAllocs()
+	now := start
+	for b.Loop() {
+		now = now.Add(time.Microsecond)
+		r.Lease = "k"
+		l.Admit(now, r)
+		l.Release(now, "k")
+	}
+}
