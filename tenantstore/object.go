@@ -283,18 +283,27 @@ type SignerKeySpec struct {
 
 // Problem is one thing wrong with input.
 type Problem struct {
-	File string // "" when the input has no name
-	Line int    // 1-based, 0 when unknown
-	Path string // "spec.limits.burst"
-	Text string // "must be from 1 to 1000000 (got 0)"
+	File   string `json:"file,omitempty"`   // "" when the input has no name
+	Line   int    `json:"line,omitempty"`   // 1-based, 0 when unknown
+	Object string `json:"object,omitempty"` // "Tenant/acme", "" when unknown
+	Path   string `json:"path,omitempty"`   // "spec.limits.burst"
+	Text   string `json:"text"`             // "must be from 1 to 1000000 (got 0)"
 }
 
 func (p Problem) String() string {
-	at := p.Path + ": " + p.Text
+	at := p.Text
+	if p.Path != "" {
+		at = p.Path + ": " + at
+	}
+	if p.Object != "" {
+		at = p.Object + ": " + at
+	}
 	if p.Line > 0 {
 		at = fmt.Sprintf("%d: %s", p.Line, at)
 	}
-	if p.File != "" {
+	if p.File != "" && p.Line == 0 {
+		at = p.File + ": " + at
+	} else if p.File != "" {
 		at = p.File + ":" + at
 	}
 	return at
