@@ -7,7 +7,7 @@ import (
 
 // Event is one audit event: who did what to which object, from what to what, and at which revision.
 type Event struct {
-	Sequence int64           `json:"sequence"` // 1, 2, 3, ... in its stream, set by [Chain.Append]
+	Sequence int64           `json:"sequence"` // 1, 2, 3, ... in its stream, set by [Head.Seal]
 	Time     time.Time       `json:"time"`     // UTC
 	Actor    string          `json:"actor"`    // a SPIFFE ID, or "uid:<n>" on the local socket
 	Action   string          `json:"action"`   // "create", "update", "delete", "place", ...

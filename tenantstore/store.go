@@ -59,6 +59,10 @@ type Change struct {
 var (
 	// ErrConflict means that the store changed since the revision that a transaction expected.
 	ErrConflict = errors.New("the store changed since it was read")
+	// ErrNotFound means that an object does not exist.
+	ErrNotFound = errors.New("not found")
+	// ErrPrecondition means that an object is not at the revision that the writer named.
+	ErrPrecondition = errors.New("the object changed since it was read")
 	// ErrCompacted means that a watch asked for revisions that are gone.
 	ErrCompacted = errors.New("the revision was compacted")
 	// ErrTooLarge means that a transaction is over what the store takes at once.
