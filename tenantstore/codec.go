@@ -87,8 +87,8 @@ type Document struct {
 	lines  map[string]int // field path -> line
 }
 
-// Locate gives a problem with the document's object the file and line it is about.
-func (d *Document) Locate(p Problem) Problem {
+// locate gives a problem with the document's object the file and line it is about.
+func (d *Document) locate(p Problem) Problem {
 	p.File = d.File
 	for path := p.Path; ; {
 		if line, ok := d.lines[path]; ok {
@@ -335,4 +335,17 @@ func describe(node *yaml.Node) string {
 	default:
 		return fmt.Sprintf("%q", node.Value)
 	}
+}
+
+// Locate gives each problem the file and line of the document that it is about, where there is one.
+func Locate(documents []*Document, problems Problems) Problems {
+	located := slices.Clone(problems)
+	for i, p := range located {
+		for _, d := range documents {
+			if d.Object.Key().String() == p.Object {
+				located[i] = d.locate(p)
+			}
+		}
+	}
+	return located
 }

@@ -1,0 +1,342 @@
+package tenantstore
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/policy/authz"
+)
+
+// Validate returns every problem of the changed objects in themselves, and every reference in objects, which
+// is the whole store as it would be, that names nothing.
+func Validate(objects map[Key]*Object, changed []Key) Problems {
+	v := &validation{objects: objects, tiers: Tiers(objects)}
+	for _, key := range changed {
+		if object := objects[key]; object != nil {
+			v.at = key
+			v.object(object)
+		}
+	}
+	keys := slices.SortedFunc(maps.Keys(objects), func(a, b Key) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	v.unique = map[string]Key{}
+	for _, key := range keys {
+		v.at = key
+		v.references(objects[key])
+	}
+	return v.problems
+}
+
+type validation struct {
+	objects  map[Key]*Object
+	tiers    map[string]policy.TierSpec
+	unique   map[string]Key
+	at       Key
+	problems Problems
+}
+
+func (v *validation) add(path, format string, args ...any) {
+	v.problems = append(v.problems, Problem{Object: v.at.String(), Path: path, Text: fmt.Sprintf(format, args...)})
+}
+
+// oneOf wants value to be one of the choices; "" counts as the default where it is among them.
+func oneOf[T ~string](v *validation, path string, value T, choices ...T) {
+	if !slices.Contains(choices, value) {
+		names := make([]string, 0, len(choices))
+		for _, choice := range choices {
+			if choice != "" {
+				names = append(names, string(choice))
+			}
+		}
+		v.add(path, "must be one of %s (got %q)", strings.Join(names, ", "), value)
+	}
+}
+
+func between[T cmp.Ordered](v *validation, path string, value, low, high T) {
+	if value < low || value > high {
+		v.add(path, "must be from %v to %v (got %v)", low, high, value)
+	}
+}
+
+func (v *validation) object(o *Object) {
+	if _, err := identity.ParseTenantID(o.Metadata.Name); err != nil {
+		v.add("metadata.name", "must be 1 to %d lower-case letters, digits and '-' (got %q)", identity.MaxTenantID, o.Metadata.Name)
+	}
+	switch o.Kind {
+	case KindCell:
+		v.cell(o)
+	case KindTier:
+		v.limits("spec.limits", o.Tier.Limits)
+		between(v, "spec.weight", o.Tier.Weight, 0, 1000)
+		oneOf(v, "spec.isolation", o.Tier.Isolation, "", policy.Pooled, policy.DedicatedStore, policy.DedicatedCell)
+		between(v, "spec.slo.availability", o.Tier.SLO.Availability, 0, 1)
+	case KindTenant:
+		v.required("spec.tier", o.Tenant.Tier)
+		v.required("spec.region", o.Tenant.Region)
+		oneOf(v, "spec.residency", o.Tenant.Residency, "", "eu")
+		v.limits("spec.limits", o.Tenant.Limits)
+	case KindWorkload:
+		v.workload(o.Workload)
+	case KindDependency:
+		v.dependency(o.Dependency)
+	case KindTokenIssuer:
+		v.issuer(o.TokenIssuer)
+	case KindAccessPolicy:
+		v.fields(authz.CheckSpec(*o.AccessPolicy))
+	case KindAccessGrant:
+		v.grant(o.AccessGrant)
+	case KindMember, KindEndpoint, KindSignerKey:
+	}
+}
+
+func (v *validation) fields(problems authz.FieldProblems) {
+	for _, p := range problems {
+		v.add("spec."+p.Field, "%s", p.Text)
+	}
+}
+
+func (v *validation) required(path, value string) {
+	if value == "" {
+		v.add(path, `must be set (got "")`)
+	}
+}
+
+func (v *validation) cell(o *Object) {
+	if name := o.Metadata.Name; name == "-" || name == "move" {
+		v.add("metadata.name", "must not be - or move, which are reserved (got %q)", name)
+	}
+	v.required("spec.region", o.Cell.Region)
+	oneOf(v, "spec.residency", o.Cell.Residency, "", "eu")
+	oneOf(v, "spec.pool", o.Cell.Pool, "", SharedPool, DedicatedPool)
+	oneOf(v, "spec.state", o.Cell.State, "", CellActive, CellDraining)
+	c := o.Cell.Capacity
+	between(v, "spec.capacity.freeCpu", c.FreeCPU, 0, 1)
+	between(v, "spec.capacity.utilization", c.Utilization, 0, 1)
+	between(v, "spec.capacity.dbConnCap", c.DBConnCap, 0, 1_000_000)
+	between(v, "spec.capacity.freeDbConn", c.FreeDBConn, 0, max(0, c.DBConnCap))
+}
+
+func (v *validation) limits(path string, l policy.Limits) {
+	v.limit(path, policy.ClassLimit{RequestsPerSecond: l.RequestsPerSecond, Burst: l.Burst, Concurrency: l.Concurrency})
+	for _, name := range slices.Sorted(maps.Keys(l.Classes)) {
+		if _, err := identity.ParseTenantID(name); err != nil {
+			v.add(path+".classes."+name, "must be named with 1 to 63 lower-case letters, digits and '-' (got %q)", name)
+		}
+		v.limit(path+".classes."+name, l.Classes[name])
+	}
+}
+
+// limit checks one set of limits, in which 0 is "not said" and -1 is "unlimited".
+func (v *validation) limit(path string, l policy.ClassLimit) {
+	if r := l.RequestsPerSecond; r != 0 && r != policy.Unlimited && (r < 0.001 || r > 1e6) {
+		v.add(path+".requestsPerSecond", "must be from 0.001 to 1000000, or -1 for unlimited (got %v)", r)
+	}
+	if b := l.Burst; b != 0 && (b < 1 || b > 1e6) {
+		v.add(path+".burst", "must be from 1 to 1000000 (got %d)", b)
+	}
+	if c := l.Concurrency; c != 0 && c != policy.Unlimited && (c < 1 || c > 1e6) {
+		v.add(path+".concurrency", "must be from 1 to 1000000, or -1 for unlimited (got %d)", c)
+	}
+}
+
+func (v *validation) workload(w *WorkloadSpec) {
+	for i, id := range w.SPIFFEIDs {
+		if _, err := identity.ParsePrincipal(id.ID); err != nil {
+			v.add(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "must be a whole SPIFFE ID: %v", err)
+		}
+	}
+	between(v, "spec.port", w.Port, 0, 65535)
+	oneOf(v, "spec.protocol", w.Protocol, "", "http1", "http2", "grpc")
+	oneOf(v, "spec.tenancy", w.Tenancy, "", Require, Observe, Untenanted)
+	for i, expose := range w.Expose {
+		at := fmt.Sprintf("spec.expose[%d]", i)
+		pattern, err := authz.ParsePathPattern(expose.PathPrefix)
+		if err != nil || strings.Contains(pattern.String(), "*") || (expose.PathPrefix != "/" && strings.HasSuffix(expose.PathPrefix, "/")) {
+			v.add(at+".pathPrefix", "must be a path such as /documents, without * or a slash at its end (got %q)", expose.PathPrefix)
+		}
+		if strings.ContainsAny(expose.Host, "*/: ") {
+			v.add(at+".host", "must be an exact host name, without port (got %q)", expose.Host)
+		}
+	}
+	for i, class := range w.Classes {
+		at := fmt.Sprintf("spec.classes[%d]", i)
+		v.required(at+".name", class.Name)
+		_, problems := authz.NewClass(class.Name, class.Methods, class.Paths)
+		for _, p := range problems {
+			v.add(at+"."+p.Field, "%s", p.Text)
+		}
+	}
+	if w.TenantData != nil {
+		oneOf(v, "spec.tenantData.strategy", w.TenantData.Strategy, "", "fenced", "catchUp", "dualWrite")
+		for _, hook := range slices.Sorted(maps.Keys(w.TenantData.Hooks)) {
+			oneOf(v, "spec.tenantData.hooks", hook, "export", "import", "digest", "delete")
+		}
+	}
+}
+
+func (v *validation) dependency(d *DependencySpec) {
+	if len(d.Hosts) == 0 {
+		v.add("spec.hosts", "must name at least one host (got none)")
+	}
+	for i, host := range d.Hosts {
+		if host == "" || strings.ContainsAny(host, "*/: ") {
+			v.add(fmt.Sprintf("spec.hosts[%d]", i), "must be an exact DNS name or an IPv4 address (got %q)", host)
+		}
+	}
+	between(v, "spec.port", d.Port, 1, 65535)
+	oneOf(v, "spec.tenancy", d.Tenancy, "", Require, Observe, Untenanted)
+}
+
+// Algorithms that a TokenIssuer may name, the first three by default.
+var algorithms = []string{"RS256", "ES256", "EdDSA", "RS384", "RS512", "ES384", "ES512", "PS256", "PS384", "PS512"}
+
+func (v *validation) issuer(i *TokenIssuerSpec) {
+	v.required("spec.issuer", i.Issuer)
+	if len(i.Audiences) == 0 {
+		v.add("spec.audiences", "must name at least one audience (got none)")
+	}
+	for n, algorithm := range i.Algorithms {
+		oneOf(v, fmt.Sprintf("spec.algorithms[%d]", n), algorithm, algorithms...)
+	}
+	if len(i.Tenants) == 0 {
+		v.add("spec.tenants", `must list the tenants that it may speak for, or "*" (got none)`)
+	}
+	set := 0
+	for _, source := range []string{i.JWKS.Inline, i.JWKS.File, i.JWKS.URI} {
+		if source != "" {
+			set++
+		}
+	}
+	switch {
+	case set != 1:
+		v.add("spec.jwks", "must set exactly one of inline, file and uri (got %d)", set)
+	case i.JWKS.File != "":
+		v.add("spec.jwks.file", "must be read by the command line before it is applied (got %q)", i.JWKS.File)
+	case i.JWKS.Inline != "":
+		if err := CheckJWKS(i.JWKS.Inline); err != nil {
+			v.add("spec.jwks.inline", "%v", err)
+		}
+	default:
+		if u, err := url.Parse(i.JWKS.URI); err != nil || u.Host == "" || u.User != nil || (u.Scheme != "https" && u.Scheme != "http") {
+			v.add("spec.jwks.uri", "must be an http or https URL without user (got %q)", i.JWKS.URI)
+		}
+	}
+}
+
+// CheckJWKS returns why text is not a JWK Set of public keys (RFC 7517, section 5), nil when it is one.
+func CheckJWKS(text string) error {
+	var set jose.JSONWebKeySet
+	if err := json.Unmarshal([]byte(text), &set); err != nil {
+		return fmt.Errorf("must be a JWK Set: %w", err)
+	}
+	if len(set.Keys) == 0 {
+		return fmt.Errorf("must be a JWK Set with at least one key (got none)")
+	}
+	for i, key := range set.Keys {
+		if !key.Valid() || !key.IsPublic() {
+			return fmt.Errorf("must hold public keys only (keys[%d], kid %q, is none)", i, key.KeyID)
+		}
+	}
+	return nil
+}
+
+func (v *validation) grant(g *policy.AccessGrantSpec) {
+	if _, err := identity.ParsePrincipal(g.Principal); err != nil {
+		v.add("spec.principal", "must be a whole SPIFFE ID: %v", err)
+	}
+	v.fields(authz.CheckSpec(authz.AsPolicy("", policy.AccessGrantSpec{Principal: "spiffe://x/y", Tenants: g.Tenants, Targets: g.Targets}, 0).Spec))
+	v.required("spec.approver", g.Approver)
+	if g.Approver != "" && g.Approver == g.Principal {
+		v.add("spec.approver", "must be another than the principal (got %q)", g.Approver)
+	}
+	if n := len(g.Reason); n < 1 || n > 500 {
+		v.add("spec.reason", "must have 1 to 500 characters (got %d)", n)
+	}
+	if g.NotAfter.IsZero() {
+		v.add("spec.notAfter", "must be set: a grant ends (got nothing)")
+	}
+	if len(g.Tenants.Names)+len(g.Tenants.Tiers)+len(g.Tenants.Labels) == 0 {
+		v.add("spec.tenants", "must select tenants by name, tier or label (got all)")
+	}
+}
+
+// references checks what o names, and what must be unique over all objects.
+func (v *validation) references(o *Object) {
+	switch o.Kind {
+	case KindTenant:
+		if _, ok := v.tiers[o.Tenant.Tier]; o.Tenant.Tier != "" && !ok {
+			v.add("spec.tier", "must be one of %s (got %q)", strings.Join(slices.Sorted(maps.Keys(v.tiers)), ", "), o.Tenant.Tier)
+		}
+		if p := o.Status.Placement; p != nil {
+			v.exists("status.placement.cell", KindCell, p.Cell)
+		}
+	case KindWorkload:
+		for i, id := range o.Workload.SPIFFEIDs {
+			v.exists(fmt.Sprintf("spec.spiffeIDs[%d].cell", i), KindCell, id.Cell)
+			v.only(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "SPIFFE ID", id.ID)
+		}
+		for i, expose := range o.Workload.Expose {
+			v.only(fmt.Sprintf("spec.expose[%d]", i), "host and path prefix", expose.Host+" "+expose.PathPrefix)
+		}
+		for i, name := range o.Workload.DependsOn {
+			if v.objects[Key{KindDependency, name}] == nil {
+				v.exists(fmt.Sprintf("spec.dependsOn[%d]", i), KindWorkload, name)
+			}
+		}
+		if o.Workload.BoundTenant != "" {
+			v.exists("spec.boundTenant", KindTenant, o.Workload.BoundTenant)
+		}
+	case KindTokenIssuer:
+		v.only("spec.issuer", "issuer", o.TokenIssuer.Issuer)
+		for i, name := range o.TokenIssuer.Tenants {
+			if name != "*" {
+				v.exists(fmt.Sprintf("spec.tenants[%d]", i), KindTenant, name)
+			}
+		}
+	case KindAccessPolicy:
+		v.selected(o.AccessPolicy.Tenants, o.AccessPolicy.Targets)
+	case KindAccessGrant:
+		v.selected(o.AccessGrant.Tenants, o.AccessGrant.Targets)
+	case KindCell, KindTier, KindDependency, KindMember, KindEndpoint, KindSignerKey:
+	}
+}
+
+func (v *validation) selected(tenants policy.TenantSelector, targets []policy.Target) {
+	for i, name := range tenants.Names {
+		v.exists(fmt.Sprintf("spec.tenants.names[%d]", i), KindTenant, name)
+	}
+	for i, name := range tenants.Tiers {
+		if _, ok := v.tiers[name]; !ok {
+			v.add(fmt.Sprintf("spec.tenants.tiers[%d]", i), "must name a tier that exists (got %q)", name)
+		}
+	}
+	for i, target := range targets {
+		if target.Workload != "*" && target.Workload != "" {
+			v.exists(fmt.Sprintf("spec.targets[%d].workload", i), KindWorkload, target.Workload)
+		}
+	}
+}
+
+func (v *validation) exists(path string, kind Kind, name string) {
+	if v.objects[Key{kind, name}] == nil {
+		v.add(path, "must name a %s that exists (got %q)", kind, name)
+	}
+}
+
+func (v *validation) only(path, what, value string) {
+	if other, ok := v.unique[what+value]; ok {
+		v.add(path, "must be the only %s of its value; %v has it too (got %q)", what, other, value)
+		return
+	}
+	v.unique[what+value] = v.at
+}

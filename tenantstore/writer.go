@@ -1,0 +1,362 @@
+package tenantstore
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/tenantstore/placement"
+)
+
+// Writer is the one way in for what people and members write: it validates against the whole store, gives
+// new objects their UID and tenants their place, and leaves an audit event, in one transaction.
+//
+// It may be used from many goroutines, and beside other writers of the same store.
+type Writer struct {
+	store Store
+	now   func() time.Time
+}
+
+// NewWriter returns a writer to store.
+func NewWriter(store Store, now func() time.Time) *Writer { return &Writer{store, now} }
+
+// ApplyOptions say how to write.
+type ApplyOptions struct {
+	DryRun  bool          // validate and report, write nothing
+	IfMatch map[Key]int64 // revision that an object must have; 0: it must not exist
+}
+
+// Action is what became of an object.
+type Action string
+
+// The actions.
+const (
+	Created   Action = "create"
+	Updated   Action = "update"
+	Unchanged Action = "unchanged"
+	Removed   Action = "delete"
+)
+
+// ObjectChange is what became of one object.
+type ObjectChange struct {
+	Key    Key
+	Action Action
+	Object *Object // as it is now; as it was, for Removed
+}
+
+// Result is what a write did. Revision is the store's after it, or as it was when nothing changed.
+type Result struct {
+	Revision Revision
+	Changes  []ObjectChange
+}
+
+// Apply writes objects, each whole. Its errors are [Problems], [ErrPrecondition], or the store's.
+func (w *Writer) Apply(ctx context.Context, actor string, objects []*Object, options ApplyOptions) (Result, error) {
+	var problems Problems
+	seen := map[Key]bool{}
+	for _, object := range objects {
+		if key := object.Key(); seen[key] {
+			problems = append(problems, Problem{Object: key.String(), Text: "must be given once (got it again)"})
+		} else if seen[key] = true; !object.Kind.Writable() {
+			problems = append(problems, Problem{Object: key.String(), Path: "kind", Text: fmt.Sprintf("must not be one that the control plane keeps for itself (got %q)", object.Kind)})
+		}
+	}
+	if len(problems) > 0 {
+		return Result{}, problems
+	}
+	return w.transact(ctx, options, func(t *draft) {
+		for _, object := range objects {
+			t.put(object)
+		}
+		t.place()
+		t.audit(actor, w.now())
+	})
+}
+
+// Delete removes objects. It fails with [ErrNotFound] when one is not there, and with [Problems] when one is
+// still named by another.
+func (w *Writer) Delete(ctx context.Context, actor string, keys []Key, options ApplyOptions) (Result, error) {
+	return w.transact(ctx, options, func(t *draft) {
+		for _, key := range keys {
+			t.remove(key)
+		}
+		t.audit(actor, w.now())
+	})
+}
+
+// PutSystem writes and removes objects of the kinds that the control plane keeps for itself. What is to be
+// removed and is not there is passed over. Members and keys are audited; endpoints come and go.
+func (w *Writer) PutSystem(ctx context.Context, actor string, put []*Object, remove []Key) (Revision, error) {
+	result, err := w.transact(ctx, ApplyOptions{}, func(t *draft) {
+		for _, object := range put {
+			t.put(object)
+		}
+		for _, key := range remove {
+			if t.objects[key] != nil {
+				t.remove(key)
+			}
+		}
+		t.audit(actor, w.now())
+	})
+	return result.Revision, err
+}
+
+// attempts bounds how often a write is made again because the store changed meanwhile.
+const attempts = 50
+
+func (w *Writer) transact(ctx context.Context, options ApplyOptions, change func(*draft)) (Result, error) {
+	for range attempts {
+		snapshot, err := w.store.Snapshot(ctx)
+		if err != nil {
+			return Result{}, err
+		}
+		for key, revision := range options.IfMatch {
+			have := int64(0)
+			if object := snapshot.Objects[key]; object != nil {
+				have = object.Metadata.Revision
+			}
+			if have != revision {
+				return Result{}, fmt.Errorf("%v is at revision %d, not %d: %w", key, have, revision, ErrPrecondition)
+			}
+		}
+		t := &draft{before: snapshot.Objects, objects: maps.Clone(snapshot.Objects), Transaction: Transaction{Expect: snapshot.Revision}}
+		change(t)
+		if t.err != nil {
+			return Result{}, t.err
+		}
+		if problems := Validate(t.objects, t.changed()); len(problems) > 0 {
+			return Result{}, problems
+		}
+		result := Result{snapshot.Revision, t.changes}
+		if options.DryRun || len(t.Put)+len(t.Delete) == 0 {
+			return result, nil
+		}
+		result.Revision, err = w.store.Apply(ctx, t.Transaction)
+		if errors.Is(err, ErrConflict) {
+			continue
+		}
+		for _, c := range t.changes {
+			if c.Action == Created || c.Action == Updated {
+				c.Object.Metadata.Revision = result.Revision
+			}
+		}
+		return result, err
+	}
+	return Result{}, ErrConflict
+}
+
+// draft is a transaction in the making, with the store as it would be.
+type draft struct {
+	Transaction
+	before, objects map[Key]*Object
+	changes         []ObjectChange
+	err             error
+}
+
+func (t *draft) changed() []Key {
+	keys := make([]Key, 0, len(t.changes))
+	for _, c := range t.changes {
+		if c.Action == Created || c.Action == Updated {
+			keys = append(keys, c.Key)
+		}
+	}
+	return keys
+}
+
+func (t *draft) put(object *Object) {
+	object = object.Clone()
+	object.APIVersion = APIVersion
+	object.Status = Status{}
+	key, action := object.Key(), Created
+	if old := t.before[key]; old != nil {
+		action = Updated
+		object.Metadata.UID, object.Metadata.Revision, object.Status = old.Metadata.UID, old.Metadata.Revision, old.Clone().Status
+	} else {
+		object.Metadata.UID, object.Metadata.Revision = newUID(), 0
+	}
+	if object.Kind == KindTenant {
+		object.Status.Phase = phase(object)
+	}
+	if old := t.before[key]; old != nil && old.Equal(object) {
+		t.changes = append(t.changes, ObjectChange{key, Unchanged, old})
+		return
+	}
+	t.objects[key] = object
+	t.Put = append(t.Put, object)
+	t.changes = append(t.changes, ObjectChange{key, action, object})
+}
+
+func (t *draft) remove(key Key) {
+	old := t.objects[key]
+	if old == nil {
+		t.err = errors.Join(t.err, fmt.Errorf("%v: %w", key, ErrNotFound))
+		return
+	}
+	delete(t.objects, key)
+	t.Transaction.Delete = append(t.Transaction.Delete, key)
+	t.changes = append(t.changes, ObjectChange{key, Removed, old})
+}
+
+func phase(tenant *Object) Phase {
+	switch {
+	case tenant.Tenant.Suspended:
+		return Suspended
+	case tenant.Status.Placement == nil:
+		return Provisioning
+	default:
+		return Active
+	}
+}
+
+// place gives every tenant without a place one, if a cell is eligible; otherwise a condition says why not.
+func (t *draft) place() {
+	var cells []placement.Cell
+	for _, key := range slices.SortedFunc(maps.Keys(t.objects), func(a, b Key) int { return strings.Compare(a.Name, b.Name) }) {
+		tenant := t.objects[key]
+		if key.Kind != KindTenant || tenant.Status.Placement != nil {
+			continue
+		}
+		if cells == nil {
+			cells = t.cells()
+		}
+		tier := Tiers(t.objects)[tenant.Tenant.Tier]
+		candidates := placement.Place(placement.Tenant{
+			Region: tenant.Tenant.Region, Residency: tenant.Tenant.Residency, Dedicated: tier.Isolation == policy.DedicatedCell,
+		}, cells)
+		placed := tenant.Clone()
+		condition := Condition{Type: "Placed", Status: "True"}
+		if len(candidates) == 0 || candidates[0].Rejected != "" {
+			condition = Condition{"Placed", "False", "NoEligibleCell", describeCandidates(candidates)}
+		} else {
+			placed.Status.Placement = &Placement{State: StateActive, Cell: candidates[0].Cell, Epoch: 1}
+			for i := range cells {
+				if cells[i].Name == candidates[0].Cell {
+					cells[i].Tenants++
+					if placed.Tenant.Spiky {
+						cells[i].Spiky++
+					}
+				}
+			}
+		}
+		placed.Status.Conditions = []Condition{condition}
+		placed.Status.Phase = phase(placed)
+		t.replace(placed)
+	}
+}
+
+// replace puts an object that this draft changes for its own reasons.
+func (t *draft) replace(object *Object) {
+	if t.objects[object.Key()].Equal(object) {
+		return
+	}
+	t.objects[object.Key()] = object
+	for i, put := range t.Put {
+		if put.Key() == object.Key() {
+			t.Put[i] = object
+			for j := range t.changes {
+				if t.changes[j].Key == object.Key() {
+					t.changes[j].Object = object
+				}
+			}
+			return
+		}
+	}
+	t.Put = append(t.Put, object)
+	t.changes = append(t.changes, ObjectChange{object.Key(), Updated, object})
+}
+
+func (t *draft) cells() []placement.Cell {
+	byName := map[string]*placement.Cell{}
+	for key, object := range t.objects {
+		if key.Kind == KindCell {
+			c := object.Cell
+			byName[key.Name] = &placement.Cell{
+				Name: key.Name, Region: c.Region, Residency: c.Residency, Dedicated: c.Pool == DedicatedPool, Draining: c.State == CellDraining,
+				FreeCPU: c.Capacity.FreeCPU, FreeDBConn: c.Capacity.FreeDBConn, DBConnCap: c.Capacity.DBConnCap, Utilization: c.Capacity.Utilization,
+			}
+		}
+	}
+	for key, object := range t.objects {
+		if key.Kind != KindTenant || object.Status.Placement == nil {
+			continue
+		}
+		if cell := byName[object.Status.Placement.Cell]; cell != nil {
+			cell.Tenants++
+			if object.Tenant.Spiky {
+				cell.Spiky++
+			}
+		}
+	}
+	cells := make([]placement.Cell, 0, len(byName))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		cells = append(cells, *byName[name])
+	}
+	return cells
+}
+
+func describeCandidates(candidates []placement.Candidate) string {
+	if len(candidates) == 0 {
+		return "there is no cell"
+	}
+	text := ""
+	for i, c := range candidates {
+		if i > 0 {
+			text += "; "
+		}
+		text += c.Cell + ": " + c.Rejected
+	}
+	return text
+}
+
+func (t *draft) audit(actor string, now time.Time) {
+	for _, c := range t.changes {
+		if c.Action == Unchanged || c.Key.Kind == KindEndpoint {
+			continue
+		}
+		event := ledger.Event{Time: now, Actor: actor, Action: string(c.Action), Object: c.Key.String(), Revision: t.Expect}
+		if c.Key.Kind == KindTenant {
+			event.Tenant = c.Key.Name
+			for _, condition := range c.Object.Status.Conditions {
+				event.Detail += condition.Message
+			}
+		}
+		if old := t.before[c.Key]; old != nil {
+			event.Before, _ = json.Marshal(old)
+		}
+		if c.Action != Removed {
+			event.After, _ = json.Marshal(c.Object)
+		}
+		t.Events = append(t.Events, event)
+	}
+}
+
+func newUID() string { return rand.Text() }
+
+// ResolveFiles reads the files that objects name, relative to dir, into the objects.
+func ResolveFiles(objects []*Object, dir string) error {
+	for _, object := range objects {
+		if object.Kind != KindTokenIssuer || object.TokenIssuer.JWKS.File == "" {
+			continue
+		}
+		path := object.TokenIssuer.JWKS.File
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("%v: spec.jwks.file: %w", object.Key(), err)
+		}
+		object.TokenIssuer.JWKS = JWKS{Inline: string(text)}
+	}
+	return nil
+}
