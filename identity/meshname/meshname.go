@@ -57,8 +57,9 @@ func MetadataJWTPayload(issuer string) string { return "issuer/" + issuer }
 
 // Keys of ext_authz's context_extensions, written per virtual host.
 const (
-	ExtensionListener = "listener" // one of the Listener constants
-	ExtensionTarget   = "target"   // outbound: "workload/<name>" or "dependency/<name>"; absent: not listed
+	ExtensionListener             = "listener"              // one of the Listener constants
+	ExtensionTarget               = "target"                // outbound: "workload/<name>" or "dependency/<name>"; absent: not listed
+	ExtensionForwardAuthorization = "forward_authorization" // "true": the client's Authorization passes the gateway
 )
 
 // Paths below the Go process's run directory.

@@ -1,0 +1,240 @@
+// Package ir answers WHAT SHOULD BE, before anyone asks how Envoy spells it: the mesh as one value, computed from a
+// snapshot of the store.
+//
+// It is pure: it imports tenantstore, policy, identity and the standard library; no grpc, protobuf, net or clock.
+package ir
+
+import (
+	"cmp"
+	"encoding/base64"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/policy/authz"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+)
+
+// Options say what the snapshot does not.
+type Options struct {
+	TrustDomain string
+	JWKS        map[string]string // by TokenIssuer: key sets that were fetched from its URI
+}
+
+// Mesh is the mesh. Every list is sorted by name.
+type Mesh struct {
+	TrustDomain  string
+	Revision     int64
+	Control      identity.Principal
+	Cells        []Cell
+	Gateways     []identity.Principal
+	Workloads    []Workload
+	Dependencies []Dependency
+	Issuers      []Issuer
+	Policies     []authz.Policy
+	Keys         []Key
+	Tenants      []Tenant
+}
+
+// Cell is a cell.
+type Cell struct{ Name, Residency string }
+
+// Workload is one logical service and where it is.
+type Workload struct {
+	Name      string
+	Spec      *tenantstore.WorkloadSpec
+	Instances []Instance // one a cell, in the cells' order
+}
+
+// Instance is a workload in one cell.
+type Instance struct {
+	Cell      string
+	ID        identity.Principal
+	Endpoints []Endpoint           // of sidecars that are ready
+	Peers     []identity.Principal // who may connect
+}
+
+// Endpoint is where a sidecar's inbound listener answers.
+type Endpoint struct {
+	Address string
+	Port    int
+}
+
+// Dependency is an external host.
+type Dependency struct {
+	Name string
+	Spec *tenantstore.DependencySpec
+}
+
+// Issuer is a token issuer whose keys are known.
+type Issuer struct {
+	Name string
+	Spec *tenantstore.TokenIssuerSpec
+	JWKS string
+}
+
+// Key is a signer's key.
+type Key struct {
+	KID      string
+	Spec     *tenantstore.SignerKeySpec
+	Public   []byte
+	NotAfter time.Time
+}
+
+// Tenant is what sidecars need to know of a tenant.
+type Tenant struct {
+	Name      string
+	UID       string
+	Spec      *tenantstore.TenantSpec
+	Labels    map[string]string
+	Phase     tenantstore.Phase
+	Placement tenantstore.Placement
+	Limits    policy.Limits
+	Weight    int
+	Revision  int64
+}
+
+// noKeys is the key set for an issuer whose own has not been fetched: it verifies nothing.
+const noKeys = `{"keys":[]}`
+
+// Build computes the mesh. An object that is not whole (a key that does not parse) is left out.
+func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
+	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision}
+	mesh.Control, _ = identity.ControlID(options.TrustDomain)
+	objects := snapshot.Objects
+	tiers := tenantstore.Tiers(objects)
+	for _, key := range slices.SortedFunc(maps.Keys(objects), func(a, b tenantstore.Key) int {
+		return cmp.Or(strings.Compare(string(a.Kind), string(b.Kind)), strings.Compare(a.Name, b.Name))
+	}) {
+		o := objects[key]
+		switch key.Kind {
+		case tenantstore.KindCell:
+			mesh.Cells = append(mesh.Cells, Cell{key.Name, o.Cell.Residency})
+		case tenantstore.KindTenant:
+			mesh.Tenants = append(mesh.Tenants, buildTenant(tiers, o))
+		case tenantstore.KindWorkload:
+			mesh.Workloads = append(mesh.Workloads, Workload{Name: key.Name, Spec: o.Workload})
+		case tenantstore.KindDependency:
+			mesh.Dependencies = append(mesh.Dependencies, Dependency{key.Name, o.Dependency})
+		case tenantstore.KindTokenIssuer:
+			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], noKeys)
+			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, jwks})
+		case tenantstore.KindAccessPolicy:
+			mesh.Policies = append(mesh.Policies, authz.Policy{Name: key.Name, Spec: *o.AccessPolicy, Revision: o.Metadata.Revision})
+		case tenantstore.KindAccessGrant:
+			mesh.Policies = append(mesh.Policies, authz.AsPolicy(key.Name, *o.AccessGrant, o.Metadata.Revision))
+		case tenantstore.KindMember:
+			if id, err := identity.ParsePrincipal(o.Member.Principal); err == nil && o.Member.Role == tenantstore.RoleGateway && !o.Member.Left && !slices.Contains(mesh.Gateways, id) {
+				mesh.Gateways = append(mesh.Gateways, id)
+			}
+		case tenantstore.KindSignerKey:
+			public, err := base64.RawURLEncoding.DecodeString(o.SignerKey.PublicKey)
+			notAfter, err2 := time.Parse(time.RFC3339, o.SignerKey.NotAfter)
+			if err == nil && err2 == nil {
+				mesh.Keys = append(mesh.Keys, Key{key.Name, o.SignerKey, public, notAfter})
+			}
+		case tenantstore.KindTier, tenantstore.KindEndpoint:
+		}
+	}
+	for i := range mesh.Workloads {
+		mesh.Workloads[i].Instances = mesh.instances(objects, &mesh.Workloads[i])
+	}
+	for i := range mesh.Workloads {
+		for j := range mesh.Workloads[i].Instances {
+			mesh.Workloads[i].Instances[j].Peers = mesh.peers(&mesh.Workloads[i], mesh.Workloads[i].Instances[j].Cell)
+		}
+	}
+	return mesh
+}
+
+// BuildTenant computes one tenant, without looking at any other; false when there is none.
+func BuildTenant(objects map[tenantstore.Key]*tenantstore.Object, tiers map[string]policy.TierSpec, name string) (Tenant, bool) {
+	o := objects[tenantstore.Key{Kind: tenantstore.KindTenant, Name: name}]
+	if o == nil {
+		return Tenant{}, false
+	}
+	return buildTenant(tiers, o), true
+}
+
+func buildTenant(tiers map[string]policy.TierSpec, o *tenantstore.Object) Tenant {
+	t := Tenant{
+		Name: o.Metadata.Name, UID: o.Metadata.UID, Spec: o.Tenant, Labels: o.Metadata.Labels, Phase: o.Status.Phase,
+		Limits: tenantstore.EffectiveLimits(tiers, o.Tenant), Weight: max(1, tiers[o.Tenant.Tier].Weight), Revision: o.Metadata.Revision,
+	}
+	if o.Status.Placement != nil {
+		t.Placement = *o.Status.Placement
+	}
+	return t
+}
+
+func (m *Mesh) instances(objects map[tenantstore.Key]*tenantstore.Object, w *Workload) []Instance {
+	list := make([]Instance, 0, len(m.Cells))
+	for _, cell := range m.Cells {
+		id, err := identity.WorkloadID(m.TrustDomain, cell.Name, w.Name)
+		for _, listed := range w.Spec.SPIFFEIDs {
+			if listed.Cell == cell.Name {
+				id, err = identity.ParsePrincipal(listed.ID)
+			}
+		}
+		if err == nil {
+			list = append(list, Instance{Cell: cell.Name, ID: id})
+		}
+	}
+	for _, o := range objects {
+		if o.Kind != tenantstore.KindEndpoint || o.Endpoint.Workload != w.Name || !o.Endpoint.Ready {
+			continue
+		}
+		for i := range list {
+			if list[i].Cell == o.Endpoint.Cell {
+				list[i].Endpoints = append(list[i].Endpoints, Endpoint{o.Endpoint.Address, o.Endpoint.Port})
+			}
+		}
+	}
+	for i := range list {
+		slices.SortFunc(list[i].Endpoints, func(a, b Endpoint) int {
+			return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port))
+		})
+	}
+	return list
+}
+
+// peers are the gateways, when the workload is exposed, and the workloads of its cell that depend on it.
+func (m *Mesh) peers(w *Workload, cell string) []identity.Principal {
+	var peers []identity.Principal
+	if len(w.Spec.Expose) > 0 {
+		peers = append(peers, m.Gateways...)
+	}
+	for _, other := range m.Workloads {
+		if !slices.Contains(other.Spec.DependsOn, w.Name) {
+			continue
+		}
+		if instance, ok := other.In(cell); ok {
+			peers = append(peers, instance.ID)
+		}
+	}
+	slices.SortFunc(peers, func(a, b identity.Principal) int { return strings.Compare(a.String(), b.String()) })
+	return peers
+}
+
+// In returns the workload's instance in a cell.
+func (w *Workload) In(cell string) (Instance, bool) {
+	for _, instance := range w.Instances {
+		if instance.Cell == cell {
+			return instance, true
+		}
+	}
+	return Instance{}, false
+}
+
+// Workload returns the workload of that name, nil for none.
+func (m *Mesh) Workload(name string) *Workload {
+	for i := range m.Workloads {
+		if m.Workloads[i].Name == name {
+			return &m.Workloads[i]
+		}
+	}
+	return nil
+}

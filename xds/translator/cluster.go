@@ -1,0 +1,130 @@
+package translator
+
+import (
+	"time"
+
+	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	tls "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	upstreamhttp "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/xds/ir"
+)
+
+const (
+	connectTimeout = 2 * time.Second
+	maxPending     = 1024
+	maxConnections = 1024
+	maxRequests    = 4096
+)
+
+// upstream is one workload in one cell: its cluster and its endpoints.
+func upstream(w *ir.Workload, instance ir.Instance, audience string) []Resource {
+	name := meshname.ClusterWorkload(instance.Cell, w.Name)
+	c := discovered(name, upstreamProtocol("http2"))
+	c.TransportSocket = transportSocket(&tls.UpstreamTlsContext{CommonTlsContext: &tls.CommonTlsContext{
+		TlsParams:                      &tls.TlsParameters{TlsMinimumProtocolVersion: tls.TlsParameters_TLSv1_3, TlsMaximumProtocolVersion: tls.TlsParameters_TLSv1_3},
+		AlpnProtocols:                  []string{"h2"},
+		TlsCertificateSdsSecretConfigs: []*tls.SdsSecretConfig{{Name: meshname.SecretSVID, SdsConfig: ads}},
+		ValidationContextType: &tls.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tls.CommonTlsContext_CombinedCertificateValidationContext{
+			DefaultValidationContext: &tls.CertificateValidationContext{MatchTypedSubjectAltNames: []*tls.SubjectAltNameMatcher{{
+				SanType: tls.SubjectAltNameMatcher_URI,
+				Matcher: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: instance.ID.String()}},
+			}}},
+			ValidationContextSdsSecretConfig: &tls.SdsSecretConfig{Name: meshname.SecretBundle, SdsConfig: ads},
+		}},
+	}})
+	// Only what fails before an answer ejects a host: a refusal (429, 503 with a reason) is an answer.
+	c.OutlierDetection = &cluster.OutlierDetection{
+		SplitExternalLocalOriginErrors: true, ConsecutiveLocalOriginFailure: wrapperspb.UInt32(5),
+		EnforcingConsecutive_5Xx: wrapperspb.UInt32(0), EnforcingSuccessRate: wrapperspb.UInt32(0), EnforcingConsecutiveGatewayFailure: wrapperspb.UInt32(0),
+		BaseEjectionTime: durationpb.New(5 * time.Second), MaxEjectionPercent: wrapperspb.UInt32(50),
+	}
+	assignment := &endpoint.ClusterLoadAssignment{ClusterName: name}
+	if len(instance.Endpoints) > 0 {
+		locality := &endpoint.LocalityLbEndpoints{}
+		for _, e := range instance.Endpoints {
+			locality.LbEndpoints = append(locality.LbEndpoints, &endpoint.LbEndpoint{HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: socketAddress(e.Address, e.Port)}}})
+		}
+		assignment.Endpoints = []*endpoint.LocalityLbEndpoints{locality}
+	}
+	return []Resource{envoyResource(name, audience, c), envoyResource(name, audience, assignment)}
+}
+
+// localService is the service beside the Envoy; the Go process says where it listens.
+func localService(protocol string) *cluster.Cluster {
+	if protocol == "grpc" {
+		protocol = "http2"
+	}
+	return discovered(meshname.ClusterLocalService, upstreamProtocol(protocol))
+}
+
+func external(d ir.Dependency) *cluster.Cluster {
+	c := &cluster.Cluster{
+		Name: "dependency/" + d.Name, ConnectTimeout: durationpb.New(connectTimeout),
+		ClusterDiscoveryType:          &cluster.Cluster_Type{Type: cluster.Cluster_STRICT_DNS},
+		TypedExtensionProtocolOptions: upstreamProtocol("http1"),
+		CircuitBreakers:               circuitBreakers(),
+		LoadAssignment:                &endpoint.ClusterLoadAssignment{ClusterName: "dependency/" + d.Name},
+	}
+	for _, host := range d.Spec.Hosts {
+		c.LoadAssignment.Endpoints = append(c.LoadAssignment.Endpoints, &endpoint.LocalityLbEndpoints{LbEndpoints: []*endpoint.LbEndpoint{
+			{HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: socketAddress(host, d.Spec.Port)}}},
+		}})
+	}
+	if d.Spec.TLS {
+		c.TransportSocket = transportSocket(&tls.UpstreamTlsContext{
+			Sni: d.Spec.Hosts[0], AutoHostSni: true, AutoSniSanValidation: true,
+			CommonTlsContext: &tls.CommonTlsContext{ValidationContextType: &tls.CommonTlsContext_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
+				SystemRootCerts: &tls.CertificateValidationContext_SystemRootCerts{},
+			}}},
+		})
+	}
+	return c
+}
+
+func discovered(name string, protocol map[string]*anypb.Any) *cluster.Cluster {
+	return &cluster.Cluster{
+		Name: name, ConnectTimeout: durationpb.New(connectTimeout),
+		ClusterDiscoveryType:          &cluster.Cluster_Type{Type: cluster.Cluster_EDS},
+		EdsClusterConfig:              &cluster.Cluster_EdsClusterConfig{EdsConfig: ads},
+		TypedExtensionProtocolOptions: protocol,
+		CircuitBreakers:               circuitBreakers(),
+	}
+}
+
+func circuitBreakers() *cluster.CircuitBreakers {
+	return &cluster.CircuitBreakers{Thresholds: []*cluster.CircuitBreakers_Thresholds{{
+		MaxConnections: wrapperspb.UInt32(maxConnections), MaxPendingRequests: wrapperspb.UInt32(maxPending), MaxRequests: wrapperspb.UInt32(maxRequests), TrackRemaining: true,
+	}}}
+}
+
+// upstreamProtocol names the HTTP version. Connections are made anew now and then, so that a rotated SVID is soon
+// the one in use.
+func upstreamProtocol(name string) map[string]*anypb.Any {
+	explicit := &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig{ProtocolConfig: &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{}}
+	if name == "http2" {
+		explicit.ProtocolConfig = &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &core.Http2ProtocolOptions{}}
+	}
+	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(&upstreamhttp.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &core.HttpProtocolOptions{MaxConnectionDuration: durationpb.New(connectionAge), IdleTimeout: durationpb.New(time.Minute)},
+		UpstreamProtocolOptions:   &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
+	})}
+}
+
+func transportSocket(config proto.Message) *core.TransportSocket {
+	return &core.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &core.TransportSocket_TypedConfig{TypedConfig: packed(config)}}
+}
+
+func socketAddress(address string, port int) *core.Address {
+	return &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
+		Address: address, PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(port)},
+	}}}
+}

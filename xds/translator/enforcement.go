@@ -1,0 +1,109 @@
+package translator
+
+import (
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/xds/ir"
+)
+
+// enforcement is what the Go processes need: policies, keys, issuers, and what each of them is.
+func enforcement(mesh *ir.Mesh) []Resource {
+	var resources []Resource
+	for _, p := range mesh.Policies {
+		message := &api.AccessPolicy{
+			Name: p.Name, Effect: string(p.Spec.Effect), Mode: string(p.Spec.Mode), Principals: p.Spec.Principals,
+			Tenants: &api.TenantSelector{Names: p.Spec.Tenants.Names, Tiers: p.Spec.Tenants.Tiers, Labels: p.Spec.Tenants.Labels},
+			When:    p.Spec.When, Revision: p.Revision,
+		}
+		for _, t := range p.Spec.Targets {
+			message.Targets = append(message.Targets, &api.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
+		}
+		if !p.NotAfter.IsZero() {
+			message.NotAfter = timestamppb.New(p.NotAfter)
+		}
+		resources = append(resources, Resource{meshname.TypeAccessPolicy, p.Name, AudienceAll, message})
+	}
+	for _, k := range mesh.Keys {
+		resources = append(resources, Resource{meshname.TypeSignerKey, k.KID, AudienceAll, &api.SignerKey{
+			Kid: k.KID, Principal: k.Spec.Principal, PublicKey: k.Public, Role: string(k.Spec.Role),
+			Cell: k.Spec.Cell, Tenant: k.Spec.Tenant, NotAfter: timestamppb.New(k.NotAfter),
+		}})
+	}
+	for _, i := range mesh.Issuers {
+		claim := i.Spec.TenantClaim
+		if claim == "" {
+			claim = "tenant"
+		}
+		resources = append(resources, Resource{meshname.TypeTokenIssuer, i.Name, AudienceGateway, &api.TokenIssuer{
+			Name: i.Name, Issuer: i.Spec.Issuer, Audiences: i.Spec.Audiences, Jwks: i.JWKS, TenantClaim: claim,
+			Tenants: i.Spec.Tenants, Algorithms: i.Spec.Algorithms,
+		}})
+	}
+	cells := map[string]string{}
+	for _, c := range mesh.Cells {
+		cells[c.Name] = c.Residency
+	}
+	resources = append(resources, Resource{meshname.TypeProxyConfig, meshname.ProxyConfigName, AudienceGateway, &api.ProxyConfig{
+		Role: "gateway", TrustDomain: mesh.TrustDomain, Cells: cells, Control: mesh.Control.String(),
+	}})
+	for i := range mesh.Workloads {
+		for _, instance := range mesh.Workloads[i].Instances {
+			resources = append(resources, proxyConfig(mesh, &mesh.Workloads[i], instance, cells[instance.Cell]))
+		}
+	}
+	return resources
+}
+
+func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency string) Resource {
+	config := &api.ProxyConfig{
+		Role: "sidecar", TrustDomain: mesh.TrustDomain, Principal: instance.ID.String(), Cell: instance.Cell, CellResidency: residency,
+		Workload: w.Name, ServicePort: uint32(w.Spec.Port), Tenancy: string(w.Spec.Tenancy), BoundTenant: w.Spec.BoundTenant,
+		DeliverContext: w.Spec.DeliverContext, Control: mesh.Control.String(),
+	}
+	for _, class := range w.Spec.Classes {
+		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths})
+	}
+	for _, peer := range instance.Peers {
+		config.Peers = append(config.Peers, peer.String())
+	}
+	for _, name := range w.Spec.DependsOn {
+		dependency := &api.Dependency{Kind: "workload", Name: name}
+		if other := mesh.Workload(name); other != nil {
+			dependency.Tenancy = string(other.Spec.Tenancy)
+		}
+		for _, d := range mesh.Dependencies {
+			if d.Name == name {
+				dependency.Kind, dependency.Tenancy = "dependency", string(d.Spec.Tenancy)
+			}
+		}
+		config.DependsOn = append(config.DependsOn, dependency)
+	}
+	return Resource{meshname.TypeProxyConfig, meshname.ProxyConfigName, AudienceWorkload(instance.Cell, w.Name), config}
+}
+
+// Tenant returns the resources of one tenant: for every gateway, and for the cell that owns it.
+func Tenant(t ir.Tenant) []Resource {
+	message := &api.TenantPolicy{
+		Tenant: t.Name, Uid: t.UID, Tier: t.Spec.Tier, Labels: t.Labels, Residency: t.Spec.Residency, Phase: string(t.Phase),
+		Placement: &api.Placement{State: string(t.Placement.State), Cell: t.Placement.Cell, Target: t.Placement.Target, Epoch: t.Placement.Epoch},
+		Limits:    limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision,
+	}
+	resources := []Resource{{meshname.TypeTenantPolicy, t.Name, AudienceGateway, message}}
+	for _, cell := range []string{t.Placement.Cell, t.Placement.Target} {
+		if cell != "" {
+			resources = append(resources, Resource{meshname.TypeTenantPolicy, t.Name, AudienceCell(cell), message})
+		}
+	}
+	return resources
+}
+
+func limits(l policy.Limits) *api.Limits {
+	message := &api.Limits{RequestsPerSecond: l.RequestsPerSecond, Burst: int64(l.Burst), Concurrency: int64(l.Concurrency), Classes: map[string]*api.ClassLimit{}}
+	for name, class := range l.Classes {
+		message.Classes[name] = &api.ClassLimit{RequestsPerSecond: class.RequestsPerSecond, Burst: int64(class.Burst), Concurrency: int64(class.Concurrency)}
+	}
+	return message
+}

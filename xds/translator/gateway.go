@@ -1,0 +1,192 @@
+package translator
+
+import (
+	"slices"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	jwtauthn "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
+	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlymutation "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/propagation"
+	"github.com/tenantmesh/tenantmesh/xds/ir"
+)
+
+const filterCheck = "envoy.filters.http.ext_authz"
+
+func gateway(mesh *ir.Mesh) []Resource {
+	resources := []Resource{
+		envoyResource(meshname.ListenerGateway, AudienceGateway, gatewayListener()),
+		envoyResource(meshname.ExtensionJWT, AudienceGateway, verifyTokens(mesh.Issuers)),
+	}
+	for i := range mesh.Workloads {
+		w := &mesh.Workloads[i]
+		for _, instance := range w.Instances {
+			if len(w.Spec.Expose) > 0 {
+				resources = append(resources, upstream(w, instance, AudienceGateway)...)
+			}
+		}
+	}
+	for _, cell := range append([]string{meshname.CellNone}, cellNames(mesh)...) {
+		name := meshname.RouteGateway(cell)
+		resources = append(resources,
+			envoyResource(name, AudienceGateway, gatewayRoutes(mesh, cell)),
+			envoyResource(name, AudienceGateway, &route.ScopedRouteConfiguration{
+				Name: name, RouteConfigurationName: name,
+				Key: &route.ScopedRouteConfiguration_Key{Fragments: []*route.ScopedRouteConfiguration_Key_Fragment{
+					{Type: &route.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: cell}},
+				}},
+			}))
+	}
+	return resources
+}
+
+func cellNames(mesh *ir.Mesh) []string {
+	names := make([]string, len(mesh.Cells))
+	for i, c := range mesh.Cells {
+		names[i] = c.Name
+	}
+	return names
+}
+
+func gatewayListener() *listener.Listener {
+	manager := connectionManager(meshname.ListenerGateway)
+	manager.UseRemoteAddress = wrapperspb.Bool(true)
+	manager.ForwardClientCertDetails, manager.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil
+	// What a client may not say is taken out before anything reads it. The cell is overwritten, never just removed:
+	// where no scope is found there is no route, and without a route the check is skipped.
+	early := &earlymutation.HeaderMutation{}
+	for _, name := range append([]string{propagation.HeaderRequestID}, propagation.ClientStripped...) {
+		early.Mutations = append(early.Mutations, remove(name))
+	}
+	early.Mutations = append(early.Mutations, set(propagation.HeaderCell, meshname.CellNone))
+	manager.EarlyHeaderMutationExtensions = []*core.TypedExtensionConfig{{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: packed(early)}}
+	manager.HttpFilters = filters(&hcm.HttpFilter{Name: meshname.ExtensionJWT, ConfigType: &hcm.HttpFilter_ConfigDiscovery{ConfigDiscovery: &core.ExtensionConfigSource{
+		ConfigSource: ads, TypeUrls: []string{"type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"},
+	}}})
+	manager.RouteSpecifier = &hcm.HttpConnectionManager_ScopedRoutes{ScopedRoutes: &hcm.ScopedRoutes{
+		Name: meshname.ListenerGateway,
+		ScopeKeyBuilder: &hcm.ScopedRoutes_ScopeKeyBuilder{Fragments: []*hcm.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder{{
+			Type: &hcm.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_{HeaderValueExtractor: &hcm.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor{
+				Name:        propagation.HeaderCell,
+				ExtractType: &hcm.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{Index: 0},
+			}},
+		}}},
+		RdsConfigSource: ads,
+		ConfigSpecifier: &hcm.ScopedRoutes_ScopedRds{ScopedRds: &hcm.ScopedRds{ScopedRdsConfigSource: ads}},
+	}}
+	return httpListener(meshname.ListenerGateway, "0.0.0.0", meshname.PortGateway, manager, nil)
+}
+
+// verifyTokens lets a missing or a refused token through, with its status in metadata: the refusal is the Go
+// process's, with a reason and an ID.
+func verifyTokens(issuers []ir.Issuer) *core.TypedExtensionConfig {
+	config := &jwtauthn.JwtAuthentication{Providers: map[string]*jwtauthn.JwtProvider{}}
+	anyOf := &jwtauthn.JwtRequirementOrList{}
+	for _, issuer := range issuers {
+		config.Providers[issuer.Name] = &jwtauthn.JwtProvider{
+			Issuer: issuer.Spec.Issuer, Audiences: issuer.Spec.Audiences, Forward: true, RequireExpiration: true,
+			PayloadInMetadata: meshname.MetadataJWTPayload(issuer.Name), FailedStatusInMetadata: meshname.MetadataJWTFail,
+			JwksSourceSpecifier: &jwtauthn.JwtProvider_RemoteJwks{RemoteJwks: &jwtauthn.RemoteJwks{
+				HttpUri: &core.HttpUri{
+					Uri: "http://jwks/jwks/" + issuer.Name, HttpUpstreamType: &core.HttpUri_Cluster{Cluster: meshname.ClusterJWKS},
+					Timeout: durationpb.New(2 * time.Second),
+				},
+				CacheDuration: durationpb.New(5 * time.Second),
+			}},
+		}
+		anyOf.Requirements = append(anyOf.Requirements, &jwtauthn.JwtRequirement{RequiresType: &jwtauthn.JwtRequirement_ProviderName{ProviderName: issuer.Name}})
+	}
+	anyOf.Requirements = append(anyOf.Requirements, &jwtauthn.JwtRequirement{RequiresType: &jwtauthn.JwtRequirement_AllowMissingOrFailed{AllowMissingOrFailed: &emptypb.Empty{}}})
+	requirement := anyOf.Requirements[0]
+	if len(issuers) > 0 {
+		requirement = &jwtauthn.JwtRequirement{RequiresType: &jwtauthn.JwtRequirement_RequiresAny{RequiresAny: anyOf}}
+	}
+	config.Rules = []*jwtauthn.RequirementRule{{
+		Match:           &route.RouteMatch{PathSpecifier: &route.RouteMatch_Prefix{Prefix: "/"}},
+		RequirementType: &jwtauthn.RequirementRule_Requires{Requires: requirement},
+	}}
+	return &core.TypedExtensionConfig{Name: meshname.ExtensionJWT, TypedConfig: packed(config)}
+}
+
+// gatewayRoutes are a cell's routes. Those of no cell have the same matches and answer 421: they are what the
+// request is judged by before its cell is known.
+func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
+	config := &route.RouteConfiguration{
+		Name:                    meshname.RouteGateway(cell),
+		RequestHeadersToRemove:  []string{propagation.HeaderCell},
+		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken},
+	}
+	byHost := map[string][]exposed{}
+	for i := range mesh.Workloads {
+		w := &mesh.Workloads[i]
+		for _, e := range w.Spec.Expose {
+			host := e.Host
+			if host == "" {
+				host = "*"
+			}
+			byHost[host] = append(byHost[host], exposed{e.PathPrefix, e.StripPrefix, w})
+		}
+	}
+	if byHost["*"] == nil {
+		byHost["*"] = []exposed{}
+	}
+	for host, list := range byHost {
+		if host != "*" {
+			byHost[host] = append(list, byHost["*"]...)
+		}
+	}
+	for _, host := range sortedKeys(byHost) {
+		virtualHost := &route.VirtualHost{
+			Name: host, Domains: []string{host},
+			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerGateway})},
+		}
+		list := slices.Clone(byHost[host])
+		slices.SortStableFunc(list, func(a, b exposed) int { return len(b.prefix) - len(a.prefix) })
+		for _, e := range list {
+			virtualHost.Routes = append(virtualHost.Routes, e.route(cell))
+		}
+		if cell == meshname.CellNone {
+			virtualHost.Routes = append(virtualHost.Routes, &route.Route{Match: prefix("/"), Action: directResponse(421)})
+		}
+		config.VirtualHosts = append(config.VirtualHosts, virtualHost)
+	}
+	return config
+}
+
+// exposed is a workload under a path.
+type exposed struct {
+	prefix   string
+	strip    bool
+	workload *ir.Workload
+}
+
+func (e exposed) route(cell string) *route.Route {
+	context := map[string]string{meshname.ExtensionListener: meshname.ListenerGateway, meshname.ExtensionTarget: "workload/" + e.workload.Name}
+	if e.workload.Spec.ForwardAuthorization {
+		context[meshname.ExtensionForwardAuthorization] = "true"
+	}
+	r := &route.Route{
+		Name:                 e.workload.Name,
+		Match:                prefix(e.prefix),
+		Action:               directResponse(421),
+		TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(context)},
+	}
+	if cell == meshname.CellNone {
+		return r
+	}
+	action := forward(meshname.ClusterWorkload(cell, e.workload.Name))
+	if e.strip && e.prefix != "/" {
+		action.RegexRewrite = stripPrefix(e.prefix)
+	}
+	r.Action = &route.Route_Route{Route: action}
+	return r
+}

@@ -1,0 +1,114 @@
+package translator
+
+import (
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tls "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/propagation"
+	"github.com/tenantmesh/tenantmesh/xds/ir"
+)
+
+// cellListeners are those of every sidecar of a cell. They never change.
+func cellListeners(cell string) []Resource {
+	inbound, outbound := connectionManager(meshname.ListenerInbound), connectionManager(meshname.ListenerOutbound)
+	for name, manager := range map[string]*hcm.HttpConnectionManager{meshname.RouteInbound: inbound, meshname.RouteOutbound: outbound} {
+		manager.RouteSpecifier = &hcm.HttpConnectionManager_Rds{Rds: &hcm.Rds{ConfigSource: ads, RouteConfigName: name}}
+		manager.HttpFilters = filters(nil)
+	}
+	outbound.ForwardClientCertDetails, outbound.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil
+	audience := AudienceCell(cell)
+	return []Resource{
+		envoyResource(meshname.ListenerInbound, audience, httpListener(meshname.ListenerInbound, "0.0.0.0", meshname.PortInbound, inbound, mutualTLS())),
+		envoyResource(meshname.ListenerOutbound, audience, httpListener(meshname.ListenerOutbound, "127.0.0.1", meshname.PortOutbound, outbound, nil)),
+		envoyResource(meshname.RouteInbound, audience, inboundRoutes()),
+	}
+}
+
+func httpListener(name, address string, port uint32, manager *hcm.HttpConnectionManager, socket *core.TransportSocket) *listener.Listener {
+	return &listener.Listener{
+		Name:                          name,
+		StatPrefix:                    name,
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferBytes),
+		Address: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
+			Address: address, PortSpecifier: &core.SocketAddress_PortValue{PortValue: port},
+		}}},
+		FilterChains: []*listener.FilterChain{{
+			TransportSocket: socket,
+			Filters: []*listener.Filter{{
+				Name:       "envoy.filters.network.http_connection_manager",
+				ConfigType: &listener.Filter_TypedConfig{TypedConfig: packed(manager)},
+			}},
+		}},
+	}
+}
+
+// mutualTLS shows this mesh's SVID and lets only those in that the secret of peers names, by whole SPIFFE ID.
+func mutualTLS() *core.TransportSocket {
+	return transportSocket(&tls.DownstreamTlsContext{
+		RequireClientCertificate: wrapperspb.Bool(true),
+		CommonTlsContext: &tls.CommonTlsContext{
+			TlsParams:                      &tls.TlsParameters{TlsMinimumProtocolVersion: tls.TlsParameters_TLSv1_3},
+			AlpnProtocols:                  []string{"h2", "http/1.1"},
+			TlsCertificateSdsSecretConfigs: []*tls.SdsSecretConfig{{Name: meshname.SecretSVID, SdsConfig: ads}},
+			ValidationContextType: &tls.CommonTlsContext_ValidationContextSdsSecretConfig{
+				ValidationContextSdsSecretConfig: &tls.SdsSecretConfig{Name: meshname.SecretPeers, SdsConfig: ads},
+			},
+		},
+	})
+}
+
+func inboundRoutes() *route.RouteConfiguration {
+	return &route.RouteConfiguration{
+		Name:                    meshname.RouteInbound,
+		RequestHeadersToRemove:  []string{propagation.HeaderCell},
+		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken},
+		VirtualHosts: []*route.VirtualHost{{
+			Name: meshname.RouteInbound, Domains: []string{"*"},
+			Routes:               []*route.Route{{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}}},
+			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerInbound})},
+		}},
+	}
+}
+
+// sidecar are the resources of one workload's sidecars in one cell.
+func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
+	audience := AudienceWorkload(instance.Cell, w.Name)
+	resources := []Resource{envoyResource(meshname.ClusterLocalService, audience, localService(w.Spec.Protocol))}
+	routes := &route.RouteConfiguration{Name: meshname.RouteOutbound, ResponseHeadersToRemove: []string{propagation.HeaderTxnToken}}
+	host := func(name, cluster, target string, domains []string) {
+		routes.VirtualHosts = append(routes.VirtualHosts, &route.VirtualHost{
+			Name: name, Domains: domains,
+			Routes: []*route.Route{{Match: prefix("/"), Action: &route.Route_Route{Route: forward(cluster)}}},
+			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{
+				meshname.ExtensionListener: meshname.ListenerOutbound, meshname.ExtensionTarget: target,
+			})},
+		})
+	}
+	for _, name := range w.Spec.DependsOn {
+		if other := mesh.Workload(name); other != nil {
+			if there, ok := other.In(instance.Cell); ok {
+				resources = append(resources, upstream(other, there, audience)...)
+				host(name, meshname.ClusterWorkload(instance.Cell, name), "workload/"+name, []string{name})
+			}
+		}
+		for _, d := range mesh.Dependencies {
+			if d.Name == name {
+				resources = append(resources, envoyResource("dependency/"+name, audience, external(d)))
+				host(name, "dependency/"+name, "dependency/"+name, d.Spec.Hosts)
+			}
+		}
+	}
+	// What is not listed is refused by the check, by name; the route is there so that the check is asked.
+	routes.VirtualHosts = append(routes.VirtualHosts, &route.VirtualHost{
+		Name: "not listed", Domains: []string{"*"},
+		Routes:               []*route.Route{{Match: prefix("/"), Action: directResponse(403)}},
+		TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerOutbound})},
+	})
+	return append(resources, envoyResource(meshname.RouteOutbound, audience, routes))
+}
