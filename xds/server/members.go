@@ -1,0 +1,75 @@
+package server
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity"
+)
+
+// Peer is a member that reports: who it is, and how to answer it.
+type Peer struct {
+	Principal identity.Principal
+	Subject   Subject
+	Hello     *api.Hello
+
+	mu     sync.Mutex
+	stream api.MemberService_ReportServer
+}
+
+// Send sends a message to the member. It may be called from many goroutines.
+func (p *Peer) Send(message *api.ControlMessage) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stream.Send(message)
+}
+
+// Members is told of what members report. Calls for one member come one after the other.
+type Members interface {
+	// Joined is called first; an error ends the stream.
+	Joined(ctx context.Context, peer *Peer) error
+	// Reported is called for each message after the first; an error ends the stream.
+	Reported(ctx context.Context, peer *Peer, report *api.MemberReport) error
+	// Gone is called when the stream of a member that joined has ended.
+	Gone(peer *Peer)
+}
+
+type memberServer struct {
+	api.UnimplementedMemberServiceServer
+	config Config
+}
+
+// Report implements the member service.
+func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
+	principal, subject, err := subjectOf(stream.Context(), s.config.Directory)
+	if err != nil {
+		return err
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	hello := first.GetHello()
+	if hello.GetMemberId() == "" {
+		return status.Error(codes.InvalidArgument, "the first report must be a hello with a member ID")
+	}
+	peer := &Peer{Principal: principal, Subject: subject, Hello: hello, stream: stream}
+	if err := s.config.Members.Joined(stream.Context(), peer); err != nil {
+		return err
+	}
+	defer s.config.Members.Gone(peer)
+	err = peer.Send(&api.ControlMessage{Message: &api.ControlMessage_Welcome{Welcome: &api.Welcome{
+		Principal: principal.String(), Role: subject.Role, Cell: subject.Cell, Workload: subject.Workload,
+	}}})
+	for err == nil {
+		var report *api.MemberReport
+		if report, err = stream.Recv(); err == nil {
+			err = s.config.Members.Reported(stream.Context(), peer, report)
+		}
+	}
+	return err
+}

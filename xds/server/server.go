@@ -1,0 +1,171 @@
+package server
+
+import (
+	"context"
+	"strconv"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	deltaserver "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/svid"
+)
+
+// Subject is what a principal is in the mesh, and so what it may see.
+type Subject struct {
+	Role      string // gateway, sidecar
+	Cell      string
+	Workload  string
+	Audiences []string
+}
+
+// Directory knows the mesh's principals.
+type Directory interface {
+	// Lookup returns what principal is; false when it is no gateway and no workload of this mesh.
+	Lookup(principal identity.Principal) (Subject, bool)
+}
+
+// Config says what a server stands on.
+type Config struct {
+	Cache     *Cache
+	Directory Directory
+	Members   Members
+	Log       *zap.Logger
+}
+
+// Register serves ADS and the member service on g, until ctx ends.
+func Register(ctx context.Context, g *grpc.Server, config Config) {
+	callbacks := &callbacks{config}
+	discovery.RegisterAggregatedDiscoveryServiceServer(g, &adsServer{delta: deltaserver.NewServer(ctx, config.Cache, callbacks)})
+	api.RegisterMemberServiceServer(g, &memberServer{config: config})
+}
+
+type adsServer struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	delta deltaserver.Server
+}
+
+// DeltaAggregatedResources implements the incremental protocol, the only one there is here.
+func (s *adsServer) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return s.delta.DeltaStreamHandler(stream, "")
+}
+
+// subjectOf is who calls, by the certificate of the connection.
+func subjectOf(ctx context.Context, directory Directory) (identity.Principal, Subject, error) {
+	principal, err := svid.PeerPrincipal(ctx)
+	if err != nil {
+		return identity.Principal{}, Subject{}, status.Error(codes.Unauthenticated, err.Error())
+	}
+	subject, ok := directory.Lookup(principal)
+	if !ok {
+		return principal, Subject{}, status.Errorf(codes.PermissionDenied, "%s is no gateway and no workload of this mesh: apply a Cell and a Workload that name it", principal)
+	}
+	return principal, subject, nil
+}
+
+type callbacks struct{ Config }
+
+// OnDeltaStreamOpen implements deltaserver.Callbacks.
+func (c *callbacks) OnDeltaStreamOpen(ctx context.Context, id int64, _ string) error {
+	principal, subject, err := subjectOf(ctx, c.Directory)
+	if err != nil {
+		c.Log.Warn("refused a stream", zap.Error(err))
+		return err
+	}
+	c.Log.Info("stream opened", zap.Int64("stream", id), zap.Stringer("principal", principal))
+	c.Cache.open(&stream{id: id, subject: subject, principal: principal.String(), types: map[string]*subscription{}})
+	return nil
+}
+
+// OnDeltaStreamClosed implements deltaserver.Callbacks.
+func (c *callbacks) OnDeltaStreamClosed(id int64, _ *core.Node) { c.Cache.close(id) }
+
+// OnStreamDeltaRequest implements deltaserver.Callbacks: the node that the client claims to be is replaced by its stream.
+func (c *callbacks) OnStreamDeltaRequest(id int64, request *discovery.DeltaDiscoveryRequest) error {
+	request.Node = &core.Node{Id: strconv.FormatInt(id, 10)}
+	if request.ResponseNonce != "" {
+		c.Cache.answered(id, request.TypeUrl, request.ResponseNonce, request.ErrorDetail.GetMessage())
+		if request.ErrorDetail != nil {
+			c.Log.Warn("a sidecar refused a resource", zap.Int64("stream", id), zap.String("type", request.TypeUrl), zap.String("error", request.ErrorDetail.Message))
+		}
+	}
+	return nil
+}
+
+// OnStreamDeltaResponse implements deltaserver.Callbacks.
+func (c *callbacks) OnStreamDeltaResponse(id int64, _ *discovery.DeltaDiscoveryRequest, response *discovery.DeltaDiscoveryResponse) {
+	c.Cache.sending(id, response.TypeUrl, response.Nonce)
+}
+
+func (c *Cache) open(s *stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams[s.id] = s
+	for _, audience := range s.subject.Audiences {
+		if c.audiences[audience] == nil {
+			c.audiences[audience] = map[*stream]struct{}{}
+		}
+		c.audiences[audience][s] = struct{}{}
+	}
+	c.signal()
+}
+
+func (c *Cache) close(id int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.streams[id]
+	if s == nil {
+		return
+	}
+	delete(c.streams, id)
+	for _, audience := range s.subject.Audiences {
+		delete(c.audiences[audience], s)
+	}
+	c.signal()
+}
+
+// sending notes the nonce of the response that is on its way.
+func (c *Cache) sending(id int64, typeURL, nonce string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.streams[id]
+	if s == nil || s.types[typeURL] == nil {
+		return
+	}
+	waiting := s.types[typeURL].waiting
+	for i := range waiting {
+		if waiting[i].nonce == "" {
+			waiting[i].nonce = nonce
+			return
+		}
+	}
+}
+
+// answered notes an ACK, or with a refusal a NACK. A sidecar that accepted a response may refuse it later, under the
+// same nonce, when its Envoy does.
+func (c *Cache) answered(id int64, typeURL, nonce, refusal string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.streams[id]
+	if s == nil || s.types[typeURL] == nil {
+		return
+	}
+	t := s.types[typeURL]
+	t.refused = refusal
+	for i, waiting := range t.waiting {
+		if waiting.nonce == nonce {
+			if refusal == "" {
+				t.acked = waiting.revision
+			}
+			t.waiting = append([]sent(nil), t.waiting[i+1:]...)
+			break
+		}
+	}
+	c.signal()
+}

@@ -1,0 +1,101 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"strings"
+)
+
+// Member is how far one connected sidecar is.
+type Member struct {
+	Principal string    `json:"principal"`
+	Role      string    `json:"role"`
+	Cell      string    `json:"cell,omitempty"`
+	Workload  string    `json:"workload,omitempty"`
+	Enforced  bool      `json:"enforced"` // all that the revision asks of it is applied
+	Refused   []Refusal `json:"refused,omitempty"`
+}
+
+// Refusal is a resource type whose last response was refused (NACK).
+type Refusal struct {
+	TypeURL string `json:"typeUrl"`
+	Error   string `json:"error"`
+}
+
+// Status says how far a revision is.
+type Status struct {
+	Revision  int64    `json:"revision"`  // asked about
+	Published int64    `json:"published"` // the newest that was given out
+	Enforced  int      `json:"enforced"`
+	Refused   int      `json:"refused"`
+	Total     int      `json:"total"`
+	Members   []Member `json:"members"`
+}
+
+// Done reports whether every connected sidecar enforces the revision.
+func (s Status) Done() bool { return s.Published >= s.Revision && s.Enforced == s.Total }
+
+// Status says how far revision is; 0 asks about the newest.
+func (c *Cache) Status(revision int64) Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status(revision)
+}
+
+func (c *Cache) status(revision int64) Status {
+	if revision == 0 {
+		revision = c.revision
+	}
+	status := Status{Revision: revision, Published: c.revision}
+	for _, s := range c.streams {
+		member := Member{Principal: s.principal, Role: s.subject.Role, Cell: s.subject.Cell, Workload: s.subject.Workload, Enforced: c.revision >= revision && len(s.types) > 0}
+		for _, t := range s.types {
+			member.Enforced = member.Enforced && t.enforces(revision)
+			if t.refused != "" {
+				member.Refused = append(member.Refused, Refusal{t.typeURL, t.refused})
+			}
+		}
+		slices.SortFunc(member.Refused, func(a, b Refusal) int { return strings.Compare(a.TypeURL, b.TypeURL) })
+		status.Total++
+		if len(member.Refused) > 0 {
+			member.Enforced = false
+			status.Refused++
+		}
+		if member.Enforced {
+			status.Enforced++
+		}
+		status.Members = append(status.Members, member)
+	}
+	slices.SortFunc(status.Members, func(a, b Member) int { return strings.Compare(a.Principal, b.Principal) })
+	return status
+}
+
+// enforces reports whether no change up to revision is pending or unanswered.
+func (t *subscription) enforces(revision int64) bool {
+	if t.oldest != 0 && t.oldest <= revision {
+		return false
+	}
+	return !slices.ContainsFunc(t.waiting, func(s sent) bool { return s.oldest <= revision })
+}
+
+// Wait returns the status of revision once every connected sidecar enforces it or one refused it, or ctx ends.
+func (c *Cache) Wait(ctx context.Context, revision int64) (Status, error) {
+	for {
+		c.mu.Lock()
+		status, changed := c.status(revision), c.changed
+		c.mu.Unlock()
+		if status.Done() || (status.Published >= revision && status.Enforced+status.Refused == status.Total) {
+			return status, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return status, ctx.Err()
+		}
+	}
+}
+
+func (c *Cache) signal() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
