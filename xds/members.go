@@ -1,0 +1,300 @@
+package xds
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+	"github.com/tenantmesh/tenantmesh/xds/server"
+)
+
+// MembersConfig says what members stand on.
+type MembersConfig struct {
+	Store  tenantstore.Store
+	Writer *tenantstore.Writer
+	Cache  *server.Cache
+	Usage  *ledger.Usage
+	Lease  time.Duration // how long an endpoint outlives its member's stream
+	Log    *zap.Logger
+}
+
+// keyPatience is how long a new signing key waits for sidecars that are slow to apply it.
+const keyPatience = 5 * time.Second
+
+// Members keeps who is in the mesh: durable members, their endpoints, their keys. It implements [server.Members].
+type Members struct {
+	MembersConfig
+	ctx context.Context
+
+	mu      sync.Mutex
+	present map[string]*server.Peer          // by member ID
+	asked   map[string]chan *api.Explanation // by decision ID
+}
+
+// NewMembers returns the members, whose work in the background ends with ctx. Endpoints that the store holds from
+// before have one lease's time from now to come back.
+func NewMembers(ctx context.Context, config MembersConfig) (*Members, error) {
+	m := &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[string]chan *api.Explanation{}}
+	snapshot, err := config.Store.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for key := range snapshot.Objects {
+		if key.Kind == tenantstore.KindEndpoint {
+			m.expireLater(key.Name)
+		}
+	}
+	return m, nil
+}
+
+// Joined implements [server.Members]. A member that is here already is replaced: it connected again.
+func (m *Members) Joined(ctx context.Context, peer *server.Peer) error {
+	h := peer.Hello
+	if len(h.MemberId) < memberPrefix || strings.Trim(h.MemberId, "0123456789abcdef") != "" {
+		return status.Errorf(codes.InvalidArgument, "member ID must be at least %d hex digits (got %q)", memberPrefix, h.MemberId)
+	}
+	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{system(tenantstore.KindMember, h.MemberId, func(o *tenantstore.Object) {
+		o.Member = &tenantstore.MemberSpec{
+			Principal: peer.Principal.String(), Role: tenantstore.Role(peer.Subject.Role), Cell: peer.Subject.Cell, Workload: peer.Subject.Workload,
+			Version: h.Version, Envoy: h.EnvoyVersion,
+		}
+	})}, nil)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.present[h.MemberId] = peer
+	return nil
+}
+
+// memberPrefix is how much of a member's ID a decision's ID begins with.
+const memberPrefix = 12
+
+func system(kind tenantstore.Kind, name string, fill func(*tenantstore.Object)) *tenantstore.Object {
+	o := &tenantstore.Object{APIVersion: tenantstore.APIVersion, Kind: kind, Metadata: tenantstore.Metadata{Name: name}}
+	fill(o)
+	return o
+}
+
+// Gone implements [server.Members].
+func (m *Members) Gone(peer *server.Peer) {
+	m.mu.Lock()
+	current := m.present[peer.Hello.MemberId] == peer
+	if current {
+		delete(m.present, peer.Hello.MemberId)
+	}
+	m.mu.Unlock()
+	if current {
+		m.expireLater(peer.Hello.MemberId)
+	}
+}
+
+func (m *Members) expireLater(member string) {
+	time.AfterFunc(m.Lease, func() {
+		m.mu.Lock()
+		back := m.present[member] != nil
+		m.mu.Unlock()
+		if back || m.ctx.Err() != nil {
+			return
+		}
+		m.removeEndpoint(m.ctx, member)
+	})
+}
+
+func (m *Members) removeEndpoint(ctx context.Context, member string) {
+	if _, err := m.Writer.PutSystem(ctx, "control", nil, []tenantstore.Key{{Kind: tenantstore.KindEndpoint, Name: member}}); err != nil && ctx.Err() == nil {
+		m.Log.Error("an endpoint could not be removed", zap.String("member", member), zap.Error(err))
+	}
+}
+
+// Reported implements [server.Members].
+func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.MemberReport) error {
+	switch r := report.Report.(type) {
+	case *api.MemberReport_Readiness:
+		return m.readiness(ctx, peer, r.Readiness.Ready)
+	case *api.MemberReport_PublishKey:
+		return m.publishKey(ctx, peer, r.PublishKey)
+	case *api.MemberReport_Usage:
+		return m.usage(peer, r.Usage)
+	case *api.MemberReport_Explanation:
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if asked := m.asked[r.Explanation.DecisionId]; asked != nil {
+			select {
+			case asked <- r.Explanation:
+			default:
+			}
+		}
+		return nil
+	case *api.MemberReport_Leave:
+		return m.leave(ctx, peer)
+	default:
+		return status.Errorf(codes.InvalidArgument, "a hello comes first and once, and nothing else than a report follows (got %T)", r)
+	}
+}
+
+func (m *Members) readiness(ctx context.Context, peer *server.Peer, ready bool) error {
+	if peer.Subject.Workload == "" {
+		return nil // a gateway has no endpoint in the mesh
+	}
+	if peer.Hello.Port < 1 || peer.Hello.Port > 65535 {
+		return status.Errorf(codes.InvalidArgument, "port must be from 1 to 65535 (got %d)", peer.Hello.Port)
+	}
+	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{system(tenantstore.KindEndpoint, peer.Hello.MemberId, func(o *tenantstore.Object) {
+		o.Endpoint = &tenantstore.EndpointSpec{
+			Cell: peer.Subject.Cell, Workload: peer.Subject.Workload, Address: peer.Hello.Address, Port: int(peer.Hello.Port), Ready: ready,
+		}
+	})}, nil)
+	return err
+}
+
+// publishKey takes the public half of a signing key, under the peer's own SPIFFE ID and with its scope, and tells the
+// peer once the sidecars have it.
+func (m *Members) publishKey(ctx context.Context, peer *server.Peer, key *api.PublishKey) error {
+	if len(key.PublicKey) != 32 || tenanttoken.KeyID(key.PublicKey) != key.Kid {
+		return status.Errorf(codes.InvalidArgument, "key must be 32 bytes of Ed25519 under its own ID (got %d bytes as %q)", len(key.PublicKey), key.Kid)
+	}
+	spec := &tenantstore.SignerKeySpec{
+		Principal: peer.Principal.String(), PublicKey: base64.RawURLEncoding.EncodeToString(key.PublicKey), Role: tenantstore.Role(peer.Subject.Role),
+		NotAfter: key.NotAfter.AsTime().Format(time.RFC3339),
+	}
+	if peer.Subject.Workload != "" {
+		snapshot, err := m.Store.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		workload := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindWorkload, Name: peer.Subject.Workload}]
+		if workload == nil || workload.Workload.BoundTenant == "" {
+			return status.Errorf(codes.PermissionDenied, "%s is bound to no tenant and may not sign", peer.Principal)
+		}
+		spec.Cell, spec.Tenant = peer.Subject.Cell, workload.Workload.BoundTenant
+	}
+	revision, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{system(tenantstore.KindSignerKey, key.Kid, func(o *tenantstore.Object) {
+		o.SignerKey = spec
+	})}, nil)
+	if err != nil {
+		return err
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, keyPatience)
+		defer cancel()
+		if status, err := m.Cache.Wait(ctx, revision); err != nil {
+			m.Log.Warn("a signing key goes into force before every sidecar has it", zap.String("kid", key.Kid), zap.Int("have", status.Enforced), zap.Int("of", status.Total))
+		}
+		_ = peer.Send(&api.ControlMessage{Message: &api.ControlMessage_KeyInForce{KeyInForce: &api.KeyInForce{Kid: key.Kid}}})
+	}()
+	return nil
+}
+
+func (m *Members) usage(peer *server.Peer, batch *api.UsageBatch) error {
+	records := make([]ledger.UsageRecord, len(batch.Records))
+	for i, r := range batch.Records {
+		records[i] = ledger.UsageRecord{
+			Minute: r.Minute.AsTime(), Tenant: r.Tenant, TenantUID: r.TenantUid, Workload: r.Workload, Class: r.Class, Requests: r.Requests,
+			Refused: r.Refused, BytesReceived: r.BytesReceived, BytesSent: r.BytesSent, Duration: r.Duration.AsDuration(),
+		}
+	}
+	if err := m.Usage.Append(peer.Hello.MemberId, batch.Sequence, records); err != nil {
+		return err
+	}
+	return peer.Send(&api.ControlMessage{Message: &api.ControlMessage_UsageAck{UsageAck: &api.UsageAck{Sequence: batch.Sequence}}})
+}
+
+func (m *Members) leave(ctx context.Context, peer *server.Peer) error {
+	m.removeEndpoint(ctx, peer.Hello.MemberId)
+	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{system(tenantstore.KindMember, peer.Hello.MemberId, func(o *tenantstore.Object) {
+		o.Member = &tenantstore.MemberSpec{
+			Principal: peer.Principal.String(), Role: tenantstore.Role(peer.Subject.Role), Cell: peer.Subject.Cell, Workload: peer.Subject.Workload,
+			Version: peer.Hello.Version, Envoy: peer.Hello.EnvoyVersion, Left: true,
+		}
+	})}, nil)
+	return err
+}
+
+// ErrNoDecision means that no member that is here remembers the decision.
+var ErrNoDecision = errors.New("no connected sidecar remembers this decision")
+
+// Explain asks the member that made a decision for it.
+func (m *Members) Explain(ctx context.Context, id string) (policy.Decision, error) {
+	prefix, _, ok := strings.Cut(id, "-")
+	m.mu.Lock()
+	var peer *server.Peer
+	for member, p := range m.present {
+		if ok && strings.HasPrefix(member, prefix) && len(prefix) >= memberPrefix {
+			peer = p
+		}
+	}
+	if peer == nil {
+		m.mu.Unlock()
+		return policy.Decision{}, fmt.Errorf("%q: %w", id, ErrNoDecision)
+	}
+	answer := m.asked[id]
+	if answer == nil {
+		answer = make(chan *api.Explanation, 1)
+		m.asked[id] = answer
+	}
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.asked, id)
+	}()
+	if err := peer.Send(&api.ControlMessage{Message: &api.ControlMessage_Explain{Explain: &api.Explain{DecisionId: id}}}); err != nil {
+		return policy.Decision{}, err
+	}
+	select {
+	case found := <-answer:
+		if !found.Found {
+			return policy.Decision{}, fmt.Errorf("%q: %w", id, ErrNoDecision)
+		}
+		var decision policy.Decision
+		err := json.Unmarshal([]byte(found.Json), &decision)
+		return decision, err
+	case <-ctx.Done():
+		return policy.Decision{}, ctx.Err()
+	}
+}
+
+// RemoveOldKeys takes away signing keys that ended more than an hour ago, now and every hour until ctx ends.
+func (m *Members) RemoveOldKeys(ctx context.Context) error {
+	for {
+		snapshot, err := m.Store.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		var old []tenantstore.Key
+		for key, object := range snapshot.Objects {
+			if key.Kind != tenantstore.KindSignerKey {
+				continue
+			}
+			if end, err := time.Parse(time.RFC3339, object.SignerKey.NotAfter); err != nil || time.Since(end) > time.Hour {
+				old = append(old, key)
+			}
+		}
+		if len(old) > 0 {
+			if _, err := m.Writer.PutSystem(ctx, "control", nil, old); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Hour):
+		}
+	}
+}

@@ -1,0 +1,262 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+	"github.com/tenantmesh/tenantmesh/xds/ir"
+	"github.com/tenantmesh/tenantmesh/xds/server"
+	"github.com/tenantmesh/tenantmesh/xds/translator"
+)
+
+// How long a change waits for others: at least holdOff after the last one, at most maxHoldOff after the first.
+// Suspension and revocation do not wait.
+const (
+	holdOff    = 50 * time.Millisecond
+	maxHoldOff = 500 * time.Millisecond
+)
+
+// PublisherConfig says what a publisher stands on.
+type PublisherConfig struct {
+	Store         tenantstore.Store
+	Cache         *server.Cache
+	TrustDomain   string
+	AllowHTTPJWKS bool // fetch issuers' keys over plain HTTP too
+	Log           *zap.Logger
+}
+
+// Publisher turns changes of the store into resources in the cache.
+type Publisher struct {
+	PublisherConfig
+	directory atomic.Pointer[map[identity.Principal]server.Subject]
+	keys      *keyFetcher
+
+	// Owned by Run.
+	objects map[tenantstore.Key]*tenantstore.Object
+	shared  map[server.Key]struct{} // published, but for tenants
+	tenants map[string][]server.Key // published, by tenant
+}
+
+// NewPublisher returns a publisher; Run makes it work.
+func NewPublisher(config PublisherConfig) *Publisher {
+	p := &Publisher{PublisherConfig: config, shared: map[server.Key]struct{}{}, tenants: map[string][]server.Key{}}
+	p.keys = newKeyFetcher(config.AllowHTTPJWKS, config.Log)
+	p.directory.Store(&map[identity.Principal]server.Subject{})
+	return p
+}
+
+// Lookup implements [server.Directory]: a gateway by the scheme of its SPIFFE ID, a workload by being listed.
+func (p *Publisher) Lookup(principal identity.Principal) (server.Subject, bool) {
+	if name, ok := strings.CutPrefix(principal.Path(), "/gateway/"); ok && principal.TrustDomain() == p.TrustDomain && !strings.Contains(name, "/") {
+		return server.Subject{Role: string(tenantstore.RoleGateway), Audiences: []string{translator.AudienceAll, translator.AudienceGateway}}, true
+	}
+	subject, ok := (*p.directory.Load())[principal]
+	return subject, ok
+}
+
+// Run publishes until ctx ends. ready is called after the first time.
+func (p *Publisher) Run(ctx context.Context, ready func()) error {
+	defer p.keys.stop()
+	for first := true; ; first = false {
+		snapshot, err := p.Store.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		changes, err := p.Store.Watch(ctx, snapshot.Revision)
+		if err != nil {
+			return err
+		}
+		p.objects = snapshot.Objects
+		if err := p.publishAll(snapshot.Revision); err != nil {
+			return err
+		}
+		if first {
+			ready()
+		}
+		err = p.follow(ctx, snapshot.Revision, changes)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !errors.Is(err, tenantstore.ErrCompacted) {
+			return err
+		}
+		p.Log.Info("the store compacted what was not seen yet; starting from a snapshot")
+	}
+}
+
+// follow applies changes in batches until the watch ends.
+func (p *Publisher) follow(ctx context.Context, revision tenantstore.Revision, changes <-chan tenantstore.Change) error {
+	batch := newBatch()
+	var wait, limit <-chan time.Time
+	flush := func() error {
+		wait, limit = nil, nil
+		done := batch
+		batch = newBatch()
+		return p.publish(revision, done)
+	}
+	for {
+		select {
+		case change, ok := <-changes:
+			if !ok {
+				return errors.New("the store's watch ended")
+			}
+			if change.Err != nil {
+				return change.Err
+			}
+			revision = change.Revision
+			urgent := p.note(batch, change)
+			if limit == nil {
+				limit = time.After(maxHoldOff)
+			}
+			wait = time.After(holdOff)
+			if urgent {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		case <-p.keys.changed:
+			batch.shared = true
+			if err := flush(); err != nil {
+				return err
+			}
+		case <-wait:
+			if err := flush(); err != nil {
+				return err
+			}
+		case <-limit:
+			if err := flush(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// batch is what changed since the last time something was published.
+type batch struct {
+	tenants map[string]struct{}
+	all     bool // every tenant: a tier changed
+	shared  bool // anything else
+}
+
+func newBatch() *batch { return &batch{tenants: map[string]struct{}{}} }
+
+// note takes a change into the objects and the batch, and reports whether it may not wait.
+func (p *Publisher) note(b *batch, change tenantstore.Change) (urgent bool) {
+	touch := func(key tenantstore.Key) {
+		switch key.Kind {
+		case tenantstore.KindTenant:
+			b.tenants[key.Name] = struct{}{}
+		case tenantstore.KindTier:
+			b.all = true
+		default:
+			b.shared = true
+		}
+	}
+	for _, object := range change.Put {
+		key := object.Key()
+		if key.Kind == tenantstore.KindTenant && object.Tenant.Suspended {
+			urgent = true
+		}
+		p.objects[key] = object
+		touch(key)
+	}
+	for _, key := range change.Delete {
+		switch key.Kind {
+		case tenantstore.KindTenant, tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindTokenIssuer, tenantstore.KindSignerKey:
+			urgent = true
+		default:
+		}
+		delete(p.objects, key)
+		touch(key)
+	}
+	return urgent
+}
+
+func (p *Publisher) publishAll(revision tenantstore.Revision) error {
+	b := newBatch()
+	b.shared, b.all = true, true
+	for name := range p.tenants { // those that are gone since
+		b.tenants[name] = struct{}{}
+	}
+	return p.publish(revision, b)
+}
+
+func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
+	var put []server.Resource
+	var remove []server.Key
+	if b.shared {
+		p.keys.follow(p.objects)
+		mesh := ir.Build(tenantstore.Snapshot{Revision: revision, Objects: p.objects}, ir.Options{TrustDomain: p.TrustDomain, JWKS: p.keys.sets()})
+		p.indexPrincipals(mesh)
+		now := map[server.Key]struct{}{}
+		for _, r := range translator.Translate(mesh) {
+			key := server.Key{TypeURL: r.TypeURL, Audience: r.Audience, Name: r.Name}
+			put = append(put, server.Resource{Key: key, Message: r.Message})
+			now[key] = struct{}{}
+		}
+		for key := range p.shared {
+			if _, ok := now[key]; !ok {
+				remove = append(remove, key)
+			}
+		}
+		p.shared = now
+	}
+	if b.all {
+		for key := range p.objects {
+			if key.Kind == tenantstore.KindTenant {
+				b.tenants[key.Name] = struct{}{}
+			}
+		}
+	}
+	tiers := tenantstore.Tiers(nil)
+	if len(b.tenants) > 0 {
+		tiers = tenantstore.Tiers(p.objects)
+	}
+	for name := range b.tenants {
+		had := p.tenants[name]
+		delete(p.tenants, name)
+		now := map[server.Key]struct{}{}
+		if tenant, ok := ir.BuildTenant(p.objects, tiers, name); ok {
+			for _, r := range translator.Tenant(tenant) {
+				key := server.Key{TypeURL: r.TypeURL, Audience: r.Audience, Name: r.Name}
+				put = append(put, server.Resource{Key: key, Message: r.Message})
+				now[key] = struct{}{}
+				p.tenants[name] = append(p.tenants[name], key)
+			}
+		}
+		for _, key := range had {
+			if _, ok := now[key]; !ok {
+				remove = append(remove, key)
+			}
+		}
+	}
+	if err := p.Cache.Apply(revision, put, remove); err != nil {
+		return fmt.Errorf("publish revision %d: %w", revision, err)
+	}
+	p.Log.Debug("published", zap.Int64("revision", revision), zap.Int("resources", len(put)), zap.Int("removed", len(remove)))
+	return nil
+}
+
+func (p *Publisher) indexPrincipals(mesh *ir.Mesh) {
+	directory := map[identity.Principal]server.Subject{}
+	for i := range mesh.Workloads {
+		w := &mesh.Workloads[i]
+		for _, instance := range w.Instances {
+			directory[instance.ID] = server.Subject{
+				Role: string(tenantstore.RoleSidecar), Cell: instance.Cell, Workload: w.Name,
+				Audiences: []string{translator.AudienceAll, translator.AudienceCell(instance.Cell), translator.AudienceWorkload(instance.Cell, w.Name)},
+			}
+		}
+	}
+	p.directory.Store(&directory)
+}
