@@ -1,0 +1,167 @@
+// Package attribution answers WHICH TENANT DOES AN OUTBOUND CALL BELONG TO: the ledger of the requests that this
+// sidecar let in, by the IDs that their signed contexts carry.
+//
+// An ID is entered only when the context's signer put its digest there, so nobody can claim another's request; one
+// that is seen with two tenants all the same is refused for both. What is open is never forgotten: when there is no
+// room, the newcomer is refused.
+//
+// # Concurrency
+//
+// A [Ledger] may be used from many goroutines. Time is an argument.
+//
+// It imports the standard library only.
+package attribution
+
+import (
+	"sync"
+	"time"
+)
+
+// Options of a [Ledger]; zero fields take the defaults named there.
+type Options struct {
+	MaxOpen int           // requests open at once; default 100,000
+	Grace   time.Duration // how long a request that ended still counts; default 5 s
+	TTL     time.Duration // after which a request that nobody closed has ended; default 10 min
+}
+
+// Ledger knows which context belongs to which ID.
+type Ledger struct {
+	options Options
+
+	mu     sync.Mutex
+	known  map[string]*subject
+	open   map[string]*request
+	ending []ended // requests that ended, oldest first
+	opened []*request
+}
+
+// subject is what one ID stands for.
+type subject struct {
+	uid        string
+	token      string
+	requests   int // open, or in their grace
+	conflicted bool
+}
+
+type request struct {
+	lease string
+	ids   []string
+	since time.Time
+	done  bool
+}
+
+type ended struct {
+	request *request
+	at      time.Time
+}
+
+// New returns an empty ledger.
+func New(options Options) *Ledger {
+	if options.MaxOpen == 0 {
+		options.MaxOpen = 100_000
+	}
+	if options.Grace == 0 {
+		options.Grace = 5 * time.Second
+	}
+	if options.TTL == 0 {
+		options.TTL = 10 * time.Minute
+	}
+	return &Ledger{options: options, known: map[string]*subject{}, open: map[string]*request{}}
+}
+
+// Open enters a request: ids are digests of the IDs by which its calls may be known, uid is its tenant's incarnation,
+// token its context. It reports false when there is no room.
+func (l *Ledger) Open(now time.Time, lease, uid, token string, ids []string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expire(now)
+	if lease == "" || len(l.open) >= l.options.MaxOpen {
+		return false
+	}
+	if l.open[lease] != nil {
+		return true
+	}
+	r := &request{lease: lease, ids: ids, since: now}
+	l.open[lease] = r
+	l.opened = append(l.opened, r)
+	for _, id := range ids {
+		c := l.known[id]
+		if c == nil {
+			c = &subject{uid: uid}
+			l.known[id] = c
+		}
+		if c.uid != uid {
+			c.conflicted = true
+		}
+		c.token = token
+		c.requests++
+	}
+	return true
+}
+
+// Close ends a request; its calls count for the grace.
+func (l *Ledger) Close(now time.Time, lease string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expire(now)
+	l.end(now, lease)
+}
+
+func (l *Ledger) end(now time.Time, lease string) {
+	r := l.open[lease]
+	if r == nil {
+		return
+	}
+	delete(l.open, lease)
+	r.done = true
+	l.ending = append(l.ending, ended{r, now})
+}
+
+// Match is the outcome of a look-up.
+type Match uint8
+
+// The outcomes.
+const (
+	Unknown    Match = iota
+	Found            // the token is the request's context
+	Conflicted       // several tenants were seen under this ID
+)
+
+// Find returns the context of the request that an ID belongs to.
+func (l *Ledger) Find(now time.Time, id string) (token string, match Match) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expire(now)
+	c := l.known[id]
+	switch {
+	case c == nil:
+		return "", Unknown
+	case c.conflicted:
+		return "", Conflicted
+	default:
+		return c.token, Found
+	}
+}
+
+// Len is how many requests are open.
+func (l *Ledger) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open)
+}
+
+func (l *Ledger) expire(now time.Time) {
+	for len(l.opened) > 0 && (l.opened[0].done || now.Sub(l.opened[0].since) >= l.options.TTL) {
+		l.end(now, l.opened[0].lease)
+		l.opened = l.opened[1:]
+	}
+	for len(l.ending) > 0 && now.Sub(l.ending[0].at) >= l.options.Grace {
+		for _, id := range l.ending[0].request.ids {
+			c := l.known[id]
+			if c.requests--; c.requests == 0 {
+				delete(l.known, id)
+			}
+		}
+		l.ending = l.ending[1:]
+	}
+}

@@ -1,0 +1,350 @@
+// Package policyset answers WHAT DO I ENFORCE: everything that was pushed to this sidecar, as one value that never
+// changes, behind one atomic pointer.
+//
+// # Concurrency
+//
+// A [Set] is immutable: [Set.With] makes another, and costs what changed. A [Holder] may be used from many goroutines.
+//
+// It imports identity, policy, policy/authz and api; never tenantstore, xds or etcd.
+package policyset
+
+import (
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/policy/authz"
+)
+
+// Tenant is one tenant served here.
+type Tenant struct {
+	ID        identity.TenantID
+	UID       string
+	Tier      string
+	Residency string
+	Labels    map[string]string
+	Phase     string
+	State     string // of its placement
+	Cell      string
+	Epoch     int64
+	Limits    policy.Limits
+	Revision  int64
+}
+
+// Self is what this sidecar is.
+type Self struct {
+	Role           string // gateway, sidecar
+	TrustDomain    string
+	Principal      identity.Principal
+	Cell           string
+	Residency      string
+	Workload       string
+	ServicePort    int
+	Classes        []authz.Class
+	Dependencies   map[string]string // "workload/<name>" or "dependency/<name>" -> tenancy
+	Tenancy        string
+	BoundTenant    string
+	DeliverContext bool
+	Peers          []string          // exact SPIFFE IDs that may connect
+	Cells          map[string]string // gateway: cell -> residency
+}
+
+// Issuer is a token issuer.
+type Issuer struct {
+	Name    string
+	Claim   string
+	Tenants map[string]bool // "*" for all
+	JWKS    string
+}
+
+// Speaks reports whether the issuer may speak for a tenant.
+func (i *Issuer) Speaks(tenant identity.TenantID) bool {
+	return i.Tenants["*"] || i.Tenants[tenant.String()]
+}
+
+const shards = 256
+
+var seed = maphash.MakeSeed()
+
+// Set is all that was pushed. A nil Set is empty.
+type Set struct {
+	Self     *Self // nil until it was pushed
+	Policies *authz.Set
+	Keys     tenanttoken.KeySet
+	Issuers  map[string]*Issuer
+	Revision int64
+
+	tenants  [shards]map[string]*Tenant
+	count    int
+	policies map[string]authz.Policy
+	keys     map[string]tenanttoken.Key
+}
+
+// Tenant returns the tenant of that name.
+func (s *Set) Tenant(name string) (*Tenant, bool) {
+	if s == nil {
+		return nil, false
+	}
+	t, ok := s.tenants[shard(name)][name]
+	return t, ok
+}
+
+// Tenants is how many there are.
+func (s *Set) Tenants() int { return s.count }
+
+func shard(name string) int { return int(maphash.String(seed, name) % shards) }
+
+// Change is one resource that was pushed, or with a nil Message removed.
+type Change struct {
+	TypeURL string
+	Name    string
+	Message proto.Message
+}
+
+// Types are the types that a set takes.
+func Types() []string {
+	return []string{meshname.TypeProxyConfig, meshname.TypeTenantPolicy, meshname.TypeAccessPolicy, meshname.TypeSignerKey, meshname.TypeTokenIssuer}
+}
+
+// New returns the type's empty message, nil for a type that a set does not take.
+func New(typeURL string) proto.Message {
+	switch typeURL {
+	case meshname.TypeProxyConfig:
+		return &api.ProxyConfig{}
+	case meshname.TypeTenantPolicy:
+		return &api.TenantPolicy{}
+	case meshname.TypeAccessPolicy:
+		return &api.AccessPolicy{}
+	case meshname.TypeSignerKey:
+		return &api.SignerKey{}
+	case meshname.TypeTokenIssuer:
+		return &api.TokenIssuer{}
+	default:
+		return nil
+	}
+}
+
+// With returns the set after changes, or an error that names every resource that is wrong; then nothing changed.
+func (s *Set) With(changes []Change, revision int64) (*Set, error) {
+	next := &Set{Policies: &authz.Set{}, Issuers: map[string]*Issuer{}}
+	if s != nil {
+		*next = *s
+	}
+	next.Revision = max(next.Revision, revision)
+	e := editor{set: next, copied: map[int]bool{}}
+	for _, c := range changes {
+		if err := e.apply(c); err != nil {
+			e.problems = append(e.problems, fmt.Sprintf("%s %q: %v", c.TypeURL[strings.LastIndexByte(c.TypeURL, '.')+1:], c.Name, err))
+		}
+	}
+	e.finish()
+	if len(e.problems) > 0 {
+		return s, fmt.Errorf("%s", strings.Join(e.problems, "; "))
+	}
+	return next, nil
+}
+
+// editor copies each part of a set once, before it changes it.
+type editor struct {
+	set                     *Set
+	copied                  map[int]bool
+	policies, keys, issuers bool
+	problems                []string
+}
+
+func (e *editor) apply(c Change) error {
+	switch c.TypeURL {
+	case meshname.TypeTenantPolicy:
+		return e.tenant(c)
+	case meshname.TypeAccessPolicy:
+		if !e.policies {
+			e.policies, e.set.policies = true, clone(e.set.policies)
+		}
+		if m, ok := c.Message.(*api.AccessPolicy); ok {
+			e.set.policies[c.Name] = accessPolicy(m)
+		} else {
+			delete(e.set.policies, c.Name)
+		}
+	case meshname.TypeSignerKey:
+		if !e.keys {
+			e.keys, e.set.keys = true, clone(e.set.keys)
+		}
+		m, ok := c.Message.(*api.SignerKey)
+		if !ok {
+			delete(e.set.keys, c.Name)
+			return nil
+		}
+		key, err := signerKey(m)
+		e.set.keys[c.Name] = key
+		return err
+	case meshname.TypeTokenIssuer:
+		if !e.issuers {
+			e.issuers, e.set.Issuers = true, clone(e.set.Issuers)
+		}
+		if m, ok := c.Message.(*api.TokenIssuer); ok {
+			issuer := &Issuer{m.Name, m.TenantClaim, map[string]bool{}, m.Jwks}
+			for _, t := range m.Tenants {
+				issuer.Tenants[t] = true
+			}
+			e.set.Issuers[c.Name] = issuer
+		} else {
+			delete(e.set.Issuers, c.Name)
+		}
+	case meshname.TypeProxyConfig:
+		m, ok := c.Message.(*api.ProxyConfig)
+		if !ok {
+			e.set.Self = nil
+			return nil
+		}
+		self, err := proxyConfig(m)
+		e.set.Self = self
+		return err
+	default:
+		return fmt.Errorf("is of a type that is not known here")
+	}
+	return nil
+}
+
+func clone[V any](m map[string]V) map[string]V {
+	if m == nil {
+		return map[string]V{}
+	}
+	return maps.Clone(m)
+}
+
+func (e *editor) tenant(c Change) error {
+	n := shard(c.Name)
+	if !e.copied[n] {
+		e.copied[n], e.set.tenants[n] = true, clone(e.set.tenants[n])
+	}
+	byName := e.set.tenants[n]
+	e.set.count -= len(byName)
+	defer func() { e.set.count += len(byName) }()
+	m, ok := c.Message.(*api.TenantPolicy)
+	if !ok {
+		delete(byName, c.Name)
+		return nil
+	}
+	id, err := identity.ParseTenantID(m.Tenant)
+	if err != nil {
+		return err
+	}
+	t := &Tenant{
+		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision,
+		State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Epoch: m.Placement.GetEpoch(),
+		Limits: policy.Limits{RequestsPerSecond: m.Limits.GetRequestsPerSecond(), Burst: int(m.Limits.GetBurst()), Concurrency: int(m.Limits.GetConcurrency())},
+	}
+	if classes := m.Limits.GetClasses(); len(classes) > 0 {
+		t.Limits.Classes = make(map[string]policy.ClassLimit, len(classes))
+		for name, class := range classes {
+			t.Limits.Classes[name] = policy.ClassLimit{RequestsPerSecond: class.RequestsPerSecond, Burst: int(class.Burst), Concurrency: int(class.Concurrency)}
+		}
+	}
+	if m.Limits == nil {
+		t.Limits = policy.SafeLimits()
+	}
+	byName[c.Name] = t
+	return nil
+}
+
+func accessPolicy(m *api.AccessPolicy) authz.Policy {
+	p := authz.Policy{Name: m.Name, Revision: m.Revision, Spec: policy.AccessPolicySpec{
+		Effect: policy.Effect(m.Effect), Mode: policy.Mode(m.Mode), Principals: m.Principals, When: m.When,
+		Tenants: policy.TenantSelector{Names: m.Tenants.GetNames(), Tiers: m.Tenants.GetTiers(), Labels: m.Tenants.GetLabels()},
+	}}
+	for _, t := range m.Targets {
+		p.Spec.Targets = append(p.Spec.Targets, policy.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
+	}
+	if m.NotAfter != nil {
+		p.NotAfter = m.NotAfter.AsTime()
+	}
+	return p
+}
+
+func signerKey(m *api.SignerKey) (tenanttoken.Key, error) {
+	principal, err := identity.ParsePrincipal(m.Principal)
+	if err != nil {
+		return tenanttoken.Key{}, err
+	}
+	if len(m.PublicKey) != 32 {
+		return tenanttoken.Key{}, fmt.Errorf("public key must have 32 bytes (got %d)", len(m.PublicKey))
+	}
+	scope := tenanttoken.Scope{Gateway: m.Role == "gateway", Cell: m.Cell}
+	if m.Tenant != "" {
+		if scope.Tenant, err = identity.ParseTenantID(m.Tenant); err != nil {
+			return tenanttoken.Key{}, err
+		}
+	}
+	return tenanttoken.Key{KID: m.Kid, Principal: principal, Public: m.PublicKey, Scope: scope, NotAfter: m.NotAfter.AsTime()}, nil
+}
+
+func proxyConfig(m *api.ProxyConfig) (*Self, error) {
+	self := &Self{
+		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
+		Dependencies: map[string]string{}, Tenancy: m.Tenancy, BoundTenant: m.BoundTenant, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells,
+	}
+	for _, c := range m.Classes {
+		class, problems := authz.NewClass(c.Name, c.Methods, c.Paths)
+		if len(problems) > 0 {
+			return nil, fmt.Errorf("class %q: %w", c.Name, problems)
+		}
+		self.Classes = append(self.Classes, class)
+	}
+	for _, d := range m.DependsOn {
+		self.Dependencies[d.Kind+"/"+d.Name] = d.Tenancy
+	}
+	if m.Principal == "" {
+		return self, nil
+	}
+	var err error
+	self.Principal, err = identity.ParsePrincipal(m.Principal)
+	return self, err
+}
+
+// finish compiles what changed.
+func (e *editor) finish() {
+	if e.policies {
+		compiled, err := authz.Compile(slices.Collect(maps.Values(e.set.policies)))
+		if err != nil {
+			e.problems = append(e.problems, err.Error())
+		}
+		e.set.Policies = compiled
+	}
+	if e.keys {
+		e.set.Keys = tenanttoken.NewKeySet(slices.Collect(maps.Values(e.set.keys))...)
+	}
+}
+
+// Holder holds the set in force, and since when it is known to be the newest.
+type Holder struct {
+	set   atomic.Pointer[Set]
+	fresh atomic.Int64
+}
+
+// Load returns the set in force, nil before the first.
+func (h *Holder) Load() *Set { return h.set.Load() }
+
+// Store puts a set in force.
+func (h *Holder) Store(s *Set) { h.set.Store(s) }
+
+// Heard notes that the control plane was heard at now.
+func (h *Holder) Heard(now time.Time) { h.fresh.Store(now.UnixNano()) }
+
+// Age is how long ago the control plane was last heard; 0 when it never was.
+func (h *Holder) Age(now time.Time) time.Duration {
+	if last := h.fresh.Load(); last != 0 {
+		return time.Duration(now.UnixNano() - last)
+	}
+	return 0
+}
