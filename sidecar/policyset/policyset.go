@@ -54,7 +54,7 @@ type Self struct {
 	Classes        []authz.Class
 	Dependencies   map[string]string // "workload/<name>" or "dependency/<name>" -> tenancy
 	Tenancy        string
-	BoundTenant    string
+	BoundTenant    identity.TenantID
 	DeliverContext bool
 	Peers          []string          // exact SPIFFE IDs that may connect
 	Cells          map[string]string // gateway: cell -> residency
@@ -292,7 +292,7 @@ func signerKey(m *api.SignerKey) (tenanttoken.Key, error) {
 func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
-		Dependencies: map[string]string{}, Tenancy: m.Tenancy, BoundTenant: m.BoundTenant, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells,
+		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells,
 	}
 	for _, c := range m.Classes {
 		class, problems := authz.NewClass(c.Name, c.Methods, c.Paths)
@@ -303,6 +303,9 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	}
 	for _, d := range m.DependsOn {
 		self.Dependencies[d.Kind+"/"+d.Name] = d.Tenancy
+	}
+	if err := self.BoundTenant.UnmarshalText([]byte(m.BoundTenant)); err != nil {
+		return nil, err
 	}
 	if m.Principal == "" {
 		return self, nil

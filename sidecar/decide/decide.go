@@ -1,0 +1,238 @@
+package decide
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/policy/authz"
+	"github.com/tenantmesh/tenantmesh/policy/limit"
+	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
+	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
+)
+
+// Request is what is asked.
+type Request struct {
+	Listener             string // one of meshname's
+	Target               string // "workload/<name>" or "dependency/<name>", "" when no route names one
+	ForwardAuthorization bool
+	Method               string
+	Path                 string              // as Envoy has it, with its query
+	Headers              map[string][]string // every value of every header, names in lower case
+	Peer                 string              // URI of the certificate at the other end of the connection
+	Lease                string
+	Tokens               map[string]map[string]any // payloads that Envoy verified, by issuer
+	TokenFailure         string                    // why it verified none
+}
+
+func (r *Request) header(name string) (string, int) {
+	values := r.Headers[name]
+	if len(values) == 0 {
+		return "", 0
+	}
+	return values[0], len(values)
+}
+
+// Answer is what to do.
+type Answer struct {
+	Decision policy.Decision
+	Set      map[string]string // headers to overwrite, when it is allowed
+	Remove   []string          // headers to take out, when it is allowed
+	Level    limit.Level       // the strictest limit, when Limited
+	Limited  bool
+}
+
+// Config says what a decider stands on. Every field is required.
+type Config struct {
+	Sets        *policyset.Holder
+	Limiter     *limit.Limiter
+	Attribution *attribution.Ledger
+	Log         *decisionlog.Log
+	Meter       *ledger.Meter
+	Signer      func() *tenanttoken.Signer // nil while no key is in force
+	Metrics     *Metrics
+	Now         func() time.Time
+}
+
+// How long things live.
+const (
+	contextLifetime = 5 * time.Minute
+	leaseTTL        = 90 * time.Second // more than the longest route timeout
+	maxClockSkew    = 30 * time.Second
+)
+
+// Decider decides.
+type Decider struct {
+	Config
+	verifiers verifiers
+	open      open
+}
+
+// New returns a decider.
+func New(config Config) *Decider { return &Decider{Config: config, open: newOpen()} }
+
+// attempt is one decision in the making.
+type attempt struct {
+	*Decider
+	request *Request
+	set     *policyset.Set
+	now     time.Time
+	answer  Answer
+}
+
+// Decide decides. It always returns an answer.
+func (d *Decider) Decide(request *Request) Answer {
+	a := &attempt{Decider: d, request: request, set: d.Sets.Load(), now: d.Now()}
+	decision := &a.answer.Decision
+	decision.Time, decision.Method, decision.Point = a.now.UTC(), request.Method, request.Listener
+	decision.Path, _ = authz.SplitPath(request.Path)
+	a.judge()
+	decision.Allowed = decision.Reason == policy.Permitted
+	if !decision.Allowed {
+		a.answer.Set, a.answer.Remove = nil, nil
+	}
+	decision.Duration = d.Now().Sub(a.now)
+	d.Log.Add(decision)
+	d.Metrics.decided(decision)
+	a.account()
+	return a.answer
+}
+
+func (a *attempt) judge() {
+	if a.set == nil || a.set.Self == nil {
+		a.refuse(policy.EnforcementUnavailable, "no configuration has arrived yet")
+		return
+	}
+	decision := &a.answer.Decision
+	decision.Revision, decision.Cell, decision.Workload = a.set.Revision, a.set.Self.Cell, a.set.Self.Workload
+	switch a.request.Listener {
+	case meshname.ListenerGateway:
+		a.gateway()
+	case meshname.ListenerInbound:
+		a.inbound()
+	case meshname.ListenerOutbound:
+		a.outbound()
+	default:
+		a.refuse(policy.EnforcementUnavailable, "the request came by a listener that is not known: "+a.request.Listener)
+	}
+}
+
+// refuse makes the answer a refusal. It returns false, so that a check can end with it.
+func (a *attempt) refuse(reason policy.Reason, detail string) bool {
+	a.answer.Decision.Reason, a.answer.Decision.Detail = reason, detail
+	return false
+}
+
+func (a *attempt) put(name, value string) {
+	if a.answer.Set == nil {
+		a.answer.Set = map[string]string{}
+	}
+	a.answer.Set[name] = value
+}
+
+func (a *attempt) remove(names ...string) { a.answer.Remove = append(a.answer.Remove, names...) }
+
+// tenant looks up a tenant and refuses one that may not be served; it does not look at placement.
+func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
+	t, ok := a.set.Tenant(id.String())
+	if !ok {
+		return nil, a.refuse(policy.TenantUnknown, "no tenant "+id.String()+" is served here")
+	}
+	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch
+	switch t.Phase {
+	case "Active":
+		return t, true
+	case "Suspended":
+		return nil, a.refuse(policy.TenantSuspended, "tenant "+id.String()+" is suspended")
+	case "Deleting", "Deleted":
+		return nil, a.refuse(policy.TenantDeleted, "tenant "+id.String()+" is deleted")
+	default:
+		return nil, a.refuse(policy.EnforcementUnavailable, "tenant "+id.String()+" has no cell yet")
+	}
+}
+
+// admit counts the request against its limits.
+func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bool {
+	verdict := a.Limiter.Admit(a.now, &limit.Request{
+		UID: t.UID, Class: class, Limits: t.Limits, ChargeTenant: chargeTenant, Lease: a.request.Lease, LeaseTTL: leaseTTL,
+	})
+	decision := &a.answer.Decision
+	decision.Class = class
+	for _, level := range verdict.Levels() {
+		decision.Limits = append(decision.Limits, policy.LimitResult{
+			Limit: level.Kind.String(), Level: level.Of - level.Remaining, Of: level.Of, Remaining: level.Remaining, Exceeded: level.Exceeded, Retry: level.Retry,
+		})
+	}
+	a.answer.Level, a.answer.Limited = verdict.Strictest()
+	if verdict.Reason == policy.Permitted {
+		return true
+	}
+	decision.RetryAfter = max(a.answer.Level.Retry, time.Second)
+	decision.Rule = a.answer.Level.Kind.String()
+	return a.refuse(verdict.Reason, "the "+a.answer.Level.Kind.String()+" of tenant "+t.ID.String()+" is used up")
+}
+
+// verify checks a context that came with the request.
+func (a *attempt) verify(token string) (*tenanttoken.Claims, bool) {
+	claims, err := a.verifiers.of(a.set.Self.TrustDomain).Verify(token, a.set.Keys, a.now)
+	switch {
+	case err == nil:
+		a.answer.Decision.Tenant, a.answer.Decision.Txn = claims.Context.Tenant.String(), claims.Txn
+		return claims, true
+	case errors.Is(err, tenanttoken.ErrExpired):
+		return nil, a.refuse(policy.ContextMissing, err.Error())
+	default:
+		return nil, a.refuse(policy.ContextForeign, err.Error())
+	}
+}
+
+// sign makes the context of a transaction that begins here.
+func (a *attempt) sign(t *policyset.Tenant, subject string, keys []string) (token string, ok bool) {
+	signer := a.Signer()
+	if signer == nil {
+		return "", a.refuse(policy.EnforcementUnavailable, "no signing key is in force yet")
+	}
+	decision := &a.answer.Decision
+	decision.Txn = randomHex(16)
+	token, err := signer.Sign(tenanttoken.Claims{
+		Audience: a.set.Self.TrustDomain, IssuedAt: a.now, Expiry: a.now.Add(contextLifetime), Txn: decision.Txn, Subject: subject,
+		Context: tenanttoken.Context{
+			Tenant: t.ID, UID: t.UID, Tier: t.Tier, Cell: t.Cell, Epoch: t.Epoch, Role: tenanttoken.Owner, Purpose: tenanttoken.Request, Keys: keys,
+		},
+	})
+	if err != nil {
+		return "", a.refuse(policy.EnforcementUnavailable, "the context could not be signed: "+err.Error())
+	}
+	return token, true
+}
+
+func randomHex(bytes int) string {
+	buffer := make([]byte, bytes)
+	_, _ = rand.Read(buffer) // does not fail (its package documentation)
+	return hex.EncodeToString(buffer)
+}
+
+// traceID is the trace ID of a traceparent (W3C Trace Context, section 3.2), "" when it is malformed.
+func traceID(traceparent string) string {
+	parts := strings.Split(traceparent, "-")
+	if len(parts) < 4 || len(parts[0]) != 2 || len(parts[1]) != 32 || strings.Trim(parts[1], "0123456789abcdef") != "" || strings.Trim(parts[1], "0") == "" {
+		return ""
+	}
+	return parts[1]
+}
+
+// sampled are the flags of a new traceparent: the client's wish to be sampled is kept.
+func sampled(traceparent string) string {
+	if traceID(traceparent) != "" && strings.HasSuffix(traceparent, "-01") {
+		return "01"
+	}
+	return "00"
+}

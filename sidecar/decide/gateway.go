@@ -1,0 +1,92 @@
+package decide
+
+import (
+	"fmt"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/propagation"
+	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
+)
+
+// gateway decides where a transaction enters.
+func (a *attempt) gateway() {
+	id, subject, ok := a.authenticate()
+	if !ok {
+		return
+	}
+	a.answer.Decision.Tenant = id.String()
+	t, ok := a.tenant(id)
+	if !ok || !a.placed(t) || !a.admit(t, "", true) {
+		return
+	}
+	requestID, _ := a.request.header(propagation.HeaderRequestID)
+	client, _ := a.request.header(propagation.HeaderTraceparent)
+	trace := randomHex(16)
+	token, ok := a.sign(t, subject, []string{tenanttoken.KeyDigest(trace), tenanttoken.KeyDigest(requestID)})
+	if !ok {
+		a.Limiter.Release(a.now, a.request.Lease)
+		return
+	}
+	a.answer.Decision.Cell = t.Cell
+	a.put(propagation.HeaderTxnToken, token)
+	a.put(propagation.HeaderCell, t.Cell)
+	a.put(propagation.HeaderTraceparent, "00-"+trace+"-"+randomHex(8)+"-"+sampled(client))
+	if !a.request.ForwardAuthorization {
+		a.remove("authorization")
+	}
+}
+
+// authenticate takes the tenant from the one token that Envoy verified.
+func (a *attempt) authenticate() (id identity.TenantID, subject string, ok bool) {
+	none := identity.TenantID{}
+	if _, n := a.request.header("authorization"); n > 1 {
+		return none, "", a.refuse(policy.UnauthenticatedTenant, fmt.Sprintf("one Authorization header is read (got %d)", n))
+	}
+	var issuer *policyset.Issuer
+	var claims map[string]any
+	for name, payload := range a.request.Tokens {
+		found := a.set.Issuers[name]
+		if found == nil {
+			continue
+		}
+		if issuer != nil {
+			return none, "", a.refuse(policy.UnauthenticatedTenant, "two tokens were sent")
+		}
+		issuer, claims = found, payload
+	}
+	if issuer == nil {
+		detail := "no bearer token was sent"
+		if a.request.TokenFailure != "" {
+			detail = "the bearer token was not accepted: " + a.request.TokenFailure
+		}
+		return none, "", a.refuse(policy.UnauthenticatedTenant, detail)
+	}
+	subject, _ = claims["sub"].(string)
+	a.answer.Decision.Principal = issuer.Name + "/" + subject
+	name, _ := claims[issuer.Claim].(string)
+	id, err := identity.ParseTenantID(name)
+	if err != nil {
+		return none, "", a.refuse(policy.UnauthenticatedTenant, fmt.Sprintf("the token's claim %q: %v", issuer.Claim, err))
+	}
+	if !issuer.Speaks(id) {
+		a.answer.Decision.Rule = "TokenIssuer/" + issuer.Name
+		return none, "", a.refuse(policy.UnauthenticatedTenant, fmt.Sprintf("issuer %s may not speak for tenant %s", issuer.Name, id))
+	}
+	a.answer.Decision.Proof = "claim " + issuer.Claim + " of a verified token of issuer " + issuer.Name
+	return id, subject, true
+}
+
+// placed checks that the tenant's cell exists and may serve it.
+func (a *attempt) placed(t *policyset.Tenant) bool {
+	residency, ok := a.set.Self.Cells[t.Cell]
+	if !ok {
+		return a.refuse(policy.EnforcementUnavailable, fmt.Sprintf("the tenant's cell %q is not known here", t.Cell))
+	}
+	if t.Residency != "" && residency != t.Residency {
+		a.answer.Decision.Rule = "Tenant/" + t.ID.String()
+		return a.refuse(policy.Residency, fmt.Sprintf("the tenant's data must stay in %q, and cell %s is in %q", t.Residency, t.Cell, residency))
+	}
+	return true
+}
