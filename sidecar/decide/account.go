@@ -94,3 +94,10 @@ func (v *verifiers) of(trustDomain string) *tenanttoken.Verifier {
 	}
 	return v.verifier
 }
+
+// Open is how many admitted requests have not ended.
+func (d *Decider) Open() int {
+	d.open.mu.Lock()
+	defer d.open.mu.Unlock()
+	return len(d.open.list)
+}

@@ -1,0 +1,88 @@
+// Command tenantmesh-sidecar runs beside an Envoy, as a gateway or beside one workload. It links no store.
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"sigs.k8s.io/yaml"
+
+	"github.com/tenantmesh/tenantmesh/internal/command"
+	"github.com/tenantmesh/tenantmesh/sidecar"
+)
+
+func main() { os.Exit(command.Main(root())) }
+
+func root() *cobra.Command {
+	var config sidecar.Config
+	var file string
+	cmd := &cobra.Command{
+		Use:     "tenantmesh-sidecar",
+		Short:   "Enforce tenancy beside an Envoy",
+		Version: command.Version(),
+		Args:    command.Args(cobra.NoArgs),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&file, "config", "", "YAML file with these settings; flags win")
+	flags.StringVar(&config.Role, "role", "sidecar", "gateway or sidecar")
+	flags.StringVar(&config.Control, "control", "", "host:port of the control plane's xDS")
+	flags.StringVar(&config.WorkloadAPI, "workload-api", "", "SPIFFE Workload API, unix:///path (default: $SPIFFE_ENDPOINT_SOCKET)")
+	flags.StringVar(&config.DataDir, "data-dir", "", "folder for the member's ID, its signing key and the last good state")
+	flags.StringVar(&config.Address, "address", "127.0.0.1", "IP address of the listener that peers or clients reach")
+	flags.IntVar(&config.ServicePort, "service-port", 0, "port of the service on 127.0.0.1 (default: the Workload's)")
+	flags.IntVar(&config.GatewayPort, "gateway-port", 0, "port of a gateway's listener (default 8080)")
+	flags.IntVar(&config.InboundPort, "inbound-port", 0, "port of the inbound listener (default 15006)")
+	flags.IntVar(&config.OutboundPort, "outbound-port", 0, "port of the outbound proxy on 127.0.0.1 (default 15001)")
+	flags.IntVar(&config.AdminPort, "admin-port", 0, "port of Envoy's admin on 127.0.0.1 (default 15000)")
+	flags.IntVar(&config.MetricsPort, "metrics-port", 0, "port of /metrics (default 15090)")
+	flags.IntVar(&config.HealthPort, "health-port", 0, "port of /livez and /readyz (default 15021)")
+	flags.DurationVar(&config.Drain, "drain", 10*time.Second, "how long open requests have after SIGTERM")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if file != "" {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			fromFlags := config
+			if err := yaml.UnmarshalStrict(text, &config); err != nil {
+				return command.Fail(command.BadData, "", "%s: %w", file, err)
+			}
+			keepFlags(cmd, &config, fromFlags)
+		}
+		config.Defaults()
+		if err := config.Check(); err != nil {
+			return command.Fail(command.Usage, "see 'tenantmesh-sidecar --help'", "%w", err)
+		}
+		log, err := zap.NewProduction()
+		if err != nil {
+			return fmt.Errorf("log: %w", err)
+		}
+		config.Log, config.Version = log, command.Version()
+		return sidecar.Run(cmd.Context(), config, func() { log.Info("ready") })
+	}
+	return cmd
+}
+
+// keepFlags gives the flags that were set their value back, over the file's.
+func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config) {
+	for name, field := range map[string]struct{ to, from any }{
+		"role": {&config.Role, flags.Role}, "control": {&config.Control, flags.Control}, "workload-api": {&config.WorkloadAPI, flags.WorkloadAPI},
+		"data-dir": {&config.DataDir, flags.DataDir}, "address": {&config.Address, flags.Address}, "service-port": {&config.ServicePort, flags.ServicePort},
+		"gateway-port": {&config.GatewayPort, flags.GatewayPort}, "inbound-port": {&config.InboundPort, flags.InboundPort},
+		"outbound-port": {&config.OutboundPort, flags.OutboundPort}, "admin-port": {&config.AdminPort, flags.AdminPort},
+		"metrics-port": {&config.MetricsPort, flags.MetricsPort}, "health-port": {&config.HealthPort, flags.HealthPort},
+	} {
+		if !cmd.Flags().Changed(name) {
+			continue
+		}
+		switch to := field.to.(type) {
+		case *string:
+			*to = field.from.(string)
+		case *int:
+			*to = field.from.(int)
+		}
+	}
+}

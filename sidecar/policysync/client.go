@@ -1,0 +1,259 @@
+package policysync
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
+)
+
+// EnvoyTypes are what Envoy reads, in the order in which it should.
+var EnvoyTypes = []string{
+	"type.googleapis.com/envoy.config.cluster.v3.Cluster",
+	"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+	"type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+	"type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+	"type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration",
+	"type.googleapis.com/envoy.config.listener.v3.Listener",
+}
+
+// Envoy is the Envoy beside.
+type Envoy interface {
+	// Update gives Envoy the state, and returns a number for it.
+	Update(state *State, set *policyset.Set) (sequence int64, err error)
+	// Wait returns why Envoy refused its resources of a type as of sequence; nil when it took them, or has no use for them.
+	Wait(ctx context.Context, typeURL string, sequence int64) error
+}
+
+// Config says what a client stands on.
+type Config struct {
+	Conn  *grpc.ClientConn // to the control plane, over mTLS
+	Sets  *policyset.Holder
+	Envoy Envoy
+	Path  string // of the last good state
+	Log   *zap.Logger
+}
+
+// Reconnect waits: at first, at most.
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 5 * time.Second
+	// saveDelay gathers changes before the state is written.
+	saveDelay = 200 * time.Millisecond
+)
+
+// Client keeps the state.
+type Client struct {
+	Config
+	state *State
+
+	mu     sync.Mutex // guards stream.Send and nonces
+	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
+	nonces map[string]string // by type, of the last response
+}
+
+// New returns a client that begins with state, and puts it in force. A state that is not good any more is given up whole.
+func New(config Config, state *State) (*Client, error) {
+	c := &Client{Config: config, state: state}
+	var changes []policyset.Change
+	for _, typeURL := range policyset.Types() {
+		for name, resource := range state.Resources[typeURL] {
+			change, err := decode(typeURL, name, resource.Body)
+			if err != nil {
+				return nil, err
+			}
+			changes = append(changes, change)
+		}
+	}
+	if len(changes) == 0 {
+		return c, nil
+	}
+	set, err := (*policyset.Set)(nil).With(changes, state.Revision)
+	if err != nil {
+		return nil, err
+	}
+	c.Sets.Store(set)
+	_, err = c.Envoy.Update(state, set)
+	return c, err
+}
+
+func decode(typeURL, name string, body []byte) (policyset.Change, error) {
+	message := policyset.New(typeURL)
+	if err := proto.Unmarshal(body, message); err != nil {
+		return policyset.Change{}, fmt.Errorf("%s %q: %w", typeURL, name, err)
+	}
+	return policyset.Change{TypeURL: typeURL, Name: name, Message: message}, nil
+}
+
+// Run follows the control plane until ctx ends, and connects again whenever the stream breaks.
+func (c *Client) Run(ctx context.Context) error {
+	backoff := minBackoff
+	for {
+		began := time.Now()
+		err := c.follow(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > maxBackoff {
+			backoff = minBackoff
+		}
+		c.Log.Warn("the control plane is out of reach; the last good state stays in force", zap.Error(err), zap.Int64("revision", c.state.Revision))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(backoff/2 + rand.N(backoff)):
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+func (c *Client) follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(c.Conn).DeltaAggregatedResources(ctx)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.stream, c.nonces = stream, map[string]string{}
+	c.mu.Unlock()
+	for _, typeURL := range append(policyset.Types(), EnvoyTypes...) {
+		request := &discovery.DeltaDiscoveryRequest{TypeUrl: typeURL, InitialResourceVersions: map[string]string{}, Node: &core.Node{Id: "tenantmesh-sidecar"}}
+		for name, resource := range c.state.Resources[typeURL] {
+			request.InitialResourceVersions[name] = resource.Version
+		}
+		if err := c.send(request); err != nil {
+			return err
+		}
+	}
+	responses := make(chan *discovery.DeltaDiscoveryResponse)
+	failed := make(chan error, 1)
+	go func() {
+		for {
+			response, err := stream.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case responses <- response:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	var save <-chan time.Time
+	for {
+		select {
+		case response := <-responses:
+			c.Sets.Heard(time.Now())
+			c.take(ctx, response)
+			if save == nil {
+				save = time.After(saveDelay)
+			}
+		case <-save:
+			save = nil
+			c.save()
+		case err := <-failed:
+			c.save()
+			return err
+		}
+	}
+}
+
+func (c *Client) save() {
+	if err := c.state.Save(c.Path); err != nil {
+		c.Log.Error("the last good state could not be written", zap.Error(err))
+	}
+}
+
+func (c *Client) send(request *discovery.DeltaDiscoveryRequest) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stream.Send(request)
+}
+
+// take applies a response and answers it: at once what is for the Go process, and what is for Envoy when Envoy did.
+func (c *Client) take(ctx context.Context, response *discovery.DeltaDiscoveryResponse) {
+	c.mu.Lock()
+	c.nonces[response.TypeUrl] = response.Nonce
+	c.mu.Unlock()
+	sequence, envoy, err := c.apply(response)
+	if err != nil || !envoy {
+		c.answer(response.TypeUrl, response.Nonce, err)
+		return
+	}
+	go func() { c.answer(response.TypeUrl, response.Nonce, c.Envoy.Wait(ctx, response.TypeUrl, sequence)) }()
+}
+
+func (c *Client) answer(typeURL, nonce string, refusal error) {
+	request := &discovery.DeltaDiscoveryRequest{TypeUrl: typeURL, ResponseNonce: nonce}
+	if refusal != nil {
+		c.Log.Error("refused what the control plane pushed", zap.String("type", typeURL), zap.Error(refusal))
+		request.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: refusal.Error()}
+	}
+	_ = c.send(request) // a broken stream is seen by its receiver
+}
+
+// Refused tells the control plane that Envoy refused what was answered for before.
+func (c *Client) Refused(typeURL string, refusal error) {
+	c.mu.Lock()
+	nonce := c.nonces[typeURL]
+	c.mu.Unlock()
+	if nonce != "" {
+		c.answer(typeURL, nonce, refusal)
+	}
+}
+
+func (c *Client) apply(response *discovery.DeltaDiscoveryResponse) (sequence int64, envoy bool, err error) {
+	typeURL := response.TypeUrl
+	own := policyset.New(typeURL) != nil
+	revision, _ := strconv.ParseInt(response.SystemVersionInfo, 10, 64)
+	set := c.Sets.Load()
+	if own {
+		var changes []policyset.Change
+		for _, resource := range response.Resources {
+			change, err := decode(typeURL, resource.Name, resource.Resource.GetValue())
+			if err != nil {
+				return 0, false, err
+			}
+			changes = append(changes, change)
+		}
+		for _, name := range response.RemovedResources {
+			changes = append(changes, policyset.Change{TypeURL: typeURL, Name: name})
+		}
+		if set, err = set.With(changes, revision); err != nil {
+			return 0, false, err
+		}
+		c.Sets.Store(set)
+	}
+	byName := c.state.Resources[typeURL]
+	if byName == nil {
+		byName = map[string]Resource{}
+		c.state.Resources[typeURL] = byName
+	}
+	for _, resource := range response.Resources {
+		byName[resource.Name] = Resource{resource.Version, resource.Resource.GetValue()}
+	}
+	for _, name := range response.RemovedResources {
+		delete(byName, name)
+	}
+	c.state.Revision = max(c.state.Revision, revision)
+	if own && typeURL != policyset.Types()[0] {
+		return 0, false, nil // only what this sidecar is changes what its Envoy gets
+	}
+	sequence, err = c.Envoy.Update(c.state, set)
+	return sequence, !own, err
+}

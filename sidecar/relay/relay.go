@@ -1,0 +1,285 @@
+// Package relay answers WHAT DOES ENVOY GET: the resources that the control plane pushed, with what only this process
+// knows: its ports, where the service listens, and the SVID and bundle as SDS secrets.
+//
+// # Concurrency
+//
+// A [Relay] may be used from many goroutines.
+//
+// It imports identity, sidecar/policysync, sidecar/policyset and go-control-plane.
+package relay
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tls "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	deltaserver "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
+
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/svid"
+	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
+	"github.com/tenantmesh/tenantmesh/sidecar/policysync"
+)
+
+// Config says what only this process knows.
+type Config struct {
+	Source      *svid.Source
+	Ports       map[string]int // by listener
+	Address     string         // of inbound and gateway listeners, an IP address
+	ServicePort int            // 0: what the control plane says
+}
+
+// verdictPatience is how long Envoy has to answer; it does not answer for what it has no use for.
+const verdictPatience = 1500 * time.Millisecond
+
+const typeSecret = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+
+// Relay serves delta ADS to the one Envoy beside.
+type Relay struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	Config
+	// OnRefused is told of what Envoy refuses; set before the relay is served.
+	OnRefused func(typeURL string, refusal error)
+
+	cache  cachev3.SnapshotCache
+	server deltaserver.Server
+
+	mu       sync.Mutex
+	sequence int64
+	pushed   map[string][]types.Resource // by type, with this process's ports
+	self     policyset.Self
+	sent     map[string]int64 // by nonce and type: sequence
+	verdicts map[string]verdict
+	changed  chan struct{}
+}
+
+type verdict struct {
+	sequence int64
+	refusal  error
+}
+
+// oneNode says that there is one Envoy.
+type oneNode struct{}
+
+func (oneNode) ID(*core.Node) string { return "envoy" }
+
+// New returns a relay, which serves until ctx ends.
+func New(ctx context.Context, config Config) *Relay {
+	r := &Relay{
+		Config: config, cache: cachev3.NewSnapshotCache(true, oneNode{}, nil),
+		sent: map[string]int64{}, verdicts: map[string]verdict{}, changed: make(chan struct{}),
+	}
+	r.server = deltaserver.NewServer(ctx, r.cache, r)
+	return r
+}
+
+// DeltaAggregatedResources implements ADS, incremental.
+func (r *Relay) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return r.server.DeltaStreamHandler(stream, "")
+}
+
+// Update implements [policysync.Envoy].
+func (r *Relay) Update(state *policysync.State, set *policyset.Set) (int64, error) {
+	pushed := map[string][]types.Resource{}
+	for _, typeURL := range policysync.EnvoyTypes {
+		for name, resource := range state.Resources[typeURL] {
+			message, err := resource.Any(typeURL).UnmarshalNew()
+			if err != nil {
+				return 0, fmt.Errorf("%s %q: %w", typeURL, name, err)
+			}
+			if l, ok := message.(*listener.Listener); ok {
+				r.place(l)
+			}
+			pushed[typeURL] = append(pushed[typeURL], message)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pushed = pushed
+	if set != nil && set.Self != nil {
+		r.self = *set.Self
+	}
+	return r.publish()
+}
+
+// Rotated gives Envoy the SVID as it is now.
+func (r *Relay) Rotated() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, err := r.publish()
+	return err
+}
+
+func (r *Relay) publish() (int64, error) {
+	resources := maps.Clone(r.pushed)
+	if resources == nil {
+		resources = map[string][]types.Resource{}
+	}
+	if r.self.Workload != "" {
+		typeURL := policysync.EnvoyTypes[1]
+		resources[typeURL] = append(slices.Clone(resources[typeURL]), r.localService())
+	}
+	secrets, err := r.secrets()
+	if err != nil {
+		return 0, err
+	}
+	resources[typeSecret] = secrets
+	sequence := r.sequence + 1
+	snapshot, err := cachev3.NewSnapshot(strconv.FormatInt(sequence, 10), resources)
+	if err != nil {
+		return 0, err
+	}
+	if err := r.cache.SetSnapshot(context.Background(), "envoy", snapshot); err != nil {
+		return 0, err
+	}
+	r.sequence = sequence
+	return sequence, nil
+}
+
+// place gives a listener this process's address and port.
+func (r *Relay) place(l *listener.Listener) {
+	address := l.GetAddress().GetSocketAddress()
+	if port, ok := r.Ports[l.Name]; ok {
+		address.PortSpecifier = &core.SocketAddress_PortValue{PortValue: uint32(port)}
+	}
+	if l.Name != meshname.ListenerOutbound && r.Address != "" {
+		address.Address = r.Address
+	}
+}
+
+func (r *Relay) localService() *endpoint.ClusterLoadAssignment {
+	port := r.ServicePort
+	if port == 0 {
+		port = r.self.ServicePort
+	}
+	return &endpoint.ClusterLoadAssignment{ClusterName: meshname.ClusterLocalService, Endpoints: []*endpoint.LocalityLbEndpoints{{LbEndpoints: []*endpoint.LbEndpoint{{
+		HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
+			Address: "127.0.0.1", PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(port)},
+		}}}}},
+	}}}}}
+}
+
+// nobody is a SPIFFE ID that nobody has: a validation context without any name would let everyone in.
+const nobody = "spiffe://invalid.invalid/nobody"
+
+func (r *Relay) secrets() ([]types.Resource, error) {
+	own, err := r.Source.X509SVID()
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := r.Source.Bundle()
+	if err != nil {
+		return nil, err
+	}
+	cert, key, err := own.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	roots := inline(pemOf(bundle.X509Authorities()))
+	peers := []string{nobody}
+	if len(r.self.Peers) > 0 {
+		peers = r.self.Peers
+	}
+	named := &tls.CertificateValidationContext{TrustedCa: roots}
+	for _, peer := range peers {
+		named.MatchTypedSubjectAltNames = append(named.MatchTypedSubjectAltNames, &tls.SubjectAltNameMatcher{
+			SanType: tls.SubjectAltNameMatcher_URI, Matcher: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: peer}},
+		})
+	}
+	return []types.Resource{
+		&tls.Secret{Name: meshname.SecretSVID, Type: &tls.Secret_TlsCertificate{TlsCertificate: &tls.TlsCertificate{CertificateChain: inline(cert), PrivateKey: inline(key)}}},
+		&tls.Secret{Name: meshname.SecretBundle, Type: &tls.Secret_ValidationContext{ValidationContext: &tls.CertificateValidationContext{TrustedCa: roots}}},
+		&tls.Secret{Name: meshname.SecretPeers, Type: &tls.Secret_ValidationContext{ValidationContext: named}},
+	}, nil
+}
+
+func pemOf(certificates []*x509.Certificate) []byte {
+	var out []byte
+	for _, c := range certificates {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return out
+}
+
+func inline(text []byte) *core.DataSource {
+	return &core.DataSource{Specifier: &core.DataSource_InlineBytes{InlineBytes: text}}
+}
+
+// Wait implements [policysync.Envoy].
+func (r *Relay) Wait(ctx context.Context, typeURL string, sequence int64) error {
+	patience := time.NewTimer(verdictPatience)
+	defer patience.Stop()
+	for {
+		r.mu.Lock()
+		v, changed := r.verdicts[typeURL], r.changed
+		r.mu.Unlock()
+		if v.sequence >= sequence {
+			return v.refusal
+		}
+		select {
+		case <-changed:
+		case <-patience.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// OnDeltaStreamOpen implements deltaserver.Callbacks: a new Envoy knows nothing.
+func (r *Relay) OnDeltaStreamOpen(context.Context, int64, string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.sent)
+	return nil
+}
+
+// OnDeltaStreamClosed implements deltaserver.Callbacks.
+func (r *Relay) OnDeltaStreamClosed(int64, *core.Node) {}
+
+// OnStreamDeltaResponse implements deltaserver.Callbacks.
+func (r *Relay) OnStreamDeltaResponse(_ int64, _ *discovery.DeltaDiscoveryRequest, response *discovery.DeltaDiscoveryResponse) {
+	sequence, _ := strconv.ParseInt(response.SystemVersionInfo, 10, 64)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sent[response.TypeUrl+" "+response.Nonce] = sequence
+}
+
+// OnStreamDeltaRequest implements deltaserver.Callbacks.
+func (r *Relay) OnStreamDeltaRequest(_ int64, request *discovery.DeltaDiscoveryRequest) error {
+	if request.ResponseNonce == "" {
+		return nil
+	}
+	var refusal error
+	if request.ErrorDetail != nil {
+		refusal = errors.New("envoy: " + request.ErrorDetail.Message)
+	}
+	r.mu.Lock()
+	key := request.TypeUrl + " " + request.ResponseNonce
+	if sequence, ok := r.sent[key]; ok {
+		delete(r.sent, key)
+		r.verdicts[request.TypeUrl] = verdict{sequence, refusal}
+		close(r.changed)
+		r.changed = make(chan struct{})
+	}
+	r.mu.Unlock()
+	if refusal != nil && r.OnRefused != nil && slices.Contains(policysync.EnvoyTypes, request.TypeUrl) {
+		r.OnRefused(request.TypeUrl, refusal)
+	}
+	return nil
+}

@@ -1,0 +1,422 @@
+package sidecar
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/svid"
+	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/policy/limit"
+	"github.com/tenantmesh/tenantmesh/sidecar/accesslog"
+	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/decide"
+	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
+	"github.com/tenantmesh/tenantmesh/sidecar/extauthz"
+	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
+	"github.com/tenantmesh/tenantmesh/sidecar/policysync"
+	"github.com/tenantmesh/tenantmesh/sidecar/ratelimit"
+	"github.com/tenantmesh/tenantmesh/sidecar/relay"
+	"github.com/tenantmesh/tenantmesh/sidecar/report"
+	"github.com/tenantmesh/tenantmesh/sidecar/supervise"
+	"github.com/tenantmesh/tenantmesh/xds/bootstrap"
+)
+
+// Config says how a sidecar runs. Its JSON form is that of the YAML configuration file.
+type Config struct {
+	Role         string        `json:"role"`                  // gateway or sidecar
+	Control      string        `json:"control"`               // host:port of the control plane's xDS
+	WorkloadAPI  string        `json:"workloadAPI,omitempty"` // "unix:///path"; default: the environment's
+	DataDir      string        `json:"dataDir"`               // keeps the member's ID, its signing key and the last good state
+	Address      string        `json:"address,omitempty"`     // of the inbound or gateway listener, as peers reach it; default 127.0.0.1
+	ServicePort  int           `json:"servicePort,omitempty"` // where the service listens on 127.0.0.1; default: the Workload's
+	GatewayPort  int           `json:"gatewayPort,omitempty"`
+	InboundPort  int           `json:"inboundPort,omitempty"`
+	OutboundPort int           `json:"outboundPort,omitempty"`
+	AdminPort    int           `json:"adminPort,omitempty"`
+	MetricsPort  int           `json:"metricsPort,omitempty"`
+	HealthPort   int           `json:"healthPort,omitempty"`
+	Drain        time.Duration `json:"-"` // how long open requests have at the end
+	Version      string        `json:"-"`
+	Log          *zap.Logger   `json:"-"`
+}
+
+// Defaults fills in what is not said.
+func (c *Config) Defaults() {
+	for _, port := range []struct {
+		field *int
+		value int
+	}{
+		{&c.GatewayPort, meshname.PortGateway}, {&c.InboundPort, meshname.PortInbound}, {&c.OutboundPort, meshname.PortOutbound},
+		{&c.AdminPort, meshname.PortAdmin}, {&c.MetricsPort, meshname.PortMetrics}, {&c.HealthPort, meshname.PortHealth},
+	} {
+		if *port.field == 0 {
+			*port.field = port.value
+		}
+	}
+	if c.Address == "" {
+		c.Address = "127.0.0.1"
+	}
+}
+
+// Check returns every problem of the configuration.
+func (c *Config) Check() error {
+	var problems []error
+	if c.Role != "gateway" && c.Role != "sidecar" {
+		problems = append(problems, fmt.Errorf("role must be gateway or sidecar (got %q)", c.Role))
+	}
+	if _, _, err := net.SplitHostPort(c.Control); err != nil {
+		problems = append(problems, fmt.Errorf("control must be host:port (got %q)", c.Control))
+	}
+	if c.DataDir == "" {
+		problems = append(problems, errors.New(`data-dir must be set (got "")`))
+	}
+	if net.ParseIP(c.Address) == nil {
+		problems = append(problems, fmt.Errorf("address must be an IP address (got %q)", c.Address))
+	}
+	return errors.Join(problems...)
+}
+
+// maxMessage bounds what the control plane may send at once: 12,000 tenants are about 2 MB.
+const maxMessage = 64 << 20
+
+// Run runs until ctx ends, then drains. ready is called once Envoy serves.
+func Run(ctx context.Context, config Config, ready func()) error {
+	if err := config.Check(); err != nil {
+		return err
+	}
+	envoyPath, envoyVersion, err := bootstrap.FindEnvoy(ctx)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
+		return err
+	}
+	member, err := memberID(filepath.Join(config.DataDir, "member-id"))
+	if err != nil {
+		return err
+	}
+	source, err := svid.Open(ctx, config.WorkloadAPI)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	self, err := source.Principal()
+	if err != nil {
+		return err
+	}
+	control, err := identity.ControlID(self.TrustDomain())
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient(config.Control, grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientTLS(source, svid.AuthorizeIDs(control)))),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	s := &sidecar{config: config, source: source, sets: &policyset.Holder{}, registry: prometheus.NewRegistry(), member: member}
+	s.envoy = &supervise.Envoy{Path: envoyPath, Bootstrap: filepath.Join(config.DataDir, "envoy.json"), AdminPort: config.AdminPort, Log: config.Log}
+	return s.run(ctx, conn, self, envoyVersion, ready)
+}
+
+// memberID is this member's durable ID: 32 hex digits, made once.
+func memberID(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err == nil && len(text) == 32 {
+		return string(text), nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:])
+	encoded := hex.EncodeToString(id[:])
+	return encoded, os.WriteFile(path, []byte(encoded), 0o600)
+}
+
+type sidecar struct {
+	config   Config
+	source   *svid.Source
+	sets     *policyset.Holder
+	registry *prometheus.Registry
+	envoy    *supervise.Envoy
+	member   string
+	decider  *decide.Decider
+	relay    *relay.Relay
+	serving  atomic.Bool
+	draining atomic.Bool
+}
+
+func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.Principal, envoyVersion string, ready func()) error {
+	// Work goes on while requests drain after ctx has ended.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	c := s.config
+	s.relay = relay.New(work, relay.Config{Source: s.source, Address: c.Address, ServicePort: c.ServicePort, Ports: map[string]int{
+		meshname.ListenerGateway: c.GatewayPort, meshname.ListenerInbound: c.InboundPort, meshname.ListenerOutbound: c.OutboundPort,
+	}})
+	decisions := decisionlog.New(s.member, c.Log)
+	meter := ledger.NewMeter()
+	reporter, err := report.New(report.Config{
+		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Zap: c.Log,
+		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: c.Address, Port: uint32(c.InboundPort)},
+	}, s.signs)
+	if err != nil {
+		return err
+	}
+	s.decider = decide.New(decide.Config{
+		Sets: s.sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), Log: decisions, Meter: meter,
+		Signer: reporter.Signer, Metrics: decide.NewMetrics(s.registry), Now: time.Now,
+	})
+	s.registerMetrics()
+	client, err := s.restore(conn, self)
+	if err != nil {
+		return err
+	}
+	s.relay.OnRefused = client.Refused
+
+	group, work := errgroup.WithContext(work)
+	if err := s.serve(work, group); err != nil {
+		return err
+	}
+	text, err := bootstrap.Render(bootstrap.Config{NodeID: s.member, Cluster: c.Role, RunDir: c.DataDir, AdminPort: c.AdminPort})
+	if err != nil {
+		return err
+	}
+	if err := s.envoy.WriteFile(text); err != nil {
+		return err
+	}
+	group.Go(func() error { return s.envoy.Run(work) })
+	group.Go(func() error { return client.Run(work) })
+	group.Go(func() error { return reporter.Run(work) })
+	group.Go(func() error { return s.rotate(work) })
+	group.Go(func() error { return s.watch(work, reporter, ready) })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			s.drain(work, reporter)
+		case <-work.Done():
+		}
+		stop()
+		return nil
+	})
+	return group.Wait()
+}
+
+// restore begins with the last good state. One that cannot be used is named and left; the control plane has another.
+func (s *sidecar) restore(conn *grpc.ClientConn, self identity.Principal) (*policysync.Client, error) {
+	config := policysync.Config{Conn: conn, Sets: s.sets, Envoy: s.relay, Path: filepath.Join(s.config.DataDir, "last-good-state.json"), Log: s.config.Log}
+	state, err := policysync.Load(config.Path, self.String())
+	if err == nil {
+		var client *policysync.Client
+		if client, err = policysync.New(config, state); err == nil {
+			return client, nil
+		}
+		state = &policysync.State{Principal: self.String(), Resources: map[string]map[string]policysync.Resource{}}
+	}
+	s.config.Log.Error("the last good state is not used", zap.Error(err))
+	return policysync.New(config, state)
+}
+
+// signs reports whether this member may sign contexts: a gateway, or the sidecar of a bound workload.
+func (s *sidecar) signs() bool {
+	set := s.sets.Load()
+	return set != nil && set.Self != nil && (set.Self.Role == "gateway" || !set.Self.BoundTenant.IsZero())
+}
+
+// serve answers Envoy on two Unix sockets, and the world on the metrics and health ports.
+func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
+	g := grpc.NewServer(grpc.MaxConcurrentStreams(4096))
+	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
+	auth.RegisterAuthorizationServer(g, &extauthz.Server{Decider: s.decider})
+	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
+	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: limit.New(limit.Options{}), Now: time.Now})
+	socket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketSidecar))
+	if err != nil {
+		return err
+	}
+	keys, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketJWKS))
+	if err != nil {
+		return err
+	}
+	metrics, err := net.Listen("tcp", fmt.Sprintf("%s:%d", s.config.Address, s.config.MetricsPort))
+	if err != nil {
+		return err
+	}
+	health, err := net.Listen("tcp", fmt.Sprintf("%s:%d", s.config.Address, s.config.HealthPort))
+	if err != nil {
+		return err
+	}
+	metricsMux := http.NewServeMux()
+	metricsMux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	healthMux := http.NewServeMux()
+	healthMux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	healthMux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !s.serving.Load() || s.draining.Load() {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	group.Go(func() error { return g.Serve(socket) })
+	context.AfterFunc(ctx, g.Stop)
+	for listener, handler := range map[net.Listener]http.Handler{keys: http.HandlerFunc(s.jwks), metrics: metricsMux, health: healthMux} {
+		server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+		context.AfterFunc(ctx, func() { _ = server.Close() })
+		group.Go(func() error {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return listener, os.Chmod(path, 0o600)
+}
+
+// jwks gives Envoy an issuer's keys, as they were pushed.
+func (s *sidecar) jwks(w http.ResponseWriter, r *http.Request) {
+	name, ok := strings.CutPrefix(r.URL.Path, "/jwks/")
+	set := s.sets.Load()
+	if !ok || set == nil || set.Issuers[name] == nil {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	_, _ = w.Write([]byte(set.Issuers[name].JWKS))
+}
+
+// rotate gives Envoy each new SVID.
+func (s *sidecar) rotate(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.source.Updated():
+			if err := s.relay.Rotated(); err != nil {
+				s.config.Log.Error("a rotated SVID could not be given to Envoy", zap.Error(err))
+			}
+		}
+	}
+}
+
+// watch looks whether Envoy's listener accepts connections, and says so.
+func (s *sidecar) watch(ctx context.Context, reporter *report.Reporter, ready func()) error {
+	port := s.config.InboundPort
+	if s.config.Role == "gateway" {
+		port = s.config.GatewayPort
+	}
+	address := net.JoinHostPort(s.config.Address, fmt.Sprint(port))
+	dialer := net.Dialer{Timeout: time.Second}
+	for first := true; ; {
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		// A gateway serves once it can sign; a sidecar does not sign, unless it is bound.
+		serving := err == nil && (!s.signs() || reporter.Signer() != nil)
+		s.serving.Store(serving)
+		reporter.SetReady(serving && !s.draining.Load())
+		if serving && first {
+			first = false
+			ready()
+		}
+		pause := 50 * time.Millisecond
+		if serving {
+			pause = time.Second
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// drain takes this member out of the mesh, and waits until its requests and its service are gone, or the deadline.
+func (s *sidecar) drain(ctx context.Context, reporter *report.Reporter) {
+	s.draining.Store(true)
+	reporter.SetReady(false)
+	if err := s.envoy.Post(ctx, "/drain_listeners?inboundonly&graceful"); err != nil {
+		s.config.Log.Warn("envoy could not be told to drain", zap.Error(err))
+	}
+	deadline := time.NewTimer(s.config.Drain)
+	defer deadline.Stop()
+	for s.decider.Open() > 0 || s.serviceAnswers(ctx) {
+		select {
+		case <-deadline.C:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (s *sidecar) serviceAnswers(ctx context.Context) bool {
+	set := s.sets.Load()
+	if s.config.Role == "gateway" || set == nil || set.Self == nil {
+		return false
+	}
+	port := s.config.ServicePort
+	if port == 0 {
+		port = set.Self.ServicePort
+	}
+	dialer := net.Dialer{Timeout: 200 * time.Millisecond}
+	conn, err := dialer.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
+}
+
+func (s *sidecar) registerMetrics() {
+	gauge := func(name, help string, value func() float64) {
+		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	gauge("tenantmesh_config_age_seconds", "Time since the control plane was last heard.", func() float64 { return s.sets.Age(time.Now()).Seconds() })
+	gauge("tenantmesh_config_revision", "Revision of the store that is enforced.", func() float64 {
+		if set := s.sets.Load(); set != nil {
+			return float64(set.Revision)
+		}
+		return 0
+	})
+	gauge("tenantmesh_leases", "Requests that hold a lease.", func() float64 { return float64(s.decider.Limiter.Leases(time.Now())) })
+	gauge("tenantmesh_envoy_restarts", "How often Envoy was started again.", func() float64 { return float64(s.envoy.Restarts()) })
+}
