@@ -1,0 +1,422 @@
+package adminapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"go.uber.org/zap"
+
+	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+)
+
+// Base is where the objects are.
+const Base = "/apis/" + tenantstore.APIVersion
+
+// Config says what the API stands on. Status, Explain and Ready come from the rooms that know.
+type Config struct {
+	Store   tenantstore.Store
+	Writer  *tenantstore.Writer
+	Usage   *ledger.Usage
+	Status  func(ctx context.Context, revision int64, wait bool) (any, error)
+	Explain func(ctx context.Context, id string) (policy.Decision, error)
+	Ready   func() bool
+	Version string
+	Log     *zap.Logger
+}
+
+// New returns the API. Who calls must have been put into the request's context by [Authenticated] or [ConnContext].
+func New(config Config) http.Handler {
+	mux := http.NewServeMux()
+	settings := huma.DefaultConfig("tenantmesh", config.Version)
+	settings.CreateHooks = nil // bodies are as they are written, without a $schema
+	settings.DocsPath = ""
+	api := humago.New(mux, settings)
+	s := &server{config}
+	for _, info := range tenantstore.Kinds() {
+		s.registerKind(api, info)
+	}
+	huma.Register(api, operation("apply", http.MethodPost, Base+"/apply", "Write several objects at once, or none"), s.apply)
+	huma.Register(api, operation("status", http.MethodGet, "/status", "How far a revision is"), s.status)
+	huma.Register(api, operation("explain", http.MethodGet, "/decisions/{id}", "One decision, as it was made"), s.explain)
+	huma.Register(api, operation("tenant-config", http.MethodGet, "/tenants/{name}/config", "One tenant's effective configuration"), s.tenantConfig)
+	huma.Register(api, operation("usage", http.MethodGet, "/usage", "What tenants used, by the minute"), s.usage)
+	huma.Register(api, operation("audit", http.MethodGet, "/audit", "Audit events, oldest first"), s.audit)
+	mux.HandleFunc("GET "+Base+"/watch", s.watch)
+	outer := http.NewServeMux()
+	outer.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	outer.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !config.Ready() {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	outer.Handle("/", s.guarded(mux))
+	return outer
+}
+
+func operation(id, method, path, summary string) huma.Operation {
+	return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, MaxBodyBytes: tenantstore.MaxDocument}
+}
+
+type server struct{ Config }
+
+// fail gives an error its status code.
+func fail(err error) error {
+	var problems tenantstore.Problems
+	switch {
+	case errors.As(err, &problems):
+		details := make([]error, len(problems))
+		for i, p := range problems {
+			details[i] = &huma.ErrorDetail{Message: p.Text, Location: p.Path, Value: p.Object}
+		}
+		return huma.Error422UnprocessableEntity(fmt.Sprintf("%d problems; nothing was applied", len(problems)), details...)
+	case errors.Is(err, tenantstore.ErrNotFound):
+		return huma.Error404NotFound(err.Error())
+	case errors.Is(err, tenantstore.ErrPrecondition):
+		return huma.Error412PreconditionFailed(err.Error())
+	case errors.Is(err, tenantstore.ErrConflict):
+		return huma.Error409Conflict("the store changes too fast; try again")
+	default:
+		return huma.Error503ServiceUnavailable("the store did not answer: " + err.Error())
+	}
+}
+
+func etag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }
+
+// matches returns the revision that an If-Match names.
+func matches(value string) (int64, error) {
+	revision, err := strconv.ParseInt(strings.Trim(strings.TrimPrefix(value, "W/"), `"`), 10, 64)
+	if err != nil {
+		return 0, huma.Error400BadRequest(fmt.Sprintf("If-Match must be an ETag that this API gave out (got %q)", value))
+	}
+	return revision, nil
+}
+
+// body is an answer as it is, with its ETag.
+type body struct {
+	Status int
+	ETag   string `header:"ETag"`
+	Body   json.RawMessage
+}
+
+func answer(value any, revision int64, ifNoneMatch string) (*body, error) {
+	if tag := etag(revision); ifNoneMatch != "" && ifNoneMatch == tag {
+		return &body{Status: http.StatusNotModified, ETag: tag}, nil
+	}
+	text, err := json.Marshal(value)
+	return &body{Status: http.StatusOK, ETag: etag(revision), Body: text}, err
+}
+
+type one struct {
+	Name        string `path:"name"`
+	IfNoneMatch string `header:"If-None-Match"`
+}
+
+type list struct {
+	IfNoneMatch string `header:"If-None-Match"`
+}
+
+type write struct {
+	Name    string `path:"name"`
+	IfMatch string `header:"If-Match"`
+	DryRun  bool   `query:"dryRun"`
+	RawBody []byte `contentType:"application/json"`
+}
+
+type remove struct {
+	Name    string `path:"name"`
+	IfMatch string `header:"If-Match"`
+	DryRun  bool   `query:"dryRun"`
+}
+
+// List is several objects of one revision.
+type List struct {
+	Revision int64                 `json:"revision"`
+	Items    []*tenantstore.Object `json:"items"`
+}
+
+func (s *server) registerKind(api huma.API, info tenantstore.KindInfo) {
+	path := Base + "/" + info.Plural
+	huma.Register(api, operation("list-"+info.Plural, http.MethodGet, path, "Every "+string(info.Kind)), func(ctx context.Context, in *list) (*body, error) {
+		snapshot, err := s.Store.Snapshot(ctx)
+		if err != nil {
+			return nil, fail(err)
+		}
+		all := List{Revision: snapshot.Revision, Items: []*tenantstore.Object{}}
+		for key, object := range snapshot.Objects {
+			if key.Kind == info.Kind {
+				all.Items = append(all.Items, object)
+			}
+		}
+		slices.SortFunc(all.Items, func(a, b *tenantstore.Object) int { return strings.Compare(a.Metadata.Name, b.Metadata.Name) })
+		return answer(all, snapshot.Revision, in.IfNoneMatch)
+	})
+	huma.Register(api, operation("get-"+info.Plural, http.MethodGet, path+"/{name}", "One "+string(info.Kind)), func(ctx context.Context, in *one) (*body, error) {
+		snapshot, err := s.Store.Snapshot(ctx)
+		if err != nil {
+			return nil, fail(err)
+		}
+		key := tenantstore.Key{Kind: info.Kind, Name: in.Name}
+		object := snapshot.Objects[key]
+		if object == nil {
+			return nil, fail(fmt.Errorf("%v: %w", key, tenantstore.ErrNotFound))
+		}
+		return answer(object, object.Metadata.Revision, in.IfNoneMatch)
+	})
+	if !info.Writable {
+		return
+	}
+	put := operation("put-"+info.Plural, http.MethodPut, path+"/{name}", "Write one "+string(info.Kind))
+	put.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: schema(api, info)}}}
+	put.SkipValidateBody = true // this API's own decoder names every problem
+	huma.Register(api, put, func(ctx context.Context, in *write) (*body, error) {
+		documents, err := tenantstore.DecodeYAML("", bytes.NewReader(in.RawBody))
+		if err != nil {
+			return nil, fail(err)
+		}
+		key := tenantstore.Key{Kind: info.Kind, Name: in.Name}
+		if len(documents) != 1 || documents[0].Object.Key() != key {
+			return nil, fail(tenantstore.Problems{{Object: key.String(), Text: "must be the one object that the path names"}})
+		}
+		options := tenantstore.ApplyOptions{DryRun: in.DryRun}
+		if in.IfMatch != "" {
+			revision, err := matches(in.IfMatch)
+			if err != nil {
+				return nil, err
+			}
+			options.IfMatch = map[tenantstore.Key]int64{key: revision}
+		}
+		result, err := s.Writer.Apply(ctx, actor(ctx), []*tenantstore.Object{documents[0].Object}, options)
+		if err != nil {
+			return nil, fail(err)
+		}
+		written := result.Changes[0].Object
+		return answer(written, written.Metadata.Revision, "")
+	})
+	huma.Register(api, operation("delete-"+info.Plural, http.MethodDelete, path+"/{name}", "Delete one "+string(info.Kind)), func(ctx context.Context, in *remove) (*body, error) {
+		key := tenantstore.Key{Kind: info.Kind, Name: in.Name}
+		options := tenantstore.ApplyOptions{DryRun: in.DryRun}
+		if in.IfMatch != "" {
+			revision, err := matches(in.IfMatch)
+			if err != nil {
+				return nil, err
+			}
+			options.IfMatch = map[tenantstore.Key]int64{key: revision}
+		}
+		result, err := s.Writer.Delete(ctx, actor(ctx), []tenantstore.Key{key}, options)
+		if err != nil {
+			return nil, fail(err)
+		}
+		return answer(Applied{Revision: result.Revision}, result.Revision, "")
+	})
+}
+
+// Applied is what a write of several objects did.
+type Applied struct {
+	Revision int64           `json:"revision"`
+	Changes  []AppliedChange `json:"changes,omitempty"`
+}
+
+// AppliedChange is what became of one object.
+type AppliedChange struct {
+	Object string             `json:"object"` // "Tenant/acme"
+	Action tenantstore.Action `json:"action"`
+}
+
+type applyInput struct {
+	DryRun  bool   `query:"dryRun"`
+	RawBody []byte `contentType:"application/json"`
+}
+
+func (s *server) apply(ctx context.Context, in *applyInput) (*body, error) {
+	var raw []json.RawMessage
+	if err := json.Unmarshal(in.RawBody, &raw); err != nil {
+		return nil, huma.Error400BadRequest("the body must be a JSON list of objects: " + err.Error())
+	}
+	var objects []*tenantstore.Object
+	var problems tenantstore.Problems
+	for _, text := range raw {
+		documents, err := tenantstore.DecodeYAML("", bytes.NewReader(text))
+		var found tenantstore.Problems
+		if errors.As(err, &found) {
+			problems = append(problems, found...)
+		} else if err != nil {
+			return nil, fail(err)
+		}
+		for _, d := range documents {
+			objects = append(objects, d.Object)
+		}
+	}
+	if len(problems) > 0 {
+		return nil, fail(problems)
+	}
+	result, err := s.Writer.Apply(ctx, actor(ctx), objects, tenantstore.ApplyOptions{DryRun: in.DryRun})
+	if err != nil {
+		return nil, fail(err)
+	}
+	applied := Applied{Revision: result.Revision}
+	for _, c := range result.Changes {
+		applied.Changes = append(applied.Changes, AppliedChange{c.Key.String(), c.Action})
+	}
+	return answer(applied, result.Revision, "")
+}
+
+type statusInput struct {
+	Revision int64 `query:"revision" doc:"0: the newest"`
+	Wait     bool  `query:"wait" doc:"answer once every connected sidecar enforces it or one refused it"`
+	Timeout  int   `query:"timeout" doc:"seconds, 1 to 300" default:"30" minimum:"1" maximum:"300"`
+}
+
+func (s *server) status(ctx context.Context, in *statusInput) (*body, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(in.Timeout)*time.Second)
+	defer cancel()
+	status, err := s.Status(ctx, in.Revision, in.Wait)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return nil, fail(err)
+	}
+	text, err := json.Marshal(status)
+	return &body{Status: http.StatusOK, Body: text}, err
+}
+
+type explainInput struct {
+	ID string `path:"id"`
+}
+
+func (s *server) explain(ctx context.Context, in *explainInput) (*body, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	decision, err := s.Explain(ctx, in.ID)
+	if err != nil {
+		return nil, huma.Error404NotFound(err.Error())
+	}
+	text, err := json.Marshal(decision)
+	return &body{Status: http.StatusOK, Body: text}, err
+}
+
+// TenantConfig is what is enforced for one tenant.
+type TenantConfig struct {
+	Name      string                 `json:"name"`
+	UID       string                 `json:"uid"`
+	Tier      string                 `json:"tier"`
+	Phase     tenantstore.Phase      `json:"phase"`
+	Residency string                 `json:"residency,omitempty"`
+	Labels    map[string]string      `json:"labels,omitempty"`
+	Placement *tenantstore.Placement `json:"placement,omitempty"`
+	Limits    policy.Limits          `json:"limits"`
+}
+
+func (s *server) tenantConfig(ctx context.Context, in *one) (*body, error) {
+	snapshot, err := s.Store.Snapshot(ctx)
+	if err != nil {
+		return nil, fail(err)
+	}
+	tenant := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindTenant, Name: in.Name}]
+	if tenant == nil {
+		return nil, fail(fmt.Errorf("Tenant/%s: %w", in.Name, tenantstore.ErrNotFound))
+	}
+	revision := tenant.Metadata.Revision
+	if tier := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindTier, Name: tenant.Tenant.Tier}]; tier != nil {
+		revision = max(revision, tier.Metadata.Revision)
+	}
+	return answer(TenantConfig{
+		Name: in.Name, UID: tenant.Metadata.UID, Tier: tenant.Tenant.Tier, Phase: tenant.Status.Phase, Residency: tenant.Tenant.Residency,
+		Labels: tenant.Metadata.Labels, Placement: tenant.Status.Placement,
+		Limits: tenantstore.EffectiveLimits(tenantstore.Tiers(snapshot.Objects), tenant.Tenant),
+	}, revision, in.IfNoneMatch)
+}
+
+type usageInput struct {
+	Tenant string    `query:"tenant"`
+	Since  time.Time `query:"since"`
+	Until  time.Time `query:"until"`
+}
+
+func (s *server) usage(_ context.Context, in *usageInput) (*body, error) {
+	if in.Until.IsZero() {
+		in.Until = time.Now().Add(time.Minute)
+	}
+	records := s.Usage.Sum(in.Tenant, in.Since, in.Until)
+	if records == nil {
+		records = []ledger.UsageRecord{}
+	}
+	text, err := json.Marshal(records)
+	return &body{Status: http.StatusOK, Body: text}, err
+}
+
+type auditInput struct {
+	After int64 `query:"after" doc:"sequence of the last event that is known"`
+	Limit int   `query:"limit" default:"100" minimum:"1" maximum:"1000"`
+}
+
+func (s *server) audit(ctx context.Context, in *auditInput) (*body, error) {
+	events, err := s.Store.Events(ctx, in.After, in.Limit)
+	if err != nil {
+		return nil, fail(err)
+	}
+	if events == nil {
+		events = []ledger.Event{}
+	}
+	text, err := json.Marshal(events)
+	return &body{Status: http.StatusOK, Body: text}, err
+}
+
+// watch sends every change after a revision as a server-sent event: its ID is the revision, so that a client that
+// connects again goes on where it was. A revision that is gone is answered 410.
+func (s *server) watch(w http.ResponseWriter, r *http.Request) {
+	after, err := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64)
+	if err != nil {
+		after, err = strconv.ParseInt(r.URL.Query().Get("after"), 10, 64)
+	}
+	if err != nil {
+		http.Error(w, "after must be a revision", http.StatusBadRequest)
+		return
+	}
+	changes, err := s.Store.Watch(r.Context(), after)
+	if errors.Is(err, tenantstore.ErrCompacted) {
+		http.Error(w, "the revision is gone: list, and go on from the list's revision", http.StatusGone)
+		return
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	controller := http.NewResponseController(w)
+	_ = controller.Flush()
+	for change := range changes {
+		if change.Err != nil {
+			return
+		}
+		removed := make([]string, len(change.Delete))
+		for i, key := range change.Delete {
+			removed[i] = key.String()
+		}
+		text, err := json.Marshal(struct {
+			Put    []*tenantstore.Object `json:"put,omitempty"`
+			Delete []string              `json:"delete,omitempty"`
+		}{change.Put, removed})
+		if err != nil {
+			return
+		}
+		if _, err := fmt.Fprintf(w, "id: %d\nevent: change\ndata: %s\n\n", change.Revision, text); err != nil {
+			return
+		}
+		if controller.Flush() != nil {
+			return
+		}
+	}
+}
