@@ -244,3 +244,8 @@ func objectsAreNotOurs(t *testing.T, ctx context.Context, s Compacter) {
 		t.Errorf("the store's object changed with the writer's: %q", got)
 	}
 }
+
+// Put is a transaction that writes objects.
+func Put(expect tenantstore.Revision, objects ...*tenantstore.Object) tenantstore.Transaction {
+	return tenantstore.Transaction{Expect: expect, Put: objects}
+}

@@ -1,0 +1,58 @@
+package etcdstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+)
+
+// startEmbedded starts an etcd of one member that listens on Unix sockets only: nothing of it can be reached from
+// another host, and no port can be taken.
+func startEmbedded(ctx context.Context, config Config) (*embed.Etcd, string, error) {
+	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
+		return nil, "", err
+	}
+	// The path of a Unix socket is short (unix(7)): a folder of its own, and not the data's, which may be deep.
+	sockets, err := os.MkdirTemp("", "tenantmesh-etcd-")
+	if err != nil {
+		return nil, "", err
+	}
+	client := url.URL{Scheme: "unix", Path: filepath.Join(sockets, "client")}
+	peer := url.URL{Scheme: "unix", Path: filepath.Join(sockets, "peer")}
+	etcd := embed.NewConfig()
+	etcd.Name = "embedded"
+	etcd.Dir = filepath.Join(config.DataDir, "etcd")
+	etcd.ListenClientUrls, etcd.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	etcd.ListenPeerUrls, etcd.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	etcd.InitialCluster = etcd.InitialClusterFromName(etcd.Name)
+	etcd.MaxTxnOps = maxOps + 1
+	etcd.MaxRequestBytes = maxRequest
+	etcd.QuotaBackendBytes = quota
+	etcd.AutoCompactionMode, etcd.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
+	etcd.ZapLoggerBuilder = embed.NewZapLoggerBuilder(config.Log.Named("etcd"))
+	server, err := embed.StartEtcd(etcd)
+	if err != nil {
+		return nil, "", errors.Join(fmt.Errorf("embedded etcd: %w", err), os.RemoveAll(sockets))
+	}
+	go func() {
+		<-server.Server.StopNotify()
+		_ = os.RemoveAll(sockets)
+	}()
+	select {
+	case <-server.Server.ReadyNotify():
+		return server, client.String(), nil
+	case err = <-server.Err():
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-time.After(startTime):
+		err = fmt.Errorf("it was not ready after %v", startTime)
+	}
+	server.Close()
+	return nil, "", fmt.Errorf("embedded etcd: %w", err)
+}

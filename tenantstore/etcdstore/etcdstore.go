@@ -1,0 +1,318 @@
+// Package etcdstore is a tenantstore.Store in etcd: one embedded in this process, or a cluster elsewhere. Both go
+// through the same client and the same code.
+//
+// # Layout
+//
+//	/tenantmesh/head                  the end of the audit chain; every transaction compares its revision and writes it
+//	/tenantmesh/object/<kind>/<name>  an object, as JSON
+//	/tenantmesh/event/<sequence>      an audit event, as JSON
+//
+// A transaction that expects a revision compares it with that of the head: objects, audit events and the compare are
+// one etcd transaction, so nothing can be written between what a writer read and what it writes.
+//
+// # Concurrency
+//
+// A store may be used from many goroutines, and beside other processes on the same cluster.
+//
+// It imports tenantstore, ledger and etcd.
+package etcdstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+
+	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+)
+
+const (
+	headKey      = "/tenantmesh/head"
+	objectPrefix = "/tenantmesh/object/"
+	eventPrefix  = "/tenantmesh/event/"
+
+	dialTimeout = 5 * time.Second
+	startTime   = 60 * time.Second
+	maxOps      = 16384    // operations of one transaction
+	maxRequest  = 64 << 20 // bytes of one transaction
+	quota       = 8 << 30  // bytes
+)
+
+// Config says where the etcd is. Exactly one of DataDir and Endpoints is set.
+type Config struct {
+	DataDir   string   // embedded: where it keeps its files, and its sockets
+	Endpoints []string // elsewhere: "https://host:2379", ...
+	CA        string   // files, for Endpoints
+	Cert      string
+	Key       string
+	Log       *zap.Logger
+}
+
+// Store is a store in etcd.
+type Store struct {
+	client *clientv3.Client
+	server *embed.Etcd // nil for a cluster elsewhere
+}
+
+// Open connects, and starts the embedded etcd first when that is what is configured.
+func Open(ctx context.Context, config Config) (*Store, error) {
+	if (config.DataDir == "") == (len(config.Endpoints) == 0) {
+		return nil, errors.New("exactly one of the data directory and the etcd endpoints must be set")
+	}
+	if config.Log == nil {
+		config.Log = zap.NewNop()
+	}
+	s := &Store{}
+	client := clientv3.Config{
+		Endpoints: config.Endpoints, DialTimeout: dialTimeout, Context: context.WithoutCancel(ctx), Logger: config.Log.Named("etcd-client"),
+		MaxCallSendMsgSize: maxRequest, MaxCallRecvMsgSize: 4 * maxRequest, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
+	}
+	if config.CA+config.Cert+config.Key != "" {
+		info := transport.TLSInfo{TrustedCAFile: config.CA, CertFile: config.Cert, KeyFile: config.Key}
+		tls, err := info.ClientConfig()
+		if err != nil {
+			return nil, fmt.Errorf("etcd TLS files: %w", err)
+		}
+		client.TLS = tls
+	}
+	if config.DataDir != "" {
+		server, endpoint, err := startEmbedded(ctx, config)
+		if err != nil {
+			return nil, err
+		}
+		s.server, client.Endpoints = server, []string{endpoint}
+	}
+	var err error
+	if s.client, err = clientv3.New(client); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	// The head exists before anything is compared with it.
+	check, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	_, err = s.client.Txn(check).If(clientv3.Compare(clientv3.Version(headKey), "=", 0)).Then(clientv3.OpPut(headKey, "{}")).Commit()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("etcd at %v does not answer: %w", client.Endpoints, err), s.Close())
+	}
+	return s, nil
+}
+
+// Apply implements [tenantstore.Store].
+func (s *Store) Apply(ctx context.Context, tx tenantstore.Transaction) (tenantstore.Revision, error) {
+	current, err := s.client.Get(ctx, headKey)
+	if err != nil {
+		return 0, err
+	}
+	if len(current.Kvs) == 0 || current.Kvs[0].ModRevision != tx.Expect {
+		return 0, tenantstore.ErrConflict
+	}
+	var head ledger.Head
+	if err := json.Unmarshal(current.Kvs[0].Value, &head); err != nil {
+		return 0, fmt.Errorf("%s: %w", headKey, err)
+	}
+	compare := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(headKey), "=", tx.Expect)}
+	var ops []clientv3.Op
+	for _, object := range tx.Put {
+		text, err := json.Marshal(object)
+		if err != nil {
+			return 0, err
+		}
+		ops = append(ops, clientv3.OpPut(objectKey(object.Key()), string(text)))
+	}
+	for _, key := range tx.Delete {
+		compare = append(compare, clientv3.Compare(clientv3.Version(objectKey(key)), ">", 0))
+		ops = append(ops, clientv3.OpDelete(objectKey(key)))
+	}
+	for _, event := range tx.Events {
+		event, head = head.Seal(event)
+		text, err := json.Marshal(event)
+		if err != nil {
+			return 0, err
+		}
+		ops = append(ops, clientv3.OpPut(eventKey(event.Sequence), string(text)))
+	}
+	text, err := json.Marshal(head)
+	if err != nil {
+		return 0, err
+	}
+	ops = append(ops, clientv3.OpPut(headKey, string(text)))
+	if len(ops) > maxOps {
+		return 0, tenantstore.ErrTooLarge
+	}
+	response, err := s.client.Txn(ctx).If(compare...).Then(ops...).Commit()
+	if err != nil {
+		if errors.Is(err, rpctypes.ErrTooManyOps) || errors.Is(err, rpctypes.ErrRequestTooLarge) {
+			return 0, tenantstore.ErrTooLarge
+		}
+		return 0, err
+	}
+	if response.Succeeded {
+		return response.Header.Revision, nil
+	}
+	return 0, s.whyNot(ctx, tx)
+}
+
+// whyNot tells a delete of nothing from a store that went on.
+func (s *Store) whyNot(ctx context.Context, tx tenantstore.Transaction) error {
+	snapshot, err := s.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if snapshot.Revision == tx.Expect {
+		for _, key := range tx.Delete {
+			if snapshot.Objects[key] == nil {
+				return fmt.Errorf("delete %v: %w", key, tenantstore.ErrNotFound)
+			}
+		}
+	}
+	return tenantstore.ErrConflict
+}
+
+// Snapshot implements [tenantstore.Store]. Its revision is that of the last Apply, whatever else is in the cluster.
+func (s *Store) Snapshot(ctx context.Context) (tenantstore.Snapshot, error) {
+	response, err := s.client.Txn(ctx).Then(clientv3.OpGet(headKey), clientv3.OpGet(objectPrefix, clientv3.WithPrefix())).Commit()
+	if err != nil {
+		return tenantstore.Snapshot{}, err
+	}
+	head, objects := response.Responses[0].GetResponseRange(), response.Responses[1].GetResponseRange()
+	if len(head.Kvs) == 0 {
+		return tenantstore.Snapshot{}, fmt.Errorf("%s is gone", headKey)
+	}
+	snapshot := tenantstore.Snapshot{Revision: head.Kvs[0].ModRevision, Objects: make(map[tenantstore.Key]*tenantstore.Object, len(objects.Kvs))}
+	for _, kv := range objects.Kvs {
+		object, err := decode(kv.Key, kv.Value, kv.ModRevision)
+		if err != nil {
+			return tenantstore.Snapshot{}, err
+		}
+		snapshot.Objects[object.Key()] = object
+	}
+	return snapshot, nil
+}
+
+// Watch implements [tenantstore.Store].
+func (s *Store) Watch(ctx context.Context, after tenantstore.Revision) (<-chan tenantstore.Change, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	watch := s.client.Watch(clientv3.WithRequireLeader(ctx), "/tenantmesh/", clientv3.WithPrefix(), clientv3.WithRev(after+1), clientv3.WithCreatedNotify())
+	created, ok := <-watch
+	if !ok || created.Err() != nil {
+		cancel()
+		if created.CompactRevision > 0 {
+			return nil, tenantstore.ErrCompacted
+		}
+		return nil, errors.Join(errors.New("the watch could not be made"), created.Err())
+	}
+	out := make(chan tenantstore.Change)
+	go func() {
+		defer close(out)
+		defer cancel()
+		send := func(change tenantstore.Change) bool {
+			select {
+			case out <- change:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		}
+		for response := range watch {
+			if err := response.Err(); err != nil {
+				if response.CompactRevision > 0 {
+					err = tenantstore.ErrCompacted
+				}
+				send(tenantstore.Change{Err: err})
+				return
+			}
+			for _, change := range changes(response.Events) {
+				if !send(change) || change.Err != nil {
+					return
+				}
+			}
+		}
+	}()
+	return out, nil
+}
+
+// changes groups events by their revision: one Apply each.
+func changes(events []*clientv3.Event) []tenantstore.Change {
+	var list []tenantstore.Change
+	for _, event := range events {
+		if len(list) == 0 || list[len(list)-1].Revision != event.Kv.ModRevision {
+			list = append(list, tenantstore.Change{Revision: event.Kv.ModRevision})
+		}
+		change := &list[len(list)-1]
+		name, ok := strings.CutPrefix(string(event.Kv.Key), objectPrefix)
+		switch {
+		case !ok:
+		case event.Type == clientv3.EventTypeDelete:
+			kind, name, _ := strings.Cut(name, "/")
+			change.Delete = append(change.Delete, tenantstore.Key{Kind: tenantstore.Kind(kind), Name: name})
+		default:
+			object, err := decode(event.Kv.Key, event.Kv.Value, event.Kv.ModRevision)
+			if err != nil {
+				change.Err = err
+				continue
+			}
+			change.Put = append(change.Put, object)
+		}
+	}
+	return list
+}
+
+func decode(key, value []byte, revision int64) (*tenantstore.Object, error) {
+	object := &tenantstore.Object{}
+	if err := json.Unmarshal(value, object); err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	object.Metadata.Revision = revision
+	return object, nil
+}
+
+// Events implements [tenantstore.Store].
+func (s *Store) Events(ctx context.Context, after int64, limit int) ([]ledger.Event, error) {
+	response, err := s.client.Get(ctx, eventKey(after+1), clientv3.WithRange(clientv3.GetPrefixRangeEnd(eventPrefix)), clientv3.WithLimit(int64(limit)))
+	if err != nil {
+		return nil, err
+	}
+	events := make([]ledger.Event, len(response.Kvs))
+	for i, kv := range response.Kvs {
+		if err := json.Unmarshal(kv.Value, &events[i]); err != nil {
+			return nil, fmt.Errorf("%s: %w", kv.Key, err)
+		}
+	}
+	return events, nil
+}
+
+// Compact forgets the changes up to now.
+func (s *Store) Compact(ctx context.Context) error {
+	now, err := s.client.Get(ctx, headKey)
+	if err != nil {
+		return err
+	}
+	_, err = s.client.Compact(ctx, now.Header.Revision)
+	return err
+}
+
+// Close implements [tenantstore.Store].
+func (s *Store) Close() error {
+	var err error
+	if s.client != nil {
+		err = s.client.Close()
+	}
+	if s.server != nil {
+		s.server.Close()
+		<-s.server.Server.StopNotify()
+	}
+	return err
+}
+
+func objectKey(key tenantstore.Key) string { return objectPrefix + key.String() }
+
+// eventKey sorts as the sequence does.
+func eventKey(sequence int64) string { return fmt.Sprintf("%s%020d", eventPrefix, sequence) }
