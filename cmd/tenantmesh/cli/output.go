@@ -82,3 +82,8 @@ func columns(w io.Writer, head []string, rows [][]string) {
 func usageError(hint, format string, args ...any) error {
 	return command.Fail(command.Usage, hint, format, args...)
 }
+
+func jsonValue(text []byte) (value any, err error) {
+	err = json.Unmarshal(text, &value)
+	return value, err
+}

@@ -1,0 +1,143 @@
+// Package adminclient calls the control plane's admin API over its Unix socket.
+//
+// It imports tenantstore, tenantstore/adminapi, policy and ledger.
+package adminclient
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/tenantmesh/tenantmesh/internal/command"
+	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
+	"github.com/tenantmesh/tenantmesh/xds/server"
+)
+
+// Client calls one control plane.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// New returns a client of the control plane whose socket is at path.
+func New(path string) *Client {
+	return &Client{path, &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", path)
+	}}}}
+}
+
+// refusal is a problem details answer.
+type refusal struct {
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+	Errors []struct {
+		Message  string `json:"message"`
+		Location string `json:"location"`
+		Value    any    `json:"value"`
+	} `json:"errors"`
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://control"+path, body)
+	if err != nil {
+		return err
+	}
+	if in != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return command.Fail(command.Failed, "is the control plane running? name its socket with --admin", "no answer at %s: %w", c.socket, err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode >= 300 {
+		return refused(response.StatusCode, text)
+	}
+	return json.Unmarshal(text, out)
+}
+
+func refused(status int, text []byte) error {
+	var r refusal
+	if err := json.Unmarshal(text, &r); err != nil || r.Detail == "" {
+		return command.Fail(command.Failed, "", "the control plane answers %d: %s", status, bytes.TrimSpace(text))
+	}
+	if len(r.Errors) == 0 || status != http.StatusUnprocessableEntity {
+		return command.Fail(command.Failed, "", "%s", r.Detail)
+	}
+	problems := make(tenantstore.Problems, len(r.Errors))
+	for i, e := range r.Errors {
+		problems[i] = tenantstore.Problem{Path: e.Location, Text: e.Message}
+		problems[i].Object, _ = e.Value.(string)
+	}
+	return problems
+}
+
+// Apply writes objects.
+func (c *Client) Apply(ctx context.Context, objects []*tenantstore.Object, dryRun bool) (applied adminapi.Applied, err error) {
+	err = c.call(ctx, http.MethodPost, adminapi.Base+"/apply?dryRun="+strconv.FormatBool(dryRun), objects, &applied)
+	return applied, err
+}
+
+// Get reads one object.
+func (c *Client) Get(ctx context.Context, kind tenantstore.KindInfo, name string) (*tenantstore.Object, error) {
+	object := &tenantstore.Object{}
+	return object, c.call(ctx, http.MethodGet, adminapi.Base+"/"+kind.Plural+"/"+url.PathEscape(name), nil, object)
+}
+
+// List reads every object of a kind.
+func (c *Client) List(ctx context.Context, kind tenantstore.KindInfo) (list adminapi.List, err error) {
+	err = c.call(ctx, http.MethodGet, adminapi.Base+"/"+kind.Plural, nil, &list)
+	return list, err
+}
+
+// Delete removes one object.
+func (c *Client) Delete(ctx context.Context, kind tenantstore.KindInfo, name string) (applied adminapi.Applied, err error) {
+	err = c.call(ctx, http.MethodDelete, adminapi.Base+"/"+kind.Plural+"/"+url.PathEscape(name), nil, &applied)
+	return applied, err
+}
+
+// Status says how far a revision is (0: the newest), and with wait at most seconds later.
+func (c *Client) Status(ctx context.Context, revision int64, wait bool, seconds int) (status server.Status, err error) {
+	err = c.call(ctx, http.MethodGet, fmt.Sprintf("/status?revision=%d&wait=%t&timeout=%d", revision, wait, seconds), nil, &status)
+	return status, err
+}
+
+// Explain reads one decision.
+func (c *Client) Explain(ctx context.Context, id string) (decision policy.Decision, err error) {
+	err = c.call(ctx, http.MethodGet, "/decisions/"+url.PathEscape(id), nil, &decision)
+	return decision, err
+}
+
+// Usage reads what a tenant used.
+func (c *Client) Usage(ctx context.Context, tenant string) (records []ledger.UsageRecord, err error) {
+	err = c.call(ctx, http.MethodGet, "/usage?tenant="+url.QueryEscape(tenant), nil, &records)
+	return records, err
+}
+
+// Audit reads audit events.
+func (c *Client) Audit(ctx context.Context, after int64) (events []ledger.Event, err error) {
+	err = c.call(ctx, http.MethodGet, fmt.Sprintf("/audit?after=%d&limit=1000", after), nil, &events)
+	return events, err
+}

@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/demo"
+	"github.com/tenantmesh/tenantmesh/internal/command"
+)
+
+func newDemo() *cobra.Command {
+	var config demo.Config
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Run AcmeDocs, a small company on a real mesh, on this machine",
+		Args:  command.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config.Out = cmd.OutOrStdout()
+			return demo.Run(cmd.Context(), config)
+		},
+	}
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&config.Data, "data", DemoDir(), "folder for the demo's data")
+	local := cmd.Flags()
+	local.IntVar(&config.GatewayPort, "gateway-port", 8080, "port of the gateway on 127.0.0.1; 0 for a free one")
+	local.StringVar(&config.ReadyFile, "ready-file", "", "file to write, as JSON, once all is ready")
+	local.BoolVar(&config.Tour, "tour", false, "walk through what the mesh does, and end")
+	local.DurationVar(&config.SVIDTTL, "svid-ttl", time.Hour, "life of an SVID, at least 2s")
+	cmd.AddCommand(newDemoToken(&config.Data), newDemoIssuer(&config.Data))
+	return cmd
+}
+
+func newDemoToken(data *string) *cobra.Command {
+	var token demo.Token
+	cmd := &cobra.Command{
+		Use: "token --tenant NAME", Short: "Print a token of the demo's issuer", Args: command.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			text, err := demo.SignToken(*data, token)
+			if err != nil {
+				return command.WithHint(err, "run 'tenantmesh demo' first")
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), text)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&token.Tenant, "tenant", "", "tenant that the token speaks for")
+	cmd.Flags().StringVar(&token.Subject, "subject", "alice", "who asks")
+	cmd.Flags().DurationVar(&token.TTL, "ttl", time.Hour, "life of the token; negative for an expired one")
+	_ = cmd.MarkFlagRequired("tenant")
+	return cmd
+}
+
+func newDemoIssuer(data *string) *cobra.Command {
+	var address string
+	cmd := &cobra.Command{
+		Use: "issuer", Short: "Serve the demo issuer's keys", Args: command.Args(cobra.NoArgs), Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return demo.ServeIssuer(cmd.Context(), address, *data) },
+	}
+	cmd.Flags().StringVar(&address, "address", "127.0.0.1:0", "host:port")
+	return cmd
+}

@@ -1,0 +1,341 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tenantmesh/tenantmesh/internal/command"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
+	"github.com/tenantmesh/tenantmesh/tenantstore/memstore"
+	"github.com/tenantmesh/tenantmesh/xds/server"
+)
+
+// readFiles reads objects from files, folders (their *.yaml, *.yml and *.json) or "-".
+func readFiles(cmd *cobra.Command, paths []string) ([]*tenantstore.Document, error) {
+	if len(paths) == 0 {
+		return nil, usageError("such as -f mesh.yaml, or -f - for standard input", "-f must name a file")
+	}
+	var documents []*tenantstore.Document
+	var problems tenantstore.Problems
+	read := func(name, dir string, r io.Reader) error {
+		found, err := tenantstore.DecodeYAML(name, r)
+		var wrong tenantstore.Problems
+		if errors.As(err, &wrong) {
+			problems = append(problems, wrong...)
+			return nil
+		}
+		for _, d := range found {
+			if err := tenantstore.ResolveFiles([]*tenantstore.Object{d.Object}, dir); err != nil {
+				return command.Fail(command.BadData, "", "%s: %w", name, err)
+			}
+		}
+		documents = append(documents, found...)
+		return err
+	}
+	for _, path := range paths {
+		if path == "-" {
+			if err := read("standard input", ".", cmd.InOrStdin()); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		files, err := expand(path)
+		if err != nil {
+			return nil, command.Fail(command.BadData, "", "%w", err)
+		}
+		for _, name := range files {
+			file, err := os.Open(name)
+			if err != nil {
+				return nil, command.Fail(command.BadData, "", "%w", err)
+			}
+			err = read(name, filepath.Dir(name), file)
+			_ = file.Close()
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(problems) > 0 {
+		return nil, badData(problems)
+	}
+	return documents, nil
+}
+
+func expand(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() {
+		return []string{path}, err
+	}
+	var files []string
+	for _, pattern := range []string{"*.yaml", "*.yml", "*.json"} {
+		found, err := filepath.Glob(filepath.Join(path, pattern))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, found...)
+	}
+	return files, nil
+}
+
+func badData(problems tenantstore.Problems) error {
+	return command.Fail(command.BadData, "nothing was applied; every problem is listed", "%d problems\n%w", len(problems), problems)
+}
+
+// located gives the server's problems the lines of the files.
+func located(err error, documents []*tenantstore.Document) error {
+	var problems tenantstore.Problems
+	if errors.As(err, &problems) {
+		return badData(tenantstore.Locate(documents, problems))
+	}
+	return err
+}
+
+func objectsOf(documents []*tenantstore.Document) []*tenantstore.Object {
+	objects := make([]*tenantstore.Object, len(documents))
+	for i, d := range documents {
+		objects[i] = d.Object
+	}
+	return objects
+}
+
+// applied is what apply prints with -o json.
+type applied struct {
+	adminapi.Applied
+	Status *server.Status `json:"status,omitempty"`
+}
+
+func newApply() *cobra.Command {
+	var files []string
+	var dryRun, wait bool
+	var seconds int
+	var format output
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE",
+		Short: "Write objects, all or none",
+		Args:  command.Args(cobra.NoArgs),
+	}
+	client := addAdmin(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		documents, err := readFiles(cmd, files)
+		if err != nil {
+			return err
+		}
+		result, err := client().Apply(cmd.Context(), objectsOf(documents), dryRun)
+		if err != nil {
+			return located(err, documents)
+		}
+		out := applied{Applied: result}
+		if wait && !dryRun {
+			status, err := client().Status(cmd.Context(), result.Revision, true, seconds)
+			if err != nil {
+				return err
+			}
+			out.Status = &status
+		}
+		if err := format.print(cmd.OutOrStdout(), out, func(w io.Writer) {
+			for _, c := range out.Changes {
+				fmt.Fprintf(w, "%-9s %s\n", c.Action, c.Object)
+			}
+			if dryRun {
+				fmt.Fprintln(w, "dry run: nothing was written")
+			} else if out.Status != nil {
+				fmt.Fprintln(w, enforced(*out.Status))
+			} else {
+				fmt.Fprintf(w, "revision %d\n", out.Revision)
+			}
+		}); err != nil {
+			return err
+		}
+		if out.Status != nil && !out.Status.Done() {
+			return command.Fail(command.Findings, "see 'tenantmesh status'", "revision %d is not enforced everywhere", out.Revision)
+		}
+		return nil
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	flags.BoolVar(&dryRun, "dry-run", false, "validate and say what would change")
+	flags.BoolVar(&wait, "wait", false, "wait until every connected sidecar enforces it")
+	flags.IntVar(&seconds, "timeout", 30, "seconds to wait")
+	addOutput(cmd, &format)
+	return cmd
+}
+
+func enforced(s server.Status) string {
+	text := fmt.Sprintf("revision %d: enforced by %d of %d sidecars", s.Revision, s.Enforced, s.Total)
+	if s.Refused > 0 {
+		text += fmt.Sprintf(", %d refused it", s.Refused)
+		for _, m := range s.Members {
+			for _, r := range m.Refused {
+				text += fmt.Sprintf("\n  %s: %s: %s", m.Principal, short(r.TypeURL), r.Error)
+			}
+		}
+	}
+	return text
+}
+
+func short(typeURL string) string { return typeURL[strings.LastIndexByte(typeURL, '.')+1:] }
+
+func completeKinds(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	for _, info := range tenantstore.Kinds() {
+		names = append(names, info.Plural)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+func parseKind(s string) (tenantstore.KindInfo, error) {
+	info, err := tenantstore.ParseKind(s)
+	if err != nil {
+		return info, usageError("", "%w", err)
+	}
+	return info, nil
+}
+
+func newGet() *cobra.Command {
+	var format output
+	cmd := &cobra.Command{
+		Use: "get KIND [NAME]", Short: "Show objects", Args: command.Args(cobra.RangeArgs(1, 2)), ValidArgsFunction: completeKinds,
+	}
+	client := addAdmin(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		kind, err := parseKind(args[0])
+		if err != nil {
+			return err
+		}
+		if len(args) == 2 {
+			object, err := client().Get(cmd.Context(), kind, args[1])
+			if err != nil {
+				return err
+			}
+			return format.print(cmd.OutOrStdout(), object, func(w io.Writer) { objectTable(w, kind.Kind, []*tenantstore.Object{object}) })
+		}
+		list, err := client().List(cmd.Context(), kind)
+		if err != nil {
+			return err
+		}
+		return format.print(cmd.OutOrStdout(), list.Items, func(w io.Writer) { objectTable(w, kind.Kind, list.Items) })
+	}
+	addOutput(cmd, &format)
+	return cmd
+}
+
+// tableOf says which columns a kind has, after its name.
+var tableOf = map[tenantstore.Kind]struct {
+	head []string
+	row  func(*tenantstore.Object) []string
+}{
+	tenantstore.KindCell: {[]string{"REGION", "RESIDENCY", "POOL", "STATE", "FREE CPU", "FREE DB"}, func(o *tenantstore.Object) []string {
+		c := o.Cell
+		return []string{c.Region, c.Residency, either(string(c.Pool), "shared"), either(string(c.State), "Active"), fmt.Sprintf("%.0f%%", 100*c.Capacity.FreeCPU), strconv.Itoa(c.Capacity.FreeDBConn)}
+	}},
+	tenantstore.KindTenant: {[]string{"TIER", "PHASE", "CELL", "STATE", "EPOCH", "RESIDENCY"}, func(o *tenantstore.Object) []string {
+		row := []string{o.Tenant.Tier, string(o.Status.Phase), "", "", "", o.Tenant.Residency}
+		if p := o.Status.Placement; p != nil {
+			row[2], row[3], row[4] = p.Cell, string(p.State), strconv.FormatInt(p.Epoch, 10)
+		}
+		return row
+	}},
+	tenantstore.KindWorkload: {[]string{"TENANCY", "EXPOSED AT", "DEPENDS ON", "BOUND TO"}, func(o *tenantstore.Object) []string {
+		var exposed []string
+		for _, e := range o.Workload.Expose {
+			exposed = append(exposed, e.Host+e.PathPrefix)
+		}
+		return []string{either(string(o.Workload.Tenancy), "require"), strings.Join(exposed, ","), strings.Join(o.Workload.DependsOn, ","), o.Workload.BoundTenant}
+	}},
+	tenantstore.KindAccessPolicy: {[]string{"EFFECT", "MODE", "PRINCIPALS", "TARGETS"}, func(o *tenantstore.Object) []string {
+		p := o.AccessPolicy
+		var targets []string
+		for _, t := range p.Targets {
+			targets = append(targets, t.Workload)
+		}
+		return []string{string(p.Effect), either(string(p.Mode), "Enforce"), strings.Join(p.Principals, ","), strings.Join(targets, ",")}
+	}},
+	tenantstore.KindMember: {[]string{"ROLE", "CELL", "WORKLOAD", "ENVOY", "LEFT"}, func(o *tenantstore.Object) []string {
+		m := o.Member
+		return []string{string(m.Role), m.Cell, m.Workload, m.Envoy, strconv.FormatBool(m.Left)}
+	}},
+	tenantstore.KindEndpoint: {[]string{"CELL", "WORKLOAD", "ADDRESS", "READY"}, func(o *tenantstore.Object) []string {
+		e := o.Endpoint
+		return []string{e.Cell, e.Workload, fmt.Sprintf("%s:%d", e.Address, e.Port), strconv.FormatBool(e.Ready)}
+	}},
+}
+
+func either(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+func objectTable(w io.Writer, kind tenantstore.Kind, objects []*tenantstore.Object) {
+	table := tableOf[kind]
+	rows := make([][]string, len(objects))
+	for i, o := range objects {
+		rows[i] = []string{o.Metadata.Name}
+		if table.row != nil {
+			rows[i] = append(rows[i], table.row(o)...)
+		}
+		rows[i] = append(rows[i], strconv.FormatInt(o.Metadata.Revision, 10))
+	}
+	columns(w, append(append([]string{"NAME"}, table.head...), "REVISION"), rows)
+}
+
+func newDelete() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "delete KIND NAME", Short: "Delete an object", Args: command.Args(cobra.ExactArgs(2)), ValidArgsFunction: completeKinds,
+	}
+	client := addAdmin(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		kind, err := parseKind(args[0])
+		if err != nil {
+			return err
+		}
+		result, err := client().Delete(cmd.Context(), kind, args[1])
+		if err != nil {
+			return located(err, nil)
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "deleted   %s/%s\nrevision %d\n", kind.Kind, args[1], result.Revision)
+		return nil
+	}
+	return cmd
+}
+
+// offline is a store in memory that holds the files.
+func offline(cmd *cobra.Command, files []string) (tenantstore.Snapshot, int, error) {
+	documents, err := readFiles(cmd, files)
+	if err != nil {
+		return tenantstore.Snapshot{}, 0, err
+	}
+	store := memstore.New()
+	defer store.Close()
+	if _, err := tenantstore.NewWriter(store, now).Apply(cmd.Context(), "files", objectsOf(documents), tenantstore.ApplyOptions{}); err != nil {
+		return tenantstore.Snapshot{}, 0, located(err, documents)
+	}
+	snapshot, err := store.Snapshot(cmd.Context())
+	return snapshot, len(documents), err
+}
+
+func newValidate() *cobra.Command {
+	var files []string
+	cmd := &cobra.Command{
+		Use: "validate -f FILE", Short: "Check objects that stand alone, without a control plane", Args: command.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, n, err := offline(cmd, files)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%d objects are valid\n", n)
+			return nil
+		},
+	}
+	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	return cmd
+}

@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/control"
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/svid/devca"
+	"github.com/tenantmesh/tenantmesh/internal/command"
+	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
+)
+
+func newControl() *cobra.Command {
+	var config control.Config
+	roles := map[adminapi.Role]*[]string{}
+	cmd := &cobra.Command{
+		Use:   "control",
+		Short: "Run the control plane",
+		Args:  command.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLog()
+			if err != nil {
+				return err
+			}
+			config.Log, config.Version, config.Roles = log, command.Version(), adminapi.Roles{}
+			for role, patterns := range roles {
+				for _, text := range *patterns {
+					pattern, err := identity.ParsePattern(text)
+					if err != nil {
+						return usageError("such as spiffe://example.org/operator/*", "--%s: %w", role, err)
+					}
+					config.Roles[role] = append(config.Roles[role], pattern)
+				}
+			}
+			return control.Run(cmd.Context(), config, func(a control.Addresses) {
+				log.Info("ready", zap.String("xds", a.XDS), zap.String("admin", a.AdminSocket), zap.String("adminTLS", a.Admin), zap.String("metrics", a.Metrics))
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&config.DataDir, "data-dir", "", "folder for the embedded store and the ledger")
+	flags.StringVar(&config.TrustDomain, "trust-domain", "", "SPIFFE trust domain, such as example.org")
+	flags.StringVar(&config.WorkloadAPI, "workload-api", "", "SPIFFE Workload API, unix:///path (default: $SPIFFE_ENDPOINT_SOCKET)")
+	flags.StringVar(&config.AdminSocket, "admin-socket", "", "Unix socket of the admin API (default: admin.sock in the data folder)")
+	flags.StringVar(&config.AdminAddress, "admin-address", "", "host:port of the admin API over mTLS (default: none)")
+	flags.StringVar(&config.XDSAddress, "xds-address", "127.0.0.1:15010", "host:port of xDS")
+	flags.StringVar(&config.MetricsAddress, "metrics-address", "", "host:port of /metrics (default: none)")
+	flags.StringSliceVar(&config.Etcd.Endpoints, "etcd-endpoints", nil, "an etcd elsewhere (default: embedded)")
+	flags.StringVar(&config.Etcd.CA, "etcd-ca", "", "file with the CA of that etcd")
+	flags.StringVar(&config.Etcd.Cert, "etcd-cert", "", "file with the client certificate for that etcd")
+	flags.StringVar(&config.Etcd.Key, "etcd-key", "", "file with the client key for that etcd")
+	flags.BoolVar(&config.AllowHTTPJWKS, "allow-http-jwks", false, "fetch issuers' keys over plain HTTP too; development only")
+	flags.DurationVar(&config.Lease, "lease", 5*time.Second, "how long an endpoint outlives its sidecar's stream")
+	for _, role := range []adminapi.Role{adminapi.Operator, adminapi.Auditor, adminapi.Sidecar} {
+		roles[role] = flags.StringArray(string(role), nil, "SPIFFE pattern of the admin API's "+string(role)+"s; may be given again")
+	}
+	_ = cmd.MarkFlagRequired("data-dir")
+	_ = cmd.MarkFlagRequired("trust-domain")
+	return cmd
+}
+
+func newCA() *cobra.Command {
+	var config devca.Config
+	cmd := &cobra.Command{
+		Use:   "ca",
+		Short: "Run the development CA: a SPIFFE Workload API, not for production",
+		Args:  command.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLog()
+			if err != nil {
+				return err
+			}
+			config.Log = log
+			if config.Socket == "" {
+				config.Socket = filepath.Join(config.DataDir, "workload-api.sock")
+			}
+			return devca.Run(cmd.Context(), config, func() { log.Info("ready", zap.String("socket", config.Socket)) })
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&config.DataDir, "data-dir", "", "folder for the authority's key and the registrations")
+	flags.StringVar(&config.TrustDomain, "trust-domain", "", "SPIFFE trust domain, such as example.org")
+	flags.StringVar(&config.Socket, "socket", "", "Unix socket of the Workload API (default: workload-api.sock in the data folder)")
+	flags.DurationVar(&config.TTL, "ttl", time.Hour, "life of an SVID, at least 2s")
+	_ = cmd.MarkFlagRequired("data-dir")
+	_ = cmd.MarkFlagRequired("trust-domain")
+	cmd.AddCommand(newRegister())
+	return cmd
+}
+
+func newRegister() *cobra.Command {
+	var registration devca.Registration
+	var id, socket string
+	cmd := &cobra.Command{
+		Use:   "register",
+		Short: "Entitle a process, or a user, to an SVID",
+		Args:  command.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if registration.ID, err = identity.ParsePrincipal(id); err != nil {
+				return usageError("such as spiffe://example.org/cell/us-1/workload/search", "--id: %w", err)
+			}
+			if err := devca.NewClient(socket).Register(cmd.Context(), registration); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "registered %s\n", registration.ID)
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&socket, "socket", os.Getenv("SPIFFE_ENDPOINT_SOCKET"), "Unix socket of the Workload API")
+	flags.StringVar(&id, "id", "", "SPIFFE ID")
+	flags.IntVar(&registration.PID, "pid", 0, "process, with its descendants (default: any)")
+	flags.IntVar(&registration.UID, "uid", os.Getuid(), "user; -1 for any")
+	_ = cmd.MarkFlagRequired("id")
+	return cmd
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: command.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprintln(cmd.OutOrStdout(), command.Version())
+			return nil
+		},
+	}
+}

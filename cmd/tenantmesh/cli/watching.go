@@ -1,0 +1,254 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tenantmesh/tenantmesh/internal/command"
+	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/xds/ir"
+	"github.com/tenantmesh/tenantmesh/xds/server"
+	"github.com/tenantmesh/tenantmesh/xds/translator"
+)
+
+func now() time.Time { return time.Now() }
+
+func newStatus() *cobra.Command {
+	var format output
+	var revision int64
+	cmd := &cobra.Command{Use: "status", Short: "Who enforces which revision", Args: command.Args(cobra.NoArgs)}
+	client := addAdmin(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		status, err := client().Status(cmd.Context(), revision, false, 1)
+		if err != nil {
+			return err
+		}
+		if err := format.print(cmd.OutOrStdout(), status, func(w io.Writer) { statusTable(w, status) }); err != nil {
+			return err
+		}
+		if status.Refused > 0 {
+			return command.Fail(command.Findings, "mend the objects that the refusals name, and apply them again", "%d sidecars refused what was pushed", status.Refused)
+		}
+		return nil
+	}
+	cmd.Flags().Int64Var(&revision, "revision", 0, "revision to ask about (default: the newest)")
+	addOutput(cmd, &format)
+	return cmd
+}
+
+func statusTable(w io.Writer, s server.Status) {
+	fmt.Fprintln(w, enforced(s))
+	rows := make([][]string, len(s.Members))
+	for i, m := range s.Members {
+		state := "enforces it"
+		if len(m.Refused) > 0 {
+			state = "refused it"
+		} else if !m.Enforced {
+			state = "not yet"
+		}
+		rows[i] = []string{m.Principal, m.Role, m.Cell, m.Workload, state}
+	}
+	columns(w, []string{"PRINCIPAL", "ROLE", "CELL", "WORKLOAD", "STATE"}, rows)
+}
+
+func newExplain() *cobra.Command {
+	var format output
+	cmd := &cobra.Command{
+		Use: "explain DECISION", Short: "Say how a decision came about", Args: command.Args(cobra.ExactArgs(1)),
+		Long: "explain takes the ID in the x-tenantmesh-decision header of a refusal, and asks the sidecar that made the decision.",
+	}
+	client := addAdmin(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		decision, err := client().Explain(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return format.print(cmd.OutOrStdout(), decision, func(w io.Writer) { explain(w, decision) })
+	}
+	addOutput(cmd, &format)
+	return cmd
+}
+
+func explain(w io.Writer, d policy.Decision) {
+	verdict := "allowed"
+	if !d.Allowed {
+		verdict = fmt.Sprintf("refused: %s (%d)", d.Reason, d.Reason.Status())
+	}
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%-10s %s\n", name, value)
+		}
+	}
+	line("decision", d.ID)
+	line("request", d.Method+" "+strconv.QuoteToGraphic(d.Path))
+	line("verdict", verdict)
+	line("why", d.Detail)
+	line("who", d.Principal)
+	line("tenant", strings.TrimSpace(d.Tenant+" "+bracket(d.Tier)))
+	line("proof", d.Proof)
+	line("where", strings.TrimSpace(d.Point+" "+d.Cell+" "+d.Workload))
+	line("class", d.Class)
+	line("rule", d.Rule)
+	for _, r := range d.Rules {
+		outcome := "does not match: " + r.Why
+		if r.Matched {
+			outcome = "matches"
+		}
+		line("  policy", fmt.Sprintf("%s (%s %s) %s", r.Rule, r.Mode, r.Effect, outcome))
+	}
+	for _, l := range d.Limits {
+		mark := ""
+		if l.Exceeded {
+			mark = "  <- used up"
+		}
+		line("  limit", fmt.Sprintf("%s: %.0f of %.0f used%s", l.Limit, l.Level, l.Of, mark))
+	}
+	line("revision", strconv.FormatInt(d.Revision, 10))
+	line("when", fmt.Sprintf("%s, took %v", d.Time.Format(time.RFC3339Nano), d.Duration))
+	line("what to do", d.Reason.Advice())
+}
+
+func bracket(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "(" + s + ")"
+}
+
+func newUsage() *cobra.Command {
+	var format output
+	var tenant string
+	cmd := &cobra.Command{Use: "usage", Short: "What tenants used, by the minute", Args: command.Args(cobra.NoArgs)}
+	client := addAdmin(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		records, err := client().Usage(cmd.Context(), tenant)
+		if err != nil {
+			return err
+		}
+		return format.print(cmd.OutOrStdout(), records, func(w io.Writer) { usageTable(w, records) })
+	}
+	cmd.Flags().StringVar(&tenant, "tenant", "", "only this tenant's")
+	addOutput(cmd, &format)
+	return cmd
+}
+
+func usageTable(w io.Writer, records []ledger.UsageRecord) {
+	rows := make([][]string, len(records))
+	for i, r := range records {
+		rows[i] = []string{
+			r.Minute.Format("2006-01-02 15:04"), r.Tenant, r.Workload, r.Class, strconv.FormatInt(r.Requests, 10), strconv.FormatInt(r.Refused, 10),
+			strconv.FormatInt(r.BytesReceived, 10), strconv.FormatInt(r.BytesSent, 10), r.Duration.Round(time.Millisecond).String(),
+		}
+	}
+	columns(w, []string{"MINUTE", "TENANT", "WORKLOAD", "CLASS", "REQUESTS", "REFUSED", "BYTES IN", "BYTES OUT", "TIME"}, rows)
+}
+
+func newAudit() *cobra.Command {
+	var format output
+	var after int64
+	cmd := &cobra.Command{Use: "audit", Short: "Who changed what, as a chain that shows forgery", Args: command.Args(cobra.NoArgs)}
+	client := addAdmin(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		events, err := client().Audit(cmd.Context(), after)
+		if err != nil {
+			return err
+		}
+		if err := format.print(cmd.OutOrStdout(), events, func(w io.Writer) {
+			rows := make([][]string, len(events))
+			for i, e := range events {
+				rows[i] = []string{strconv.FormatInt(e.Sequence, 10), e.Time.Format(time.RFC3339), e.Actor, e.Action, e.Object}
+			}
+			columns(w, []string{"EVENT", "TIME", "ACTOR", "ACTION", "OBJECT"}, rows)
+		}); err != nil || after != 0 {
+			return err
+		}
+		if _, err := (ledger.Head{}).Verify(events); err != nil {
+			return command.Fail(command.Findings, "compare with a copy of the ledger", "%w", err)
+		}
+		return nil
+	}
+	cmd.Flags().Int64Var(&after, "after", 0, "only events after this one")
+	addOutput(cmd, &format)
+	return cmd
+}
+
+// translated is one resource as translate prints it.
+type translated struct {
+	Type     string `json:"type"`
+	Name     string `json:"name"`
+	Audience string `json:"audience"`
+	Resource any    `json:"resource"`
+}
+
+func newTranslate() *cobra.Command {
+	var files []string
+	var to, node, trustDomain string
+	format := outputYAML
+	cmd := &cobra.Command{
+		Use: "translate -f FILE --node NODE", Short: "Show the xDS resources that a sidecar would get", Args: command.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if to != "xds" {
+				return usageError("xds is what there is", "--to must be xds (got %q)", to)
+			}
+			audiences := map[string]bool{translator.AudienceAll: true, node: true}
+			cell, workload, ok := strings.Cut(node, "/")
+			if node != translator.AudienceGateway {
+				if !ok {
+					return usageError("gateway, or <cell>/<workload>", "--node must name a gateway or a sidecar (got %q)", node)
+				}
+				audiences[translator.AudienceCell(cell)], audiences[translator.AudienceWorkload(cell, workload)] = true, true
+			}
+			snapshot, _, err := offline(cmd, files)
+			if err != nil {
+				return err
+			}
+			mesh := ir.Build(snapshot, ir.Options{TrustDomain: trustDomain})
+			resources := translator.Translate(mesh)
+			for _, t := range mesh.Tenants {
+				resources = append(resources, translator.Tenant(t)...)
+			}
+			list := []translated{}
+			for _, r := range resources {
+				if !audiences[r.Audience] {
+					continue
+				}
+				value, err := plain(r.Message)
+				if err != nil {
+					return err
+				}
+				list = append(list, translated{short(r.TypeURL), r.Name, r.Audience, value})
+			}
+			return format.print(cmd.OutOrStdout(), list, func(w io.Writer) {
+				rows := make([][]string, len(list))
+				for i, r := range list {
+					rows[i] = []string{r.Type, r.Name, r.Audience}
+				}
+				columns(w, []string{"TYPE", "NAME", "AUDIENCE"}, rows)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	flags.StringVar(&to, "to", "xds", "what to translate to")
+	flags.StringVar(&node, "node", "gateway", "gateway, or <cell>/<workload>")
+	flags.StringVar(&trustDomain, "trust-domain", "example.org", "SPIFFE trust domain")
+	addOutput(cmd, &format)
+	return cmd
+}
+
+// plain is a message as JSON values.
+func plain(message proto.Message) (any, error) {
+	text, err := protojson.Marshal(message)
+	if err != nil {
+		return nil, err
+	}
+	return jsonValue(text)
+}

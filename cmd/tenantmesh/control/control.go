@@ -1,0 +1,209 @@
+// Package control assembles the control plane: store, admin API, publisher, xDS.
+//
+// It imports tenantstore, xds, identity and ledger, and is imported by the command and by the test kit.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/svid"
+	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
+	"github.com/tenantmesh/tenantmesh/tenantstore/etcdstore"
+	"github.com/tenantmesh/tenantmesh/xds"
+	"github.com/tenantmesh/tenantmesh/xds/server"
+)
+
+// Config says how a control plane runs.
+type Config struct {
+	DataDir        string // keeps the embedded store and the usage ledger
+	TrustDomain    string
+	WorkloadAPI    string           // "unix:///path"; default: the environment's
+	AdminSocket    string           // path of the local operator's Unix socket; default <DataDir>/admin.sock
+	AdminAddress   string           // host:port of the admin API over mTLS; "" for none
+	XDSAddress     string           // host:port; port 0 for a free one
+	MetricsAddress string           // host:port; "" for none
+	Etcd           etcdstore.Config // Endpoints and TLS files; empty: embedded
+	Roles          adminapi.Roles   // of the admin API over mTLS
+	AllowHTTPJWKS  bool
+	Lease          time.Duration     // how long an endpoint outlives its member's stream; default 5 s
+	Store          tenantstore.Store // instead of etcd
+	Version        string
+	Log            *zap.Logger
+}
+
+// Addresses are where a control plane answers.
+type Addresses struct{ AdminSocket, Admin, XDS, Metrics string }
+
+// maxStreams bounds what one connection may open at once.
+const maxStreams = 16
+
+// Run runs until ctx ends. ready is called once sidecars can connect.
+func Run(ctx context.Context, config Config, ready func(Addresses)) error {
+	if config.Lease == 0 {
+		config.Lease = 5 * time.Second
+	}
+	if config.AdminSocket == "" {
+		config.AdminSocket = filepath.Join(config.DataDir, "admin.sock")
+	}
+	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
+		return err
+	}
+	source, err := svid.Open(ctx, config.WorkloadAPI)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	want, err := identity.ControlID(config.TrustDomain)
+	if err != nil {
+		return err
+	}
+	if self, err := source.Principal(); err != nil || self != want {
+		return errors.Join(err, fmt.Errorf("the control plane's SVID must be %s (is %s)", want, self))
+	}
+	store := config.Store
+	if store == nil {
+		if len(config.Etcd.Endpoints) == 0 {
+			config.Etcd.DataDir = config.DataDir
+		}
+		config.Etcd.Log = config.Log.WithOptions(zap.IncreaseLevel(zap.WarnLevel))
+		if store, err = etcdstore.Open(ctx, config.Etcd); err != nil {
+			return err
+		}
+		defer store.Close()
+	}
+	usage, err := ledger.OpenUsage(filepath.Join(config.DataDir, "ledger"))
+	if err != nil {
+		return err
+	}
+	defer usage.Close()
+	return assemble(ctx, config, source, store, usage, ready)
+}
+
+func assemble(ctx context.Context, config Config, source *svid.Source, store tenantstore.Store, usage *ledger.Usage, ready func(Addresses)) error {
+	group, ctx := errgroup.WithContext(ctx)
+	cache := server.NewCache()
+	writer := tenantstore.NewWriter(store, time.Now)
+	publisher := xds.NewPublisher(xds.PublisherConfig{Store: store, Cache: cache, TrustDomain: config.TrustDomain, AllowHTTPJWKS: config.AllowHTTPJWKS, Log: config.Log})
+	members, err := xds.NewMembers(ctx, xds.MembersConfig{Store: store, Writer: writer, Cache: cache, Usage: usage, Lease: config.Lease, Log: config.Log})
+	if err != nil {
+		return err
+	}
+	published := make(chan struct{})
+	group.Go(func() error { return publisher.Run(ctx, func() { close(published) }) })
+	group.Go(func() error { return members.RemoveOldKeys(ctx) })
+	select {
+	case <-published:
+	case <-ctx.Done():
+		return group.Wait()
+	}
+
+	var serving atomic.Bool
+	api := adminapi.New(adminapi.Config{
+		Store: store, Writer: writer, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain,
+		Status: func(ctx context.Context, revision int64, wait bool) (any, error) {
+			if wait {
+				return cache.Wait(ctx, revision)
+			}
+			return cache.Status(revision), nil
+		},
+	})
+	var addresses Addresses
+	if addresses.AdminSocket, err = serveSocket(ctx, group, config.AdminSocket, api); err != nil {
+		return err
+	}
+	if config.AdminAddress != "" {
+		listener, err := net.Listen("tcp", config.AdminAddress)
+		if err != nil {
+			return err
+		}
+		addresses.Admin = listener.Addr().String()
+		web := &http.Server{Handler: adminapi.Authenticated(config.Roles, api), TLSConfig: svid.ServerTLS(source, svid.AuthorizeTrustDomain(config.TrustDomain)), ReadHeaderTimeout: 5 * time.Second}
+		serve(ctx, group, web, func() error { return web.ServeTLS(listener, "", "") })
+	}
+	if config.MetricsAddress != "" {
+		if addresses.Metrics, err = serveMetrics(ctx, group, config.MetricsAddress, cache); err != nil {
+			return err
+		}
+	}
+	listener, err := net.Listen("tcp", config.XDSAddress)
+	if err != nil {
+		return err
+	}
+	addresses.XDS = listener.Addr().String()
+	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(svid.ServerTLS(source, svid.AuthorizeTrustDomain(config.TrustDomain)))),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
+	server.Register(ctx, g, server.Config{Cache: cache, Directory: publisher, Members: members, Log: config.Log})
+	group.Go(func() error { return g.Serve(listener) })
+	context.AfterFunc(ctx, g.Stop)
+	serving.Store(true)
+	ready(addresses)
+	return group.Wait()
+}
+
+func serve(ctx context.Context, group *errgroup.Group, web *http.Server, run func() error) {
+	group.Go(func() error {
+		if err := run(); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	context.AfterFunc(ctx, func() { _ = web.Close() })
+}
+
+func serveSocket(ctx context.Context, group *errgroup.Group, path string, handler http.Handler) (string, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return "", err
+	}
+	web := &http.Server{Handler: handler, ConnContext: adminapi.ConnContext, ReadHeaderTimeout: 5 * time.Second}
+	serve(ctx, group, web, func() error { return web.Serve(listener) })
+	return path, nil
+}
+
+func serveMetrics(ctx context.Context, group *errgroup.Group, address string, cache *server.Cache) (string, error) {
+	registry := prometheus.NewRegistry()
+	for name, value := range map[string]func(server.Status) float64{
+		"tenantmesh_control_sidecars_connected": func(s server.Status) float64 { return float64(s.Total) },
+		"tenantmesh_control_sidecars_enforcing": func(s server.Status) float64 { return float64(s.Enforced) },
+		"tenantmesh_control_sidecars_refusing":  func(s server.Status) float64 { return float64(s.Refused) },
+		"tenantmesh_control_published_revision": func(s server.Status) float64 { return float64(s.Published) },
+	} {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: "Of the newest revision: sidecars, or the revision itself."}, func() float64 { return value(cache.Status(0)) }))
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	web := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	serve(ctx, group, web, func() error { return web.Serve(listener) })
+	return listener.Addr().String(), nil
+}

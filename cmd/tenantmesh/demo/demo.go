@@ -1,0 +1,474 @@
+// Package demo runs AcmeDocs on this machine: control plane, development CA, token issuer, a gateway, and two cells of
+// three unmodified services, each beside an Envoy of its own and each a process of its own.
+//
+// It imports examples/acmedocs, the admin client, tenantstore, identity and the standard library.
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/adminclient"
+	"github.com/tenantmesh/tenantmesh/examples/acmedocs"
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/svid/devca"
+	"github.com/tenantmesh/tenantmesh/internal/command"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+)
+
+// Config says how the demo runs.
+type Config struct {
+	Data        string // folder; what an earlier demo left there is taken away
+	GatewayPort int    // 0: a free one
+	ReadyFile   string
+	Tour        bool
+	SVIDTTL     time.Duration
+	Out         io.Writer
+}
+
+const (
+	trustDomain = "acmedocs.example"
+	marker      = "tenantmesh-demo" // file that says a folder is a demo's
+	grace       = 5 * time.Second   // to stop
+	patience    = 90 * time.Second  // to start
+)
+
+var (
+	cells    = []string{"us-1", "eu-1"}
+	services = []string{"documents", "search", "httpbin"}
+)
+
+// demo is a demo that runs.
+type demo struct {
+	Config
+	processes *processes
+	ca        *devca.Client
+	admin     *adminclient.Client
+	venv      string
+	issuer    string // URL of its keys
+	xds       string
+	control   spec
+	ports     []int    // free ones, not given out yet
+	ready     []string // health URLs to wait for
+	http      *http.Client
+}
+
+// Run runs the demo until ctx ends, or with Tour until the tour has.
+func Run(ctx context.Context, config Config) error {
+	d := &demo{Config: config, http: &http.Client{Timeout: 10 * time.Second}}
+	if err := d.prepare(); err != nil {
+		return err
+	}
+	lock, err := d.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := d.clean(); err != nil {
+		return err
+	}
+	d.processes = newProcesses(filepath.Join(d.Data, "log"))
+	defer func() {
+		d.processes.StopAll(grace)
+		fmt.Fprintln(d.Out, "everything is stopped")
+	}()
+	starting, cancel := context.WithTimeout(ctx, patience)
+	err = d.start(starting)
+	cancel()
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return d.withLogs(err)
+	}
+	if d.ReadyFile != "" {
+		if err := d.writeReady(); err != nil {
+			return err
+		}
+	}
+	if d.Tour {
+		return d.tour(ctx)
+	}
+	d.printHints()
+	return d.processes.Wait(ctx)
+}
+
+// withLogs adds why a process ended, if one did.
+func (d *demo) withLogs(err error) error {
+	select {
+	case died := <-d.processes.died:
+		err = errors.Join(err, died)
+	default:
+	}
+	return command.WithHint(err, "the logs are in "+filepath.Join(d.Data, "log"))
+}
+
+// prepare finds what the demo needs before it touches anything.
+func (d *demo) prepare() error {
+	var err error
+	if d.Data, err = filepath.Abs(d.Data); err != nil {
+		return err
+	}
+	if n := len(d.Data) + len("/us-1-documents/sidecar.sock"); n > 100 {
+		return command.Fail(command.Usage, "", "--data must be shorter: a Unix socket's path holds 107 bytes (got %q)", d.Data)
+	}
+	if d.GatewayPort != 0 {
+		if err := checkPort(d.GatewayPort); err != nil {
+			return command.WithHint(err, "name another with --gateway-port, or 0 for a free one")
+		}
+	} else {
+		ports, err := freePorts(1)
+		if err != nil {
+			return err
+		}
+		d.GatewayPort = ports[0]
+	}
+	d.venv, err = findVenv()
+	return err
+}
+
+// EnvVenv is the environment variable that names the Python environment of the services.
+const EnvVenv = "TENANTMESH_VENV"
+
+func findVenv() (string, error) {
+	if path := os.Getenv(EnvVenv); path != "" {
+		return path, nil
+	}
+	dir, err := os.Getwd()
+	for err == nil {
+		path := filepath.Join(dir, ".tools", "venv")
+		if _, err := os.Stat(filepath.Join(path, "bin", "gunicorn")); err == nil {
+			return path, nil
+		}
+		if filepath.Dir(dir) == dir {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return "", command.Fail(command.Failed, "run 'make demo', which fetches them, or name a Python environment in "+EnvVenv, "the services' Python packages were not found")
+}
+
+func (d *demo) lock() (*os.File, error) {
+	file, err := os.OpenFile(d.Data+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(command.Fail(command.Failed, "stop it, or name another folder with --data", "a demo runs in %s already", d.Data), file.Close())
+	}
+	return file, nil
+}
+
+// clean takes away what an earlier demo left, and nothing else.
+func (d *demo) clean() error {
+	entries, err := os.ReadDir(d.Data)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(entries) > 0 {
+		if _, err := os.Stat(filepath.Join(d.Data, marker)); err != nil {
+			return command.Fail(command.Usage, "name an empty folder, or one that a demo made", "--data %s holds something else", d.Data)
+		}
+		if err := os.RemoveAll(d.Data); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(d.Data, "log"), 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(d.Data, marker), nil, 0o600); err != nil {
+		return err
+	}
+	return os.CopyFS(filepath.Join(d.Data, "apps"), acmedocs.Files)
+}
+
+func (d *demo) path(parts ...string) string {
+	return filepath.Join(append([]string{d.Data}, parts...)...)
+}
+
+func (d *demo) workloadAPI() string { return d.path("ca.sock") }
+
+func (d *demo) adminSocket() string { return d.path("control", "admin.sock") }
+
+func (d *demo) progress(format string, args ...any) { fmt.Fprintf(d.Out, format+"\n", args...) }
+
+func (d *demo) start(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if d.ports, err = freePorts(6 + 6*len(cells)*len(services)); err != nil {
+		return err
+	}
+	ports := d.take(3)
+	d.progress("starting the development CA, the token issuer and the control plane")
+	if _, err := d.processes.Start(spec{Name: "ca", Role: "ca", Path: self, Args: []string{
+		"ca", "--data-dir", d.path("ca"), "--socket", d.workloadAPI(), "--trust-domain", trustDomain, "--ttl", d.SVIDTTL.String(),
+	}}); err != nil {
+		return err
+	}
+	d.ca = devca.NewClient(d.workloadAPI())
+	if err := until(ctx, "the CA", func() error { _, err := os.Stat(d.workloadAPI() + ".admin"); return err }); err != nil {
+		return err
+	}
+	d.issuer = "http://" + loopback(ports[0]) + "/jwks.json"
+	if _, err := d.processes.Start(spec{Name: "issuer", Role: "issuer", Path: self, Args: []string{"demo", "issuer", "--data", d.Data, "--address", loopback(ports[0])}}); err != nil {
+		return err
+	}
+	d.xds = loopback(ports[1])
+	d.control = spec{Name: "control", Role: "control", Path: self, Metrics: "http://" + loopback(ports[2]) + "/metrics", Args: []string{
+		"control", "--data-dir", d.path("control"), "--trust-domain", trustDomain, "--xds-address", d.xds, "--allow-http-jwks", "--metrics-address", loopback(ports[2]),
+	}}
+	if err := d.startControl(ctx); err != nil {
+		return err
+	}
+	if err := until(ctx, "the issuer", func() error { return d.get(d.issuer) }); err != nil {
+		return err
+	}
+	if err := d.applyMesh(ctx); err != nil {
+		return err
+	}
+	d.progress("starting the gateway, and in each cell %s, each beside its Envoy", strings.Join(services, ", "))
+	if err := d.startSidecars(ctx, filepath.Join(filepath.Dir(self), "tenantmesh-sidecar")); err != nil {
+		return err
+	}
+	for _, url := range d.ready {
+		if err := until(ctx, url, func() error { return d.get(url) }); err != nil {
+			return err
+		}
+	}
+	return d.untilServed(ctx)
+}
+
+func (d *demo) take(n int) (ports []int) {
+	ports, d.ports = d.ports[:n], d.ports[n:]
+	return ports
+}
+
+func (d *demo) startControl(ctx context.Context) error {
+	if err := d.startAs(ctx, d.control, "spiffe://"+trustDomain+"/control"); err != nil {
+		return err
+	}
+	d.admin = adminclient.New(d.adminSocket())
+	return until(ctx, "the control plane", func() error {
+		_, err := d.admin.Status(ctx, 0, false, 1)
+		return err
+	})
+}
+
+// startAs starts a process and entitles it to an SVID.
+func (d *demo) startAs(ctx context.Context, s spec, id string) error {
+	s.Env = append(s.Env, "SPIFFE_ENDPOINT_SOCKET=unix://"+d.workloadAPI())
+	p, err := d.processes.Start(s)
+	if err != nil {
+		return err
+	}
+	principal, err := identity.ParsePrincipal(id)
+	if err != nil {
+		return err
+	}
+	return d.ca.Register(ctx, devca.Registration{ID: principal, PID: p.pid(), UID: os.Getuid()})
+}
+
+func (d *demo) applyMesh(ctx context.Context) error {
+	file, err := acmedocs.Files.Open("mesh.yaml")
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	documents, err := tenantstore.DecodeYAML("mesh.yaml", file)
+	if err != nil {
+		return err
+	}
+	objects := make([]*tenantstore.Object, len(documents))
+	for i, document := range documents {
+		objects[i] = document.Object
+		if issuer := document.Object.TokenIssuer; issuer != nil {
+			issuer.JWKS = tenantstore.JWKS{URI: d.issuer}
+		}
+	}
+	_, err = d.admin.Apply(ctx, objects, false)
+	return err
+}
+
+func (d *demo) startSidecars(ctx context.Context, binary string) error {
+	ports := d.take(3)
+	flags := func(name, role string, admin, metrics, health int, more ...string) spec {
+		d.ready = append(d.ready, "http://"+loopback(health)+"/readyz")
+		return spec{
+			Name: name, Role: role, Path: binary, Metrics: "http://" + loopback(metrics) + "/metrics", EnvoyAdmin: "http://" + loopback(admin),
+			Args: append([]string{
+				"--role", role, "--control", d.xds, "--data-dir", d.path(strings.ReplaceAll(name, "/", "-")), "--drain", "3s",
+				"--admin-port", strconv.Itoa(admin), "--metrics-port", strconv.Itoa(metrics), "--health-port", strconv.Itoa(health),
+			}, more...),
+		}
+	}
+	gateway := flags("gateway", "gateway", ports[0], ports[1], ports[2], "--gateway-port", strconv.Itoa(d.GatewayPort))
+	if err := d.startAs(ctx, gateway, "spiffe://"+trustDomain+"/gateway/edge"); err != nil {
+		return err
+	}
+	for _, cell := range cells {
+		for _, service := range services {
+			ports := d.take(6)
+			inbound, outbound, port := ports[3], ports[4], ports[5]
+			s := flags(cell+"/"+service, "sidecar", ports[0], ports[1], ports[2],
+				"--inbound-port", strconv.Itoa(inbound), "--outbound-port", strconv.Itoa(outbound), "--service-port", strconv.Itoa(port))
+			s.Cell, s.Name = cell, cell+"/"+service+"-sidecar"
+			id, err := identity.WorkloadID(trustDomain, cell, service)
+			if err != nil {
+				return err
+			}
+			if err := d.startAs(ctx, s, id.String()); err != nil {
+				return err
+			}
+			if _, err := d.processes.Start(d.service(cell, service, port, outbound)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// service is an ordinary web service, started as ever: the only things it is told are its port and a proxy.
+func (d *demo) service(cell, name string, port, proxy int) spec {
+	gunicorn := []string{filepath.Join(d.venv, "bin", "gunicorn"), "--workers", "1", "--threads", "8", "--bind", loopback(port), "--log-level", "warning"}
+	s := spec{
+		Name: cell + "/" + name, Role: "service", Cell: cell, Forks: true, Dir: d.Data,
+		Path: gunicorn[0], Args: append(gunicorn[1:], "httpbin:app"),
+		Env: []string{"http_proxy=http://" + loopback(proxy), "no_proxy=", "HTTP_PROXY=", "NO_PROXY="},
+	}
+	if name != "httpbin" {
+		s.Dir = d.path("apps", name)
+		s.Path = filepath.Join(d.venv, "bin", "opentelemetry-instrument")
+		s.Args = append(gunicorn, "app:app")
+		s.Env = append(s.Env, "OTEL_TRACES_EXPORTER=none", "OTEL_METRICS_EXPORTER=none", "OTEL_LOGS_EXPORTER=none", "PATH="+filepath.Join(d.venv, "bin")+":"+os.Getenv("PATH"))
+	}
+	return s
+}
+
+// untilServed waits until every tenant is served by every service.
+func (d *demo) untilServed(ctx context.Context) error {
+	for _, tenant := range []string{"acme", "initech"} {
+		for _, path := range []string{"/documents", "/search?q=road", "/httpbin/get"} {
+			if err := until(ctx, tenant+" "+path, func() error {
+				answer, err := d.request(ctx, call{path: path, tenant: tenant})
+				if err == nil && answer.status != http.StatusOK {
+					err = fmt.Errorf("status %d %s", answer.status, answer.header.Get("x-tenantmesh-reason"))
+				}
+				return err
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *demo) get(url string) error {
+	response, err := d.http.Get(url)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", url, response.Status)
+	}
+	return nil
+}
+
+// until calls check until it succeeds or ctx ends.
+func until(ctx context.Context, what string, check func() error) error {
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w", what, err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// readyProcess is one process in the ready file.
+type readyProcess struct {
+	Name       string `json:"name"`
+	PID        int    `json:"pid"`
+	Role       string `json:"role"`
+	Cell       string `json:"cell,omitempty"`
+	Metrics    string `json:"metrics,omitempty"`
+	EnvoyAdmin string `json:"envoyAdmin,omitempty"`
+}
+
+func (d *demo) writeReady() error {
+	var list []readyProcess
+	for _, p := range d.processes.running() {
+		list = append(list, readyProcess{p.Name, p.pid(), p.Role, p.Cell, p.Metrics, p.EnvoyAdmin})
+		if p.EnvoyAdmin == "" {
+			continue
+		}
+		for _, pid := range children(p.pid()) {
+			list = append(list, readyProcess{p.Name + "-envoy", pid, "envoy", p.Cell, p.EnvoyAdmin + "/stats/prometheus", p.EnvoyAdmin})
+		}
+	}
+	text, err := json.MarshalIndent(map[string]any{
+		"gateway": d.gateway(), "admin": d.adminSocket(), "issuer": d.issuer, "data": d.Data, "processes": list,
+	}, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(d.ReadyFile+".new", append(text, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(d.ReadyFile+".new", d.ReadyFile)
+}
+
+func (d *demo) gateway() string { return "http://" + loopback(d.GatewayPort) }
+
+// children are the processes whose parent is pid.
+func children(pid int) []int {
+	var list []int
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range stats {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+		child, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err == nil && len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
+			list = append(list, child)
+		}
+	}
+	return list
+}
+
+func (d *demo) printHints() {
+	self := os.Args[0]
+	dataFlag, adminFlag := " --data "+d.Data, " --admin "+d.adminSocket()
+	d.progress(`
+AcmeDocs is ready at %[1]s. Try:
+
+  TOKEN=$(%[2]s demo token --tenant acme%[3]s)
+  curl -i -H "Authorization: Bearer $TOKEN" %[1]s/httpbin/headers
+  curl -i -H "Authorization: Bearer $TOKEN" "%[1]s/documents/find?q=road"
+  curl -i %[1]s/documents                       # no token: 401, and a decision to explain
+  %[2]s explain <x-tenantmesh-decision>%[4]s
+  %[2]s get tenants%[4]s
+  %[2]s status%[4]s
+  %[2]s usage --tenant acme%[4]s
+
+Ctrl-C stops everything.`, d.gateway(), self, dataFlag, adminFlag)
+}
