@@ -82,7 +82,13 @@ func isGRPC(check *auth.CheckRequest) bool {
 }
 
 func permit(answer *decide.Answer) *auth.CheckResponse {
-	ok := &auth.OkHttpResponse{HeadersToRemove: answer.Remove}
+	ok := &auth.OkHttpResponse{}
+	for _, name := range answer.Remove {
+		// Envoy removes after it sets.
+		if _, set := answer.Set[name]; !set {
+			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
+		}
+	}
 	for name, value := range answer.Set {
 		ok.Headers = append(ok.Headers, header(name, value))
 	}
@@ -91,7 +97,7 @@ func permit(answer *decide.Answer) *auth.CheckResponse {
 
 func header(name, value string) *core.HeaderValueOption {
 	return &core.HeaderValueOption{
-		Header: &core.HeaderValue{Key: name, RawValue: []byte(value)}, AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		Header: &core.HeaderValue{Key: name, Value: value}, AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 	}
 }
 

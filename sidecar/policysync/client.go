@@ -49,7 +49,7 @@ type Config struct {
 // Reconnect waits: at first, at most.
 const (
 	minBackoff = 100 * time.Millisecond
-	maxBackoff = 5 * time.Second
+	maxBackoff = 2 * time.Second
 	// saveDelay gathers changes before the state is written.
 	saveDelay = 200 * time.Millisecond
 )

@@ -41,7 +41,7 @@ const (
 	keyLifetime   = 24 * time.Hour
 	usageInterval = 5 * time.Second
 	minBackoff    = 100 * time.Millisecond
-	maxBackoff    = 5 * time.Second
+	maxBackoff    = 2 * time.Second
 )
 
 // Reporter keeps the reporting stream.

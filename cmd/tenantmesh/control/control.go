@@ -44,7 +44,7 @@ type Config struct {
 	Etcd           etcdstore.Config // Endpoints and TLS files; empty: embedded
 	Roles          adminapi.Roles   // of the admin API over mTLS
 	AllowHTTPJWKS  bool
-	Lease          time.Duration     // how long an endpoint outlives its member's stream; default 5 s
+	Lease          time.Duration     // how long an endpoint outlives its member's stream; default 15 s
 	Store          tenantstore.Store // instead of etcd
 	Version        string
 	Log            *zap.Logger
@@ -59,7 +59,7 @@ const maxStreams = 16
 // Run runs until ctx ends. ready is called once sidecars can connect.
 func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 	if config.Lease == 0 {
-		config.Lease = 5 * time.Second
+		config.Lease = 15 * time.Second
 	}
 	if config.AdminSocket == "" {
 		config.AdminSocket = filepath.Join(config.DataDir, "admin.sock")

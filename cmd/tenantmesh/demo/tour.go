@@ -420,9 +420,9 @@ func (d *demo) showOutage(ctx context.Context) (string, error) {
 		return "", err
 	}
 	d.processes.Kill(control)
-	// Longer than the lease of an endpoint: nothing may expire while nobody is there to renew it.
+	// Long enough for every stream to have broken.
 	select {
-	case <-time.After(6 * time.Second):
+	case <-time.After(3 * time.Second):
 	case <-ctx.Done():
 	}
 	n, err := d.servedAll(ctx)
