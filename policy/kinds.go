@@ -26,7 +26,7 @@ type SLO struct {
 	LatencyP99   string  `json:"latencyP99,omitempty"`   // a Go duration, e.g. "250ms"
 }
 
-// Tiers built in, by name; a Tier of the same name in the store replaces one.
+// BuiltInTiers are the tiers built in, by name; a Tier of the same name in the store replaces one.
 func BuiltInTiers() map[string]TierSpec {
 	exports := func(n int) map[string]ClassLimit { return map[string]ClassLimit{ClassExports: {Concurrency: n}} }
 	return map[string]TierSpec{

@@ -16,7 +16,6 @@ import (
 
 // MarshalJSON writes the spec of o's kind as "spec".
 func (o *Object) MarshalJSON() ([]byte, error) {
-	type plain Object
 	field, ok := o.spec()
 	if !ok {
 		return nil, fmt.Errorf("unknown kind %q", o.Kind)
@@ -198,7 +197,6 @@ type walker struct {
 	file     string
 	lines    map[string]int
 	problems Problems
-	depth    int
 	seen     map[*yaml.Node]bool // of mappings whose repeats were reported
 }
 

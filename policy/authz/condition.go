@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/checker"
+	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/env"
 	"cel.dev/cel-go/common/types"
 )
@@ -47,12 +47,12 @@ func compileCondition(text string) (cel.Program, error) {
 	if !ast.OutputType().IsExactType(types.BoolType) {
 		return nil, fmt.Errorf("it gives %s, not bool", ast.OutputType())
 	}
-	cost, err := vocabulary.EstimateCost(ast, sizes{})
+	estimate, err := vocabulary.EstimateCost(ast, sizes{})
 	if err != nil {
 		return nil, err
 	}
-	if cost.Min > CostLimit {
-		return nil, fmt.Errorf("it costs at least %d, over %d", cost.Min, CostLimit)
+	if estimate.Min > CostLimit {
+		return nil, fmt.Errorf("it costs at least %d, over %d", estimate.Min, CostLimit)
 	}
 	return vocabulary.Program(ast, cel.CostLimit(CostLimit), cel.EvalOptions(cel.OptOptimize))
 }
@@ -60,8 +60,8 @@ func compileCondition(text string) (cel.Program, error) {
 // sizes leaves estimates to CEL's own.
 type sizes struct{}
 
-func (sizes) EstimateSize(checker.AstNode) *checker.SizeEstimate { return nil }
-func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
+func (sizes) EstimateSize(cost.AstNode) *cost.SizeEstimate { return nil }
+func (sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
 	return nil
 }
 

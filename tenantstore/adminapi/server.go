@@ -325,7 +325,7 @@ func (s *server) tenantConfig(ctx context.Context, in *one) (*body, error) {
 	}
 	tenant := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindTenant, Name: in.Name}]
 	if tenant == nil {
-		return nil, fail(fmt.Errorf("Tenant/%s: %w", in.Name, tenantstore.ErrNotFound))
+		return nil, fail(fmt.Errorf("%v: %w", tenantstore.Key{Kind: tenantstore.KindTenant, Name: in.Name}, tenantstore.ErrNotFound))
 	}
 	revision := tenant.Metadata.Revision
 	if tier := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindTier, Name: tenant.Tenant.Tier}]; tier != nil {

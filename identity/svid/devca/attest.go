@@ -91,20 +91,27 @@ func readProcess(pid int) (process, error) {
 	return process{parent, start}, err
 }
 
-// descends reports whether pid is the process that was ancestor when it started at start, or comes from it.
-func descends(pid, ancestor int, start uint64) bool {
-	for range 64 {
+// distance is how many parents lie between pid and the process that was ancestor when it started at start: 0 for
+// that process itself, -1 when pid does not come from it.
+func distance(pid, ancestor int, start uint64) int {
+	for n := range maxDepth {
 		p, err := readProcess(pid)
 		if err != nil {
-			return false
+			return -1
 		}
 		if pid == ancestor {
-			return p.start == start
+			if p.start != start {
+				return -1
+			}
+			return n
 		}
 		if p.parent <= 1 {
-			return false
+			return -1
 		}
 		pid = p.parent
 	}
-	return false
+	return -1
 }
+
+// maxDepth is how many parents are looked at.
+const maxDepth = 64

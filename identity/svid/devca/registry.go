@@ -15,13 +15,22 @@ import (
 // Registration entitles a process to an SVID.
 type Registration struct {
 	ID    identity.Principal `json:"id"`
-	PID   int                `json:"pid,omitempty"`   // this process and its descendants; 0: any
+	PID   int                `json:"pid,omitempty"`   // this process and its descendants that have no registration of their own; 0: any
 	Start uint64             `json:"start,omitempty"` // set by the CA: when the process started
 	UID   int                `json:"uid"`             // -1: any
 }
 
-func (r Registration) entitles(c caller) bool {
-	return (r.UID == -1 || r.UID == c.uid) && (r.PID == 0 || descends(c.pid, r.PID, r.Start))
+// entitles returns how close the registration is to a caller: 0 for the process itself, more for its ancestors, most
+// for a registration that names no process, and -1 when it does not entitle the caller.
+func (r Registration) entitles(c caller) int {
+	switch {
+	case r.UID != -1 && r.UID != c.uid:
+		return -1
+	case r.PID == 0:
+		return maxDepth
+	default:
+		return distance(c.pid, r.PID, r.Start)
+	}
 }
 
 // registry is the registrations, kept in a file.
@@ -96,14 +105,20 @@ func (r *registry) save(list []Registration) error {
 	return nil
 }
 
-// entitled returns the IDs that c may have, and what is closed when that may have changed.
+// entitled returns the IDs that c may have, and what is closed when that may have changed. The closest registrations
+// count: a process that was registered does not get what its parent has.
 func (r *registry) entitled(c caller) ([]identity.Principal, <-chan struct{}) {
 	r.mu.Lock()
 	list, changed := r.list, r.changed
 	r.mu.Unlock()
 	var ids []identity.Principal
+	closest := maxDepth + 1
 	for _, registration := range list {
-		if registration.entitles(c) && !slices.Contains(ids, registration.ID) {
+		switch n := registration.entitles(c); {
+		case n < 0 || n > closest:
+		case n < closest:
+			closest, ids = n, []identity.Principal{registration.ID}
+		case !slices.Contains(ids, registration.ID):
 			ids = append(ids, registration.ID)
 		}
 	}

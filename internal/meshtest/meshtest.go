@@ -1,0 +1,375 @@
+// Package meshtest starts a real mesh for a test: the development CA and the control plane in this process, and for
+// each sidecar a real tenantmesh-sidecar with a real Envoy, in front of a service that the test writes.
+//
+// Everything listens on free ports of the loopback address, waits for events rather than for time, and ends with the
+// test.
+package meshtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"go.uber.org/zap"
+
+	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/adminclient"
+	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/control"
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/svid/devca"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+	"github.com/tenantmesh/tenantmesh/tenantstore/memstore"
+)
+
+// TrustDomain is the mesh's.
+const TrustDomain = "mesh.example"
+
+// patience bounds every wait.
+const patience = 60 * time.Second
+
+// Mesh is a mesh that runs.
+type Mesh struct {
+	Admin *adminclient.Client
+	Store tenantstore.Store
+
+	dir, xds string
+	ca       *devca.Client
+	key      *ecdsa.PrivateKey
+	binary   string
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tenantmesh-sidecar-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "tenantmesh-sidecar")
+	out, err := exec.Command("go", "build", "-o", path, "github.com/tenantmesh/tenantmesh/cmd/tenantmesh-sidecar").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return path, nil
+})
+
+// Start starts the CA and a control plane that holds the objects of mesh, and a TokenIssuer "test" that may speak for
+// every tenant.
+func Start(t testing.TB, mesh string) *Mesh {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "mesh-") // short: Unix sockets lie in it
+	check(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	m := &Mesh{dir: dir, Store: memstore.New()}
+	m.binary, err = build()
+	check(t, err)
+	m.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+
+	socket := filepath.Join(dir, "ca.sock")
+	run(t, "the CA", func(ctx context.Context, ready func()) error {
+		return devca.Run(ctx, devca.Config{Socket: socket, DataDir: filepath.Join(dir, "ca"), TrustDomain: TrustDomain, Log: zap.NewNop()}, ready)
+	})
+	m.ca = devca.NewClient(socket)
+	id, err := identity.ControlID(TrustDomain)
+	check(t, err)
+	check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: os.Getpid(), UID: os.Getuid()}))
+	run(t, "the control plane", func(ctx context.Context, ready func()) error {
+		return control.Run(ctx, control.Config{
+			DataDir: filepath.Join(dir, "control"), TrustDomain: TrustDomain, WorkloadAPI: "unix://" + socket, XDSAddress: "127.0.0.1:0", Store: m.Store, Log: zap.NewNop(),
+		}, func(a control.Addresses) {
+			m.xds, m.Admin = a.XDS, adminclient.New(a.AdminSocket)
+			ready()
+		})
+	})
+	m.Apply(t, mesh+m.issuer(t))
+	return m
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs something until the test ends, and returns once it is ready.
+func run(t testing.TB, what string, start func(ctx context.Context, ready func()) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- start(ctx, func() { close(ready) }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	})
+	select {
+	case <-ready:
+	case err := <-done:
+		done <- nil
+		t.Fatalf("%s: %v", what, err)
+	case <-time.After(patience):
+		t.Fatalf("%s was not ready after %v", what, patience)
+	}
+}
+
+func (m *Mesh) issuer(t testing.TB) string {
+	t.Helper()
+	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &m.key.PublicKey, KeyID: "test", Algorithm: "ES256", Use: "sig"}}})
+	check(t, err)
+	return fmt.Sprintf(`
+---
+apiVersion: tenantmesh.dev/v1alpha1
+kind: TokenIssuer
+metadata: {name: test}
+spec: {issuer: "https://login.test", audiences: [test], jwks: {inline: %q}, tenants: ["*"]}
+`, set)
+}
+
+// Token is a token for a tenant; change may spoil its claims.
+func (m *Mesh) Token(t testing.TB, tenant string, change ...func(claims map[string]any)) string {
+	t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: m.key}, (&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", "test"))
+	check(t, err)
+	claims := map[string]any{
+		"iss": "https://login.test", "aud": "test", "sub": "alice", "tenant": tenant, "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+	}
+	for _, f := range change {
+		f(claims)
+	}
+	token, err := jwt.Signed(signer).Claims(claims).Serialize()
+	check(t, err)
+	return token
+}
+
+// Apply writes objects and waits until every sidecar enforces them.
+func (m *Mesh) Apply(t testing.TB, objects string) {
+	t.Helper()
+	documents, err := tenantstore.DecodeYAML("test", strings.NewReader(objects))
+	check(t, err)
+	list := make([]*tenantstore.Object, len(documents))
+	for i, d := range documents {
+		list[i] = d.Object
+	}
+	applied, err := m.Admin.Apply(t.Context(), list, false)
+	check(t, err)
+	m.Enforced(t, applied.Revision)
+}
+
+// Enforced waits until every connected sidecar enforces a revision.
+func (m *Mesh) Enforced(t testing.TB, revision int64) {
+	t.Helper()
+	status, err := m.Admin.Status(t.Context(), revision, true, int(patience/time.Second))
+	check(t, err)
+	if !status.Done() {
+		t.Fatalf("revision %d is enforced by %d of %d: %+v", revision, status.Enforced, status.Total, status.Members)
+	}
+}
+
+// Sidecar is a sidecar, or a gateway, that runs.
+type Sidecar struct {
+	URL      string // of the gateway's or the inbound listener
+	Outbound string // URL of the outbound proxy
+	Health   string // URL
+	Metrics  string // URL
+	Admin    string // URL of Envoy's admin
+	Dir      string
+	PID      int
+	Log      string // file
+}
+
+// Gateway starts a gateway.
+func (m *Mesh) Gateway(t testing.TB) *Sidecar {
+	t.Helper()
+	id, err := identity.GatewayID(TrustDomain, "edge")
+	check(t, err)
+	return m.start(t, "gateway", id, 0)
+}
+
+// Workload starts a service and its sidecar, and returns once its endpoint is known to the mesh.
+func (m *Mesh) Workload(t testing.TB, cell, name string, service http.Handler) *Sidecar {
+	t.Helper()
+	server := httptest.NewServer(service)
+	t.Cleanup(server.Close)
+	u, err := url.Parse(server.URL)
+	check(t, err)
+	port, err := strconv.Atoi(u.Port())
+	check(t, err)
+	id, err := identity.WorkloadID(TrustDomain, cell, name)
+	check(t, err)
+	s := m.start(t, cell+"-"+name, id, port)
+	m.waitFor(t, func(snapshot tenantstore.Snapshot) bool {
+		for _, o := range snapshot.Objects {
+			if o.Kind == tenantstore.KindEndpoint && o.Endpoint.Cell == cell && o.Endpoint.Workload == name && o.Endpoint.Ready {
+				return true
+			}
+		}
+		return false
+	})
+	return s
+}
+
+// waitFor waits until the store is as it should be, and every sidecar enforces that.
+func (m *Mesh) waitFor(t testing.TB, good func(tenantstore.Snapshot) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	snapshot, err := m.Store.Snapshot(ctx)
+	check(t, err)
+	changes, err := m.Store.Watch(ctx, snapshot.Revision)
+	check(t, err)
+	for !good(snapshot) {
+		if _, ok := <-changes; !ok {
+			t.Fatal("the store did not become as it should be")
+		}
+		snapshot, err = m.Store.Snapshot(ctx)
+		check(t, err)
+	}
+	m.Enforced(t, snapshot.Revision)
+}
+
+func (m *Mesh) start(t testing.TB, name string, id identity.Principal, service int) *Sidecar {
+	t.Helper()
+	ports := freePorts(t, 6)
+	s := &Sidecar{
+		URL: "http://" + loopback(ports[0]), Outbound: "http://" + loopback(ports[1]), Admin: "http://" + loopback(ports[2]),
+		Metrics: "http://" + loopback(ports[3]) + "/metrics", Health: "http://" + loopback(ports[4]), Dir: filepath.Join(m.dir, name), Log: filepath.Join(m.dir, name+".log"),
+	}
+	role := "sidecar"
+	if service == 0 {
+		role = "gateway"
+	}
+	cmd := exec.Command(m.binary, "--role", role, "--control", m.xds, "--data-dir", s.Dir, "--drain", "1s", "--service-port", strconv.Itoa(service),
+		"--gateway-port", strconv.Itoa(ports[0]), "--inbound-port", strconv.Itoa(ports[0]), "--outbound-port", strconv.Itoa(ports[1]),
+		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]))
+	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(m.dir, "ca.sock"))
+	log, err := os.Create(s.Log)
+	check(t, err)
+	cmd.Stdout, cmd.Stderr = log, log
+	ended := spawn(t, cmd)
+	check(t, log.Close())
+	s.PID = cmd.Process.Pid
+	check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: s.PID, UID: os.Getuid()}))
+	deadline := time.After(patience)
+	for {
+		if response, err := http.Get(s.Health + "/readyz"); err == nil {
+			_ = response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return s
+			}
+		}
+		select {
+		case <-ended:
+			text, _ := os.ReadFile(s.Log)
+			t.Fatalf("%s ended: %s", name, tail(text))
+		case <-deadline:
+			text, _ := os.ReadFile(s.Log)
+			t.Fatalf("%s was not ready after %v: %s", name, patience, tail(text))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func tail(text []byte) []byte { return text[max(0, len(text)-4096):] }
+
+// spawn starts cmd so that it ends with the test, however the test ends.
+func spawn(t testing.TB, cmd *exec.Cmd) (ended <-chan struct{}) {
+	t.Helper()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, done := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // the signal comes when the starting thread ends (prctl(2))
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+		close(done)
+	}()
+	check(t, <-started)
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			_ = cmd.Process.Kill()
+			<-done
+		}
+	})
+	return done
+}
+
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+func freePorts(t testing.TB, n int) []int {
+	t.Helper()
+	var ports []int
+	for range n {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		check(t, err)
+		defer listener.Close()
+		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}
+
+// Response is an answer, read whole.
+type Response struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+// Reason is the refusal's reason, "" for none.
+func (r Response) Reason() string { return r.Header.Get("x-tenantmesh-reason") }
+
+// Do sends a request. client may be nil.
+func Do(t testing.TB, client *http.Client, method, url string, header http.Header, body []byte) Response {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(body))
+	check(t, err)
+	request.Header = header.Clone()
+	if client == nil {
+		client = http.DefaultClient
+	}
+	response, err := client.Do(request)
+	check(t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	check(t, err)
+	return Response{response.StatusCode, response.Header, string(text)}
+}
+
+// Get sends a GET with a tenant's token ("" for none) and more headers, as name, value, name, value.
+func (m *Mesh) Get(t testing.TB, url, tenant string, more ...string) Response {
+	t.Helper()
+	header := http.Header{}
+	if tenant != "" {
+		header.Set("Authorization", "Bearer "+m.Token(t, tenant))
+	}
+	for i := 0; i+1 < len(more); i += 2 {
+		header.Add(more[i], more[i+1])
+	}
+	return Do(t, nil, http.MethodGet, url, header, nil)
+}
