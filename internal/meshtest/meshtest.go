@@ -53,6 +53,8 @@ type Mesh struct {
 	Store tenantstore.Store
 
 	dir, xds string
+	ttl      time.Duration
+	stop     func() // of the control plane
 	ca       *devca.Client
 	key      *ecdsa.PrivateKey
 	binary   string
@@ -71,14 +73,23 @@ var build = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
+// Option changes a mesh before it starts.
+type Option func(*Mesh)
+
+// SVIDTTL sets the life of SVIDs.
+func SVIDTTL(ttl time.Duration) Option { return func(m *Mesh) { m.ttl = ttl } }
+
 // Start starts the CA and a control plane that holds the objects of mesh, and a TokenIssuer "test" that may speak for
 // every tenant.
-func Start(t testing.TB, mesh string) *Mesh {
+func Start(t testing.TB, mesh string, options ...Option) *Mesh {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "mesh-") // short: Unix sockets lie in it
 	check(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	m := &Mesh{dir: dir, Store: memstore.New()}
+	for _, option := range options {
+		option(m)
+	}
 	m.binary, err = build()
 	check(t, err)
 	m.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -86,23 +97,34 @@ func Start(t testing.TB, mesh string) *Mesh {
 
 	socket := filepath.Join(dir, "ca.sock")
 	run(t, "the CA", func(ctx context.Context, ready func()) error {
-		return devca.Run(ctx, devca.Config{Socket: socket, DataDir: filepath.Join(dir, "ca"), TrustDomain: TrustDomain, Log: zap.NewNop()}, ready)
+		return devca.Run(ctx, devca.Config{Socket: socket, DataDir: filepath.Join(dir, "ca"), TrustDomain: TrustDomain, TTL: m.ttl, Log: zap.NewNop()}, ready)
 	})
 	m.ca = devca.NewClient(socket)
 	id, err := identity.ControlID(TrustDomain)
 	check(t, err)
 	check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: os.Getpid(), UID: os.Getuid()}))
-	run(t, "the control plane", func(ctx context.Context, ready func()) error {
-		return control.Run(ctx, control.Config{
-			DataDir: filepath.Join(dir, "control"), TrustDomain: TrustDomain, WorkloadAPI: "unix://" + socket, XDSAddress: "127.0.0.1:0", Store: m.Store, Log: zap.NewNop(),
-		}, func(a control.Addresses) {
-			m.xds, m.Admin = a.XDS, adminclient.New(a.AdminSocket)
-			ready()
-		})
-	})
+	m.xds = loopback(freePorts(t, 1)[0])
+	m.StartControl(t)
 	m.Apply(t, mesh+m.issuer(t))
 	return m
 }
+
+// StartControl starts the control plane again, on the store as it is.
+func (m *Mesh) StartControl(t testing.TB) {
+	t.Helper()
+	m.stop = run(t, "the control plane", func(ctx context.Context, ready func()) error {
+		return control.Run(ctx, control.Config{
+			DataDir: filepath.Join(m.dir, "control"), TrustDomain: TrustDomain, WorkloadAPI: "unix://" + filepath.Join(m.dir, "ca.sock"),
+			XDSAddress: m.xds, Store: m.Store, Log: zap.NewNop(),
+		}, func(a control.Addresses) {
+			m.Admin = adminclient.New(a.AdminSocket)
+			ready()
+		})
+	})
+}
+
+// StopControl ends the control plane. What was pushed is all that there is now.
+func (m *Mesh) StopControl() { m.stop() }
 
 func check(t testing.TB, err error) {
 	t.Helper()
@@ -111,18 +133,19 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// run runs something until the test ends, and returns once it is ready.
-func run(t testing.TB, what string, start func(ctx context.Context, ready func()) error) {
+// run runs something until stop is called or the test ends, and returns once it is ready.
+func run(t testing.TB, what string, start func(ctx context.Context, ready func()) error) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- start(ctx, func() { close(ready) }) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	})
+	t.Cleanup(stop)
 	select {
 	case <-ready:
 	case err := <-done:
@@ -131,6 +154,7 @@ func run(t testing.TB, what string, start func(ctx context.Context, ready func()
 	case <-time.After(patience):
 		t.Fatalf("%s was not ready after %v", what, patience)
 	}
+	return stop
 }
 
 func (m *Mesh) issuer(t testing.TB) string {
@@ -196,6 +220,15 @@ type Sidecar struct {
 	Dir      string
 	PID      int
 	Log      string // file
+
+	again func() *Sidecar
+}
+
+// Restart kills the sidecar, and its Envoy with it, and starts it again as it was.
+func (s *Sidecar) Restart(t testing.TB) *Sidecar {
+	t.Helper()
+	check(t, syscall.Kill(s.PID, syscall.SIGKILL))
+	return s.again()
 }
 
 // Gateway starts a gateway.
@@ -250,11 +283,16 @@ func (m *Mesh) waitFor(t testing.TB, good func(tenantstore.Snapshot) bool) {
 
 func (m *Mesh) start(t testing.TB, name string, id identity.Principal, service int) *Sidecar {
 	t.Helper()
-	ports := freePorts(t, 6)
+	return m.startOn(t, name, id, service, freePorts(t, 5))
+}
+
+func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service int, ports []int) *Sidecar {
+	t.Helper()
 	s := &Sidecar{
 		URL: "http://" + loopback(ports[0]), Outbound: "http://" + loopback(ports[1]), Admin: "http://" + loopback(ports[2]),
 		Metrics: "http://" + loopback(ports[3]) + "/metrics", Health: "http://" + loopback(ports[4]), Dir: filepath.Join(m.dir, name), Log: filepath.Join(m.dir, name+".log"),
 	}
+	s.again = func() *Sidecar { return m.startOn(t, name, id, service, ports) }
 	role := "sidecar"
 	if service == 0 {
 		role = "gateway"
@@ -263,7 +301,7 @@ func (m *Mesh) start(t testing.TB, name string, id identity.Principal, service i
 		"--gateway-port", strconv.Itoa(ports[0]), "--inbound-port", strconv.Itoa(ports[0]), "--outbound-port", strconv.Itoa(ports[1]),
 		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]))
 	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(m.dir, "ca.sock"))
-	log, err := os.Create(s.Log)
+	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	check(t, err)
 	cmd.Stdout, cmd.Stderr = log, log
 	ended := spawn(t, cmd)

@@ -221,9 +221,8 @@ func (c *Client) apply(response *discovery.DeltaDiscoveryResponse) (sequence int
 	typeURL := response.TypeUrl
 	own := policyset.New(typeURL) != nil
 	revision, _ := strconv.ParseInt(response.SystemVersionInfo, 10, 64)
-	set := c.Sets.Load()
+	var changes []policyset.Change
 	if own {
-		var changes []policyset.Change
 		for _, resource := range response.Resources {
 			change, err := decode(typeURL, resource.Name, resource.Resource.GetValue())
 			if err != nil {
@@ -234,11 +233,12 @@ func (c *Client) apply(response *discovery.DeltaDiscoveryResponse) (sequence int
 		for _, name := range response.RemovedResources {
 			changes = append(changes, policyset.Change{TypeURL: typeURL, Name: name})
 		}
-		if set, err = set.With(changes, revision); err != nil {
-			return 0, false, err
-		}
-		c.Sets.Store(set)
 	}
+	set, err := c.Sets.Load().With(changes, revision) // what is for Envoy has a revision too
+	if err != nil {
+		return 0, false, err
+	}
+	c.Sets.Store(set)
 	byName := c.state.Resources[typeURL]
 	if byName == nil {
 		byName = map[string]Resource{}
