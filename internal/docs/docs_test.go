@@ -69,7 +69,7 @@ func TestMetrics(t *testing.T) {
 	out.WriteString("# Metrics of decisions\n\nEach sidecar has them at `/metrics` of its metrics port. No label ever names a tenant.\n\n| metric | what | labels |\n| --- | --- | --- |\n")
 	slices.Sort(c.descriptions)
 	for _, d := range c.descriptions {
-		name, help, labels := between(d, `fqName: "`, `"`), between(d, `help: "`, `", const`), between(d, "variableLabels: {", "}")
+		name, help, labels := between(d, `fqName: "`, `"`), between(d, `help: "`, `", `), between(d, "variableLabels: {", "}")
 		fmt.Fprintf(&out, "| `%s` | %s | %s |\n", name, help, strings.ReplaceAll(labels, ",", ", "))
 		if strings.Contains(labels, "tenant") {
 			t.Errorf("%s has a label that names a tenant", name)

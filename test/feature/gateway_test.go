@@ -97,15 +97,15 @@ func TestGateway(t *testing.T) {
 	})
 
 	t.Run("suspended, deleted, and made again", func(t *testing.T) {
-		w.Apply(t, tenant("globex", "suspended: true"))
+		w.Apply(t, globex("suspended: true"))
 		want(t, "suspended", w.Get(t, front, "globex"), 403, "tenant_suspended")
-		w.Apply(t, tenant("globex", "suspended: false"))
+		w.Apply(t, globex("suspended: false"))
 		want(t, "served again", w.Get(t, front, "globex"), 200, "")
 	})
 }
 
-func tenant(name, more string) string {
-	return fmt.Sprintf("apiVersion: tenantmesh.dev/v1alpha1\nkind: Tenant\nmetadata: {name: %s}\nspec: {tier: bronze, region: us, %s}\n", name, more)
+func globex(more string) string {
+	return fmt.Sprintf("apiVersion: tenantmesh.dev/v1alpha1\nkind: Tenant\nmetadata: {name: globex}\nspec: {tier: bronze, region: us, %s}\n", more)
 }
 
 // raw sends a request target as it is, which net/http would change, and returns the status.

@@ -102,7 +102,7 @@ func TestClassConcurrency(t *testing.T) {
 // TestAbortsLeakNothing: 10,000 requests, half of them given up at once, leave no lease.
 func TestAbortsLeakNothing(t *testing.T) {
 	w := newWorld(t)
-	w.Apply(t, tenant("globex", "limits: {requestsPerSecond: -1, concurrency: -1}"))
+	w.Apply(t, globex("limits: {requestsPerSecond: -1, concurrency: -1}"))
 	token := "Bearer " + w.Token(t, "globex")
 	const workers, each = 16, 625
 	transport := &http.Transport{MaxIdleConnsPerHost: workers}

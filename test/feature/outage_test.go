@@ -39,7 +39,7 @@ func TestControlPlaneDies(t *testing.T) {
 		status, err := w.Admin.Status(t.Context(), 0, false, 1)
 		return err == nil && status.Total == 3
 	})
-	w.Apply(t, tenant("globex", "suspended: true"))
+	w.Apply(t, globex("suspended: true"))
 	want(t, "a change after it is back", w.Get(t, w.gateway.URL+"/front/x", "globex"), 403, "tenant_suspended")
 	served2 := w.Get(t, w.gateway.URL+"/front/x", "acme")
 	want(t, "acme after it is back", served2, 200, "")
@@ -154,7 +154,7 @@ func TestRotation(t *testing.T) {
 	w := &world{Mesh: meshtest.Start(t, objects, meshtest.SVIDTTL(2*time.Second))}
 	w.gateway = w.Gateway(t)
 	w.front = w.Workload(t, "us-1", "front", http.HandlerFunc(tell))
-	w.Apply(t, tenant("globex", "limits: {requestsPerSecond: -1, concurrency: -1}"))
+	w.Apply(t, globex("limits: {requestsPerSecond: -1, concurrency: -1}"))
 	token := "Bearer " + w.Token(t, "globex")
 	var stop atomic.Bool
 	var sent, failed atomic.Int64

@@ -55,7 +55,7 @@ func TestPeers(t *testing.T) {
 		if err == nil {
 			_, err = conn.Read(make([]byte, 1))
 		}
-		conn.Close()
+		_ = conn.Close()
 	}
 	if err == nil {
 		t.Error("TLS without a certificate is answered")
