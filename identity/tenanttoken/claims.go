@@ -8,6 +8,9 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity"
 )
 
+// algorithm is the only one there is (RFC 8037, section 3.1).
+const algorithm = "EdDSA"
+
 // Type is the token's "typ" header.
 const Type = "txntoken+jwt"
 

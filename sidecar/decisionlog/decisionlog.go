@@ -5,7 +5,8 @@
 package decisionlog
 
 import (
-	"fmt"
+	"encoding/binary"
+	"encoding/hex"
 	"math/rand/v2"
 	"sync"
 
@@ -36,7 +37,9 @@ func New(member string, log *zap.Logger) *Log {
 // Add gives the decision its ID, remembers and writes it. The tenant and the path are written as JSON strings, so
 // that no byte of theirs can begin a line of its own.
 func (l *Log) Add(d *policy.Decision) {
-	d.ID = fmt.Sprintf("%s-%016x", l.member, rand.Uint64())
+	var random [8]byte
+	binary.BigEndian.PutUint64(random[:], rand.Uint64())
+	d.ID = l.member + "-" + hex.EncodeToString(random[:])
 	d.Member = l.member
 	l.mu.Lock()
 	if len(l.ring) < Remembered {

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// batch is how many checks one measurement sends; they are made before it begins.
+const batch = 8000
+
+// child is a server in a process of its own, so that its CPU time is its own.
+type child struct {
+	cmd    *exec.Cmd
+	conn   *grpc.ClientConn
+	socket string
+}
+
+func start(ctx context.Context, dir, kind string) (*child, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	c := &child{socket: filepath.Join(dir, kind+".sock")}
+	c.cmd = exec.CommandContext(ctx, self, "-serve", kind, "-socket", c.socket)
+	c.cmd.Stderr = os.Stderr
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	for range 500 {
+		if _, err = os.Stat(c.socket); err == nil {
+			break
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.conn, err = grpc.NewClient("unix://"+c.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return c, err
+}
+
+func (c *child) stop() {
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+	_ = c.cmd.Process.Kill()
+	_ = c.cmd.Wait()
+}
+
+// cpu is the process's CPU time so far (proc_pid_stat(5)).
+func (c *child) cpu() (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	user, err := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * (time.Second / 100), errors.Join(err, err2)
+}
+
+// run sends checks, flight at a time, and returns decisions a CPU-second.
+func (c *child) run(ctx context.Context, checks []*auth.CheckRequest, flight int) (float64, error) {
+	before, err := c.cpu()
+	if err != nil {
+		return 0, err
+	}
+	client := auth.NewAuthorizationClient(c.conn)
+	next := make(chan *auth.CheckRequest, len(checks))
+	for _, check := range checks {
+		next <- check
+	}
+	close(next)
+	failures := make([]error, flight)
+	var wg sync.WaitGroup
+	for i := range flight {
+		wg.Go(func() {
+			for check := range next {
+				response, err := client.Check(ctx, check)
+				if err == nil && response.GetOkResponse() == nil {
+					err = fmt.Errorf("a check was refused: %v", response.GetDeniedResponse())
+				}
+				if err != nil {
+					failures[i] = err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(failures...); err != nil {
+		return 0, err
+	}
+	after, err := c.cpu()
+	return float64(len(checks)) / (after - before).Seconds(), err
+}
+
+func measureDecisions(ctx context.Context, rounds int) error {
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Setenv("BENCH_KEY", filepath.Join(dir, "key.json")); err != nil {
+		return err
+	}
+	kinds := []string{"inbound-seen", "inbound-new", "gateway"}
+	servers := map[string]*child{}
+	for _, kind := range append([]string{"floor"}, kinds...) {
+		if _, err := key(); err != nil {
+			return err
+		}
+		servers[kind], err = start(ctx, dir, kind)
+		if err != nil {
+			return err
+		}
+		defer servers[kind].stop()
+	}
+	out := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(out, "decisions a CPU-second\tin flight\tfloor (always allows)\ttenantmesh\tratio to the floor")
+	for _, kind := range kinds {
+		made, err := newRequests(kind)
+		if err != nil {
+			return err
+		}
+		for _, flight := range []int{1, 16, 64} {
+			var base, ours, ratio []float64
+			for range rounds {
+				checks := make([]*auth.CheckRequest, batch)
+				for i := range checks {
+					if checks[i], err = made.next(); err != nil {
+						return err
+					}
+				}
+				b, err := servers["floor"].run(ctx, checks, flight)
+				if err != nil {
+					return err
+				}
+				o, err := servers[kind].run(ctx, checks, flight)
+				if err != nil {
+					return err
+				}
+				base, ours, ratio = append(base, b), append(ours, o), append(ratio, o/b)
+			}
+			fmt.Fprintf(out, "%s\t%d\t%s\t%s\t%s\n", kind, flight, spread(base, "%.0f"), spread(ours, "%.0f"), spread(ratio, "%.2f"))
+		}
+	}
+	fmt.Fprintln(out)
+	return out.Flush()
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/policy/limit"
+	"github.com/tenantmesh/tenantmesh/sidecar/accesslog"
+	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/decide"
+	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
+	"github.com/tenantmesh/tenantmesh/sidecar/extauthz"
+	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
+)
+
+const (
+	trustDomain = "bench.example"
+	tenants     = 1000
+	gatewayID   = "spiffe://" + trustDomain + "/gateway/edge"
+)
+
+// floor always allows.
+type floor struct {
+	auth.UnimplementedAuthorizationServer
+}
+
+func (floor) Check(context.Context, *auth.CheckRequest) (*auth.CheckResponse, error) {
+	return &auth.CheckResponse{Status: &status.Status{}, HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: &auth.OkHttpResponse{}}}, nil
+}
+
+// ending answers as the product does, and ends each request at once, as the access log would.
+type ending struct {
+	auth.UnimplementedAuthorizationServer
+	server *extauthz.Server
+}
+
+func (e *ending) Check(ctx context.Context, check *auth.CheckRequest) (*auth.CheckResponse, error) {
+	response, err := e.server.Check(ctx, check)
+	for _, h := range check.GetAttributes().GetRequest().GetHttp().GetHeaderMap().GetHeaders() {
+		if h.Key == "x-tenantmesh-lease" {
+			e.server.Decider.End(decide.Ended{Lease: string(h.RawValue)})
+		}
+	}
+	return response, err
+}
+
+// key signs the contexts of this run: the server and the client are started with the same one.
+func key() (tenanttoken.SigningKey, error) {
+	return tenanttoken.LoadOrCreateKey(os.Getenv("BENCH_KEY"), 24*time.Hour, time.Now())
+}
+
+// decider is the product's decision, with a thousand tenants and a log that is encoded and thrown away.
+func decider(listener string, k tenanttoken.SigningKey) (*decide.Decider, error) {
+	self := &api.ProxyConfig{
+		Role: "sidecar", TrustDomain: trustDomain, Principal: "spiffe://" + trustDomain + "/cell/us-1/workload/front", Cell: "us-1", Workload: "front",
+	}
+	if listener == meshname.ListenerGateway {
+		self = &api.ProxyConfig{Role: "gateway", TrustDomain: trustDomain, Cells: map[string]string{"us-1": ""}}
+	}
+	changes := []policyset.Change{
+		{TypeURL: meshname.TypeProxyConfig, Name: "self", Message: self},
+		{TypeURL: meshname.TypeSignerKey, Name: k.KID, Message: &api.SignerKey{Kid: k.KID, Principal: gatewayID, PublicKey: k.Public(), Role: "gateway", NotAfter: timestamppb.New(k.NotAfter)}},
+		{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "tenant", Tenants: []string{"*"}}},
+	}
+	for i := range 20 {
+		changes = append(changes, policyset.Change{TypeURL: meshname.TypeAccessPolicy, Name: fmt.Sprint("p", i), Message: &api.AccessPolicy{
+			Name: fmt.Sprintf("p%02d", i), Effect: "Permit", Principals: []string{fmt.Sprintf("spiffe://%s/cell/*/workload/w%d", trustDomain, i)}, Targets: []*api.Target{{Workload: "front"}},
+		}})
+	}
+	changes = append(changes, policyset.Change{TypeURL: meshname.TypeAccessPolicy, Name: "z", Message: &api.AccessPolicy{
+		Name: "z", Effect: "Permit", Principals: []string{"spiffe://" + trustDomain + "/gateway/*"}, Targets: []*api.Target{{Workload: "front", Methods: []string{"GET"}, Paths: []string{"/front/**"}}},
+	}})
+	for i := range tenants {
+		changes = append(changes, tenantChange(i))
+	}
+	set, err := (*policyset.Set)(nil).With(changes, 1)
+	if err != nil {
+		return nil, err
+	}
+	sets := &policyset.Holder{}
+	sets.Store(set)
+	principal, err := identity.ParsePrincipal(gatewayID)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := tenanttoken.NewSigner(k, principal)
+	if err != nil {
+		return nil, err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), null, zap.InfoLevel))
+	return decide.New(decide.Config{
+		Sets: sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), Log: decisionlog.New("0123456789abcdef", log),
+		Meter: ledger.NewMeter(), Signer: func() *tenanttoken.Signer { return signer }, Metrics: decide.NewMetrics(prometheus.NewRegistry()), Now: time.Now,
+	}), nil
+}
+
+func tenantName(i int) string { return fmt.Sprintf("tenant-%05d", i) }
+
+func tenantChange(i int) policyset.Change {
+	return policyset.Change{TypeURL: meshname.TypeTenantPolicy, Name: tenantName(i), Message: &api.TenantPolicy{
+		Tenant: tenantName(i), Uid: "uid-" + tenantName(i), Tier: "gold", Labels: map[string]string{"plan": "paid"}, Phase: "Active",
+		Placement: &api.Placement{State: "ACTIVE", Cell: "us-1", Epoch: 1},
+		Limits:    &api.Limits{RequestsPerSecond: 1e6, Burst: 1e6, Concurrency: 1e6, Classes: map[string]*api.ClassLimit{"exports": {Concurrency: 4}}},
+	}}
+}
+
+func serveChecks(kind, socket string) error {
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		return err
+	}
+	g := grpc.NewServer(grpc.MaxConcurrentStreams(4096))
+	if kind == "floor" {
+		auth.RegisterAuthorizationServer(g, floor{})
+		return g.Serve(listener)
+	}
+	k, err := key()
+	if err != nil {
+		return err
+	}
+	name := meshname.ListenerInbound
+	if kind == "gateway" || kind == "gateway-logged" {
+		name = meshname.ListenerGateway
+	}
+	d, err := decider(name, k)
+	if err != nil {
+		return err
+	}
+	server := &extauthz.Server{Decider: d}
+	if kind == "gateway-logged" { // a real Envoy ends its requests by its access log
+		auth.RegisterAuthorizationServer(g, server)
+		logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: d})
+	} else {
+		auth.RegisterAuthorizationServer(g, &ending{server: server})
+	}
+	return g.Serve(listener)
+}
+
+// requests make checks of a kind, each with a lease of its own.
+type requests struct {
+	kind   string
+	signer *tenanttoken.Signer
+	seen   []string
+	n      atomic.Int64
+}
+
+func newRequests(kind string) (*requests, error) {
+	r := &requests{kind: kind}
+	k, err := key()
+	if err != nil {
+		return nil, err
+	}
+	principal, err := identity.ParsePrincipal(gatewayID)
+	if err != nil {
+		return nil, err
+	}
+	if r.signer, err = tenanttoken.NewSigner(k, principal); err != nil {
+		return nil, err
+	}
+	for i := range tenants {
+		token, err := r.token(i)
+		if err != nil {
+			return nil, err
+		}
+		r.seen = append(r.seen, token)
+	}
+	return r, nil
+}
+
+func (r *requests) token(i int) (string, error) {
+	id, err := identity.ParseTenantID(tenantName(i))
+	if err != nil {
+		return "", err
+	}
+	now := time.Now()
+	return r.signer.Sign(tenanttoken.Claims{
+		Audience: trustDomain, IssuedAt: now, Expiry: now.Add(5 * time.Minute), Txn: random(), Subject: "alice",
+		Context: tenanttoken.Context{Tenant: id, UID: "uid-" + tenantName(i), Tier: "gold", Cell: "us-1", Epoch: 1, Role: tenanttoken.Owner, Purpose: tenanttoken.Request, Keys: []string{"a", "b"}},
+	})
+}
+
+func random() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+func (r *requests) next() (*auth.CheckRequest, error) {
+	i := int(r.n.Add(1)) % tenants
+	headers := map[string]string{
+		":authority": "front", ":method": "GET", ":path": "/front/documents/1?page=2", ":scheme": "http", "user-agent": "bench/1.0", "accept": "*/*",
+		"x-request-id": random(), "traceparent": "00-" + random() + "-0123456789abcdef-01", "x-forwarded-proto": "http", "x-tenantmesh-lease": random(),
+	}
+	attributes := &auth.AttributeContext{
+		Source:  &auth.AttributeContext_Peer{Principal: gatewayID},
+		Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{Method: "GET", Path: "/front/documents/1?page=2"}},
+	}
+	switch r.kind {
+	case "gateway":
+		attributes.ContextExtensions = map[string]string{meshname.ExtensionListener: meshname.ListenerGateway, meshname.ExtensionTarget: "workload/front"}
+		payload, err := structpb.NewStruct(map[string]any{"iss": "https://login", "sub": "alice", "tenant": tenantName(i), "aud": "bench", "exp": 1e10})
+		if err != nil {
+			return nil, err
+		}
+		attributes.MetadataContext = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+			meshname.MetadataJWT: {Fields: map[string]*structpb.Value{meshname.MetadataJWTPayload("login"): structpb.NewStructValue(payload)}},
+		}}
+	default:
+		attributes.ContextExtensions = map[string]string{meshname.ExtensionListener: meshname.ListenerInbound}
+		headers["txn-token"] = r.seen[i]
+		if r.kind == "inbound-new" {
+			token, err := r.token(i)
+			if err != nil {
+				return nil, err
+			}
+			headers["txn-token"] = token
+		}
+	}
+	list := &corev3.HeaderMap{}
+	for name, value := range headers {
+		list.Headers = append(list.Headers, &corev3.HeaderValue{Key: name, RawValue: []byte(value)})
+	}
+	attributes.Request.Http.HeaderMap = list
+	return &auth.CheckRequest{Attributes: attributes}, nil
+}
