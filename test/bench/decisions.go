@@ -115,7 +115,7 @@ func measureDecisions(ctx context.Context, rounds int) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := os.Setenv("BENCH_KEY", filepath.Join(dir, "key.json")); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func measureLatency(ctx context.Context, rounds int) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	base, err := start(ctx, dir, "floor")
 	if err != nil {
 		return err

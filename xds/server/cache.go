@@ -202,7 +202,7 @@ func (c *Cache) respond(s *stream, t *subscription) {
 		}
 	}
 	oldest := t.oldest
-	clear(t.pending)
+	t.pending = map[string]struct{}{} // a cleared one keeps its size, and with it the cost of looking through it
 	t.oldest = 0
 	if t.answered && len(response.Resources)+len(response.RemovedResources) == 0 {
 		return

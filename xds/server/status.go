@@ -30,6 +30,8 @@ type Status struct {
 	Refused   int      `json:"refused"`
 	Total     int      `json:"total"`
 	Members   []Member `json:"members"`
+
+	settled bool // every sidecar has answered for it
 }
 
 // Done reports whether every connected sidecar enforces the revision.
@@ -46,7 +48,7 @@ func (c *Cache) status(revision int64) Status {
 	if revision == 0 {
 		revision = c.revision
 	}
-	status := Status{Revision: revision, Published: c.revision}
+	status := Status{Revision: revision, Published: c.revision, settled: c.revision >= revision}
 	for _, s := range c.streams {
 		member := Member{Principal: s.principal, Role: s.subject.Role, Cell: s.subject.Cell, Workload: s.subject.Workload, Enforced: c.revision >= revision && len(s.types) > 0}
 		for _, t := range s.types {
@@ -55,6 +57,7 @@ func (c *Cache) status(revision int64) Status {
 				member.Refused = append(member.Refused, Refusal{t.typeURL, t.refused})
 			}
 		}
+		status.settled = status.settled && member.Enforced
 		slices.SortFunc(member.Refused, func(a, b Refusal) int { return strings.Compare(a.TypeURL, b.TypeURL) })
 		status.Total++
 		if len(member.Refused) > 0 {
@@ -78,13 +81,13 @@ func (t *subscription) enforces(revision int64) bool {
 	return !slices.ContainsFunc(t.waiting, func(s sent) bool { return s.oldest <= revision })
 }
 
-// Wait returns the status of revision once every connected sidecar enforces it or one refused it, or ctx ends.
+// Wait returns the status of revision once every connected sidecar has enforced or refused it, or ctx ends.
 func (c *Cache) Wait(ctx context.Context, revision int64) (Status, error) {
 	for {
 		c.mu.Lock()
 		status, changed := c.status(revision), c.changed
 		c.mu.Unlock()
-		if status.Done() || (status.Published >= revision && status.Enforced+status.Refused == status.Total) {
+		if status.settled {
 			return status, nil
 		}
 		select {
