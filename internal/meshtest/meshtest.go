@@ -123,6 +123,9 @@ func (m *Mesh) StartControl(t testing.TB) {
 	})
 }
 
+// AdminSocket is the path of the control plane's admin socket.
+func (m *Mesh) AdminSocket() string { return filepath.Join(m.dir, "control", "admin.sock") }
+
 // StopControl ends the control plane. What was pushed is all that there is now.
 func (m *Mesh) StopControl() { m.stop() }
 

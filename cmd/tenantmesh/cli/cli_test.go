@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tenantmesh/tenantmesh/internal/command"
+	"github.com/tenantmesh/tenantmesh/internal/meshtest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tenantmesh": func() { os.Exit(command.Main(Root())) }})
+}
+
+const mesh = `
+apiVersion: tenantmesh.dev/v1alpha1
+kind: Cell
+metadata: {name: us-1}
+spec: {region: us, capacity: {freeCpu: 0.7, freeDbConn: 400, dbConnCap: 500}}
+---
+apiVersion: tenantmesh.dev/v1alpha1
+kind: Workload
+metadata: {name: front}
+spec: {expose: [{pathPrefix: /front}]}
+`
+
+// TestScripts runs testdata/script against one mesh: a control plane and a gateway, both real.
+func TestScripts(t *testing.T) {
+	m := meshtest.Start(t, mesh)
+	gateway := m.Gateway(t)
+	refused := m.Get(t, gateway.URL+"/front", "nobody")
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"),
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("TENANTMESH_ADMIN", m.AdminSocket())
+			env.Setenv("DECISION", refused.Header.Get("x-tenantmesh-decision"))
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exitcode": exitCode},
+	})
+}
+
+// exitCode runs a command and wants its exit code: exitcode 65 tenantmesh validate -f x.
+func exitCode(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if err != nil {
+		got = err.Error()
+	}
+	if want := "exit status " + args[0]; got != want {
+		ts.Fatalf("%v: %s, want %s", args[1:], got, want)
+	}
+}
