@@ -18,7 +18,7 @@ demo: tools build ## Run AcmeDocs on this machine; ARGS="--gateway-port 0" passe
 tour: tools build ## Run AcmeDocs, walk through what the mesh does, and end
 	bin/tenantmesh demo --tour --gateway-port 0 $(ARGS)
 
-test: $(ENVOY) ## Run the tests, with a real Envoy
+test: tools ## Run the tests, through real Envoys and real services
 	go test -timeout 15m ./...
 
 lint: $(LINT) ## Check format and style

@@ -1,0 +1,115 @@
+package demo_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// build builds both programs beside each other.
+func build(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	out, err := exec.Command("go", "build", "-o", dir+"/", "github.com/tenantmesh/tenantmesh/cmd/tenantmesh", "github.com/tenantmesh/tenantmesh/cmd/tenantmesh-sidecar").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return filepath.Join(dir, "tenantmesh")
+}
+
+func tempData(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "demo-") // short: Unix sockets lie in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = os.RemoveAll(dir)
+		_ = os.Remove(dir + ".lock")
+	})
+	return dir
+}
+
+func TestTour(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), build(t), "demo", "--tour", "--gateway-port", "0", "--data", tempData(t)).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "all 14 steps passed") || strings.Contains(string(out), "FAIL") {
+		t.Errorf("the tour: %v\n%s", err, out)
+	}
+}
+
+type ready struct {
+	Gateway   string
+	Processes []struct {
+		Name, Role string
+		PID        int
+	}
+}
+
+// TestNothingStaysBehind kills the demo: every process that it started ends too.
+func TestNothingStaysBehind(t *testing.T) {
+	data := tempData(t)
+	file := filepath.Join(t.TempDir(), "ready.json")
+	cmd := exec.CommandContext(t.Context(), build(t), "demo", "--gateway-port", "0", "--data", data, "--ready-file", file)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var r ready
+	wait(t, func() bool {
+		text, err := os.ReadFile(file)
+		return err == nil && json.Unmarshal(text, &r) == nil
+	})
+	roles := map[string]int{}
+	for _, p := range r.Processes {
+		roles[p.Role]++
+	}
+	for role, n := range map[string]int{"control": 1, "ca": 1, "issuer": 1, "gateway": 1, "sidecar": 6, "envoy": 7, "service": 6} {
+		if roles[role] != n {
+			t.Errorf("%d processes of role %s, want %d", roles[role], role, n)
+		}
+	}
+	second, err := exec.Command(cmd.Path, "demo", "--gateway-port", "0", "--data", data).CombinedOutput()
+	if err == nil || !strings.Contains(string(second), "a demo runs in") {
+		t.Errorf("a second demo in the same folder: %v: %s", err, second)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	for _, p := range r.Processes {
+		wait(t, func() bool { return !alive(p.PID) })
+	}
+}
+
+// alive reports whether a process runs; a zombie does not.
+func alive(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(text), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
+
+func wait(t *testing.T, good func() bool) {
+	t.Helper()
+	deadline := time.After(90 * time.Second)
+	for !good() {
+		select {
+		case <-deadline:
+			t.Fatal("it did not come to pass in 90 s")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
