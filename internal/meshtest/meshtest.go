@@ -61,16 +61,14 @@ type Mesh struct {
 }
 
 var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "tenantmesh-sidecar-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "tenantmesh-sidecar")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/tenantmesh/tenantmesh/cmd/tenantmesh-sidecar").CombinedOutput()
+	// One file for every test run, replaced in one step: packages are tested at once.
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("tenantmesh-test-%d", os.Getuid()))
+	fresh := fmt.Sprintf("%s.%d", path, os.Getpid())
+	out, err := exec.Command("go", "build", "-o", fresh, "github.com/tenantmesh/tenantmesh/cmd/tenantmesh-sidecar").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
-	return path, nil
+	return path, os.Rename(fresh, path)
 })
 
 // Option changes a mesh before it starts.

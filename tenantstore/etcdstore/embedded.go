@@ -12,14 +12,28 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
+// maxSocketPath is how long the path of a Unix socket may be, with room for its name (unix(7): 107 bytes).
+const maxSocketPath = 90
+
+// socketFolder is the data's, or where that is too deep one of its own.
+func socketFolder(data string) (string, error) {
+	path, err := filepath.Abs(filepath.Join(data, "etcd-sockets"))
+	if err != nil {
+		return "", err
+	}
+	if len(path) > maxSocketPath {
+		return os.MkdirTemp("", "tenantmesh-etcd-")
+	}
+	return path, errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700))
+}
+
 // startEmbedded starts an etcd of one member that listens on Unix sockets only: nothing of it can be reached from
 // another host, and no port can be taken.
 func startEmbedded(ctx context.Context, config Config) (*embed.Etcd, string, error) {
 	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 		return nil, "", err
 	}
-	// The path of a Unix socket is short (unix(7)): a folder of its own, and not the data's, which may be deep.
-	sockets, err := os.MkdirTemp("", "tenantmesh-etcd-")
+	sockets, err := socketFolder(config.DataDir)
 	if err != nil {
 		return nil, "", err
 	}

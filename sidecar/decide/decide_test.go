@@ -1,0 +1,350 @@
+package decide
+
+import (
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/policy/limit"
+	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
+	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+const edge = "spiffe://mesh.example/gateway/edge"
+
+// world is a decider with the set that a test gives it.
+type world struct {
+	t       *testing.T
+	decider *Decider
+	meter   *ledger.Meter
+	now     time.Time
+	signer  *tenanttoken.Signer
+	key     tenanttoken.SigningKey
+}
+
+func newWorld(t *testing.T, self *api.ProxyConfig, change ...func(*api.TenantPolicy)) *world {
+	t.Helper()
+	w := &world{t: t, now: start, meter: ledger.NewMeter()}
+	var err error
+	w.key, err = tenanttoken.NewSigningKey(start.Add(time.Hour))
+	check(t, err)
+	principal, err := identity.ParsePrincipal(edge)
+	check(t, err)
+	w.signer, err = tenanttoken.NewSigner(w.key, principal)
+	check(t, err)
+	acme := &api.TenantPolicy{
+		Tenant: "acme", Uid: "uid-1", Tier: "gold", Phase: "Active", Placement: &api.Placement{State: "ACTIVE", Cell: "us-1", Epoch: 7},
+		Limits: &api.Limits{RequestsPerSecond: 10, Burst: 2, Concurrency: 5},
+	}
+	for _, f := range change {
+		f(acme)
+	}
+	self.TrustDomain = "mesh.example"
+	set, err := (*policyset.Set)(nil).With([]policyset.Change{
+		{TypeURL: meshname.TypeProxyConfig, Name: "self", Message: self},
+		{TypeURL: meshname.TypeTenantPolicy, Name: "acme", Message: acme},
+		{TypeURL: meshname.TypeTenantPolicy, Name: "globex", Message: &api.TenantPolicy{Tenant: "globex", Uid: "uid-2", Phase: "Active", Placement: acme.Placement, Limits: acme.Limits}},
+		{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "org", Tenants: []string{"acme"}}},
+		{TypeURL: meshname.TypeAccessPolicy, Name: "p", Message: &api.AccessPolicy{Name: "p", Effect: "Permit", Principals: []string{"spiffe://mesh.example/gateway/*"}, Targets: []*api.Target{{Workload: "front"}}}},
+		{TypeURL: meshname.TypeSignerKey, Name: w.key.KID, Message: &api.SignerKey{Kid: w.key.KID, Principal: edge, PublicKey: w.key.Public(), Role: "gateway", NotAfter: timestamppb.New(w.key.NotAfter)}},
+	}, 42)
+	check(t, err)
+	sets := &policyset.Holder{}
+	sets.Store(set)
+	w.decider = New(Config{
+		Sets: sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), Log: decisionlog.New("0123456789abcdef", zap.NewNop()),
+		Meter: w.meter, Signer: func() *tenanttoken.Signer { return w.signer }, Metrics: NewMetrics(prometheus.NewRegistry()), Now: func() time.Time { return w.now },
+	})
+	return w
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// want decides and checks the reason.
+func (w *world) want(name string, r *Request, reason policy.Reason) Answer {
+	w.t.Helper()
+	a := w.decider.Decide(r)
+	if a.Decision.Reason != reason || a.Decision.Allowed != (reason == policy.Permitted) {
+		w.t.Errorf("%s: %q (%s), want %q", name, a.Decision.Reason, a.Decision.Detail, reason)
+	}
+	if reason != policy.Permitted && (len(a.Set)+len(a.Remove) > 0 || a.Decision.Detail == "") {
+		w.t.Errorf("%s: a refusal sets %v, removes %v and says %q", name, a.Set, a.Remove, a.Decision.Detail)
+	}
+	if found, ok := w.decider.Log.Find(a.Decision.ID); !ok || found.Detail != a.Decision.Detail {
+		w.t.Errorf("%s: the decision is not remembered", name)
+	}
+	return a
+}
+
+func gatewayRequest(change ...func(*Request)) *Request {
+	r := &Request{
+		Listener: meshname.ListenerGateway, Method: "GET", Path: "/front?secret=1", Lease: "lease-1",
+		Headers: map[string][]string{"x-request-id": {"id-1"}, "authorization": {"Bearer x"}},
+		Tokens:  map[string]map[string]any{"login": {"org": "acme", "sub": "alice"}},
+	}
+	for _, f := range change {
+		f(r)
+	}
+	return r
+}
+
+func TestGateway(t *testing.T) {
+	self := func() *api.ProxyConfig {
+		return &api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": "", "eu-1": "eu"}}
+	}
+	w := newWorld(t, self())
+	a := w.want("good", gatewayRequest(), policy.Permitted)
+	claims, err := tenanttoken.NewVerifier(tenanttoken.Options{Audience: "mesh.example"}).Verify(a.Set["txn-token"], w.decider.Sets.Load().Keys, start)
+	check(t, err)
+	if c := claims.Context; c.Tenant.String() != "acme" || c.UID != "uid-1" || c.Cell != "us-1" || c.Epoch != 7 || claims.Subject != "alice" || len(c.Keys) != 2 ||
+		c.Keys[1] != tenanttoken.KeyDigest("id-1") || c.Keys[0] != tenanttoken.KeyDigest(traceID(a.Set["traceparent"])) {
+		t.Errorf("the context is %+v", claims)
+	}
+	if a.Set["x-tenantmesh-cell"] != "us-1" || len(a.Remove) != 1 || a.Remove[0] != "authorization" || a.Decision.Path != "/front" || a.Decision.Revision != 42 {
+		t.Errorf("the answer is %+v", a)
+	}
+	w.want("second", gatewayRequest(func(r *Request) { r.Lease = "lease-2" }), policy.Permitted)
+	limited := w.want("over the burst", gatewayRequest(func(r *Request) { r.Lease = "lease-3" }), policy.RateLimited)
+	if limited.Decision.RetryAfter < time.Second || !limited.Limited || limited.Decision.Rule != "tenant rate" {
+		t.Errorf("the refusal is %+v", limited)
+	}
+	w.decider.End(Ended{Lease: "lease-1"})
+	if n := w.decider.Limiter.Leases(w.now); n != 1 {
+		t.Errorf("%d leases, want 1", n)
+	}
+	if usage := w.meter.Take(); len(usage) != 1 || usage[0].Refused != 1 {
+		t.Errorf("a gateway's usage is %+v: only what it refused", usage)
+	}
+	w.want("Authorization is wanted", gatewayRequest(func(r *Request) { r.Lease, r.ForwardAuthorization = "", true; w.now = start.Add(time.Second) }), policy.Permitted)
+
+	for name, test := range map[string]struct {
+		request func(*Request)
+		tenant  func(*api.TenantPolicy)
+		reason  policy.Reason
+	}{
+		"no token":           {func(r *Request) { r.Tokens = nil }, nil, policy.UnauthenticatedTenant},
+		"a bad one":          {func(r *Request) { r.Tokens, r.TokenFailure = nil, "Jwt is expired" }, nil, policy.UnauthenticatedTenant},
+		"unknown issuer":     {func(r *Request) { r.Tokens = map[string]map[string]any{"other": {"org": "acme"}} }, nil, policy.UnauthenticatedTenant},
+		"two headers":        {func(r *Request) { r.Headers["authorization"] = []string{"a", "b"} }, nil, policy.UnauthenticatedTenant},
+		"no claim":           {func(r *Request) { r.Tokens["login"] = map[string]any{"tenant": "acme"} }, nil, policy.UnauthenticatedTenant},
+		"claim of a number":  {func(r *Request) { r.Tokens["login"] = map[string]any{"org": 7.0} }, nil, policy.UnauthenticatedTenant},
+		"may not speak":      {func(r *Request) { r.Tokens["login"]["org"] = "globex" }, nil, policy.UnauthenticatedTenant},
+		"suspended":          {nil, func(p *api.TenantPolicy) { p.Phase = "Suspended" }, policy.TenantSuspended},
+		"deleted":            {nil, func(p *api.TenantPolicy) { p.Phase = "Deleting" }, policy.TenantDeleted},
+		"no cell yet":        {nil, func(p *api.TenantPolicy) { p.Phase = "Provisioning" }, policy.EnforcementUnavailable},
+		"unknown cell":       {nil, func(p *api.TenantPolicy) { p.Placement.Cell = "gone" }, policy.EnforcementUnavailable},
+		"residency":          {nil, func(p *api.TenantPolicy) { p.Residency = "eu" }, policy.Residency},
+		"unknown listener":   {func(r *Request) { r.Listener = "other" }, nil, policy.EnforcementUnavailable},
+		"residency is right": {nil, func(p *api.TenantPolicy) { p.Residency, p.Placement.Cell = "eu", "eu-1" }, policy.Permitted},
+	} {
+		var changes []func(*api.TenantPolicy)
+		if test.tenant != nil {
+			changes = append(changes, test.tenant)
+		}
+		r := gatewayRequest()
+		if test.request != nil {
+			test.request(r)
+		}
+		newWorld(t, self(), changes...).want(name, r, test.reason)
+	}
+	w = newWorld(t, self())
+	w.signer = nil
+	w.want("no key in force", gatewayRequest(), policy.EnforcementUnavailable)
+	if n := w.decider.Limiter.Leases(start); n != 0 {
+		t.Errorf("a refusal holds %d leases", n)
+	}
+	w.decider.Sets.Store(nil)
+	w.want("nothing was pushed", gatewayRequest(), policy.EnforcementUnavailable)
+}
+
+func (w *world) token(change ...func(*tenanttoken.Claims)) string {
+	w.t.Helper()
+	acme, err := identity.ParseTenantID("acme")
+	check(w.t, err)
+	claims := tenanttoken.Claims{Audience: "mesh.example", IssuedAt: start, Expiry: start.Add(5 * time.Minute), Txn: "txn", Context: tenanttoken.Context{
+		Tenant: acme, UID: "uid-1", Tier: "gold", Cell: "us-1", Epoch: 7, Role: tenanttoken.Owner, Purpose: tenanttoken.Request,
+		Keys: []string{tenanttoken.KeyDigest("id-1"), tenanttoken.KeyDigest(trace)},
+	}}
+	for _, f := range change {
+		f(&claims)
+	}
+	token, err := w.signer.Sign(claims)
+	check(w.t, err)
+	return token
+}
+
+const trace = "0123456789abcdef0123456789abcdef"
+
+func (w *world) inbound(token string, change ...func(*Request)) *Request {
+	r := &Request{Listener: meshname.ListenerInbound, Method: "GET", Path: "/x", Peer: edge, Lease: "l", Headers: map[string][]string{
+		"txn-token": {token}, "x-request-id": {"id-1"}, "traceparent": {"00-" + trace + "-0123456789abcdef-01"},
+	}}
+	for _, f := range change {
+		f(r)
+	}
+	return r
+}
+
+func sidecar() *api.ProxyConfig {
+	return &api.ProxyConfig{
+		Role: "sidecar", Cell: "us-1", Workload: "front", Principal: "spiffe://mesh.example/cell/us-1/workload/front",
+		DependsOn: []*api.Dependency{{Kind: "workload", Name: "back"}, {Kind: "workload", Name: "open", Tenancy: "untenanted"}, {Kind: "dependency", Name: "mail"}},
+	}
+}
+
+func TestInbound(t *testing.T) {
+	w := newWorld(t, sidecar())
+	a := w.want("good", w.inbound(w.token()), policy.Permitted)
+	if a.Set["x-tenant-id"] != "acme" || a.Set["x-tenant-tier"] != "gold" || a.Decision.Rule != "p" {
+		t.Errorf("the answer is %+v", a)
+	}
+	if w.decider.Open() != 1 {
+		t.Errorf("%d requests are open, want 1", w.decider.Open())
+	}
+	w.decider.End(Ended{Lease: "l", BytesSent: 10})
+	w.decider.End(Ended{Lease: "l", BytesSent: 10})
+	if usage := w.meter.Take(); len(usage) != 1 || usage[0].Requests != 1 || usage[0].BytesSent != 10 {
+		t.Errorf("a request that ended twice is counted as %+v", usage)
+	}
+	for name, test := range map[string]struct {
+		claims  func(*tenanttoken.Claims)
+		request func(*Request)
+		tenant  func(*api.TenantPolicy)
+		reason  policy.Reason
+	}{
+		"no peer":              {nil, func(r *Request) { r.Peer = "" }, nil, policy.UnauthenticatedPeer},
+		"a peer of elsewhere":  {nil, func(r *Request) { r.Peer = "spiffe://other.example/gateway/edge" }, nil, policy.UnauthenticatedPeer},
+		"no context":           {nil, func(r *Request) { delete(r.Headers, "txn-token") }, nil, policy.ContextMissing},
+		"two contexts":         {nil, func(r *Request) { r.Headers["txn-token"] = append(r.Headers["txn-token"], "x") }, nil, policy.ContextMissing},
+		"altered":              {nil, func(r *Request) { r.Headers["txn-token"][0] += "A" }, nil, policy.ContextForeign},
+		"expired":              {func(c *tenanttoken.Claims) { c.IssuedAt, c.Expiry = start.Add(-time.Minute), start }, nil, nil, policy.ContextMissing},
+		"other trust domain":   {func(c *tenanttoken.Claims) { c.Audience = "other.example" }, nil, nil, policy.ContextForeign},
+		"other cell":           {func(c *tenanttoken.Claims) { c.Context.Cell = "eu-1" }, nil, nil, policy.Misdirected},
+		"older epoch":          {func(c *tenanttoken.Claims) { c.Context.Epoch = 6 }, nil, nil, policy.Misdirected},
+		"newer epoch":          {func(c *tenanttoken.Claims) { c.Context.Epoch = 8 }, nil, nil, policy.Permitted},
+		"moved away":           {nil, nil, func(p *api.TenantPolicy) { p.Placement.Cell = "us-2" }, policy.Misdirected},
+		"moved here, not told": {func(c *tenanttoken.Claims) { c.Context.Epoch = 8 }, nil, func(p *api.TenantPolicy) { p.Placement.Cell = "us-2" }, policy.Permitted},
+		"a replica":            {func(c *tenanttoken.Claims) { c.Context.Role = tenanttoken.Replica }, nil, nil, policy.Misdirected},
+		"other incarnation":    {func(c *tenanttoken.Claims) { c.Context.UID = "uid-0" }, nil, nil, policy.TenantDeleted},
+		"unknown tenant":       {func(c *tenanttoken.Claims) { c.Context.Tenant, _ = identity.ParseTenantID("hooli") }, nil, nil, policy.TenantUnknown},
+		"suspended":            {nil, nil, func(p *api.TenantPolicy) { p.Phase = "Suspended" }, policy.TenantSuspended},
+		"residency":            {nil, nil, func(p *api.TenantPolicy) { p.Residency = "eu" }, policy.Residency},
+		"no permit":            {nil, func(r *Request) { r.Peer = "spiffe://mesh.example/cell/us-1/workload/other" }, nil, policy.DeniedByPolicy},
+		"no lease":             {nil, func(r *Request) { r.Lease = "" }, nil, policy.Overloaded},
+	} {
+		var changes []func(*api.TenantPolicy)
+		if test.tenant != nil {
+			changes = append(changes, test.tenant)
+		}
+		w := newWorld(t, sidecar(), changes...)
+		token := w.token()
+		if test.claims != nil {
+			token = w.token(test.claims)
+		}
+		r := w.inbound(token)
+		if test.request != nil {
+			test.request(r)
+		}
+		w.want(name, r, test.reason)
+	}
+	for _, tenancy := range []string{"observe", "untenanted"} {
+		self := sidecar()
+		self.Tenancy = tenancy
+		w := newWorld(t, self)
+		a := w.want(tenancy, w.inbound("", func(r *Request) { delete(r.Headers, "txn-token") }), policy.Permitted)
+		if a.Set["x-tenant-id"] != "" || len(a.Remove) == 0 {
+			t.Errorf("%s: without a context the answer sets %v and removes %v", tenancy, a.Set, a.Remove)
+		}
+	}
+	self := sidecar()
+	self.DeliverContext = true
+	w = newWorld(t, self)
+	for _, name := range w.want("delivered", w.inbound(w.token()), policy.Permitted).Remove {
+		if name == "txn-token" {
+			t.Error("with deliverContext the context is removed")
+		}
+	}
+}
+
+func outbound(target string, headers map[string][]string) *Request {
+	return &Request{Listener: meshname.ListenerOutbound, Target: target, Method: "GET", Path: "/", Lease: "out", Headers: headers}
+}
+
+func TestOutbound(t *testing.T) {
+	w := newWorld(t, sidecar())
+	token := w.token()
+	w.want("inbound", w.inbound(token), policy.Permitted)
+	proofs := map[string]map[string][]string{
+		"txn-token":    {"txn-token": {token}},
+		"traceparent":  {"traceparent": {"00-" + trace + "-ffffffffffffffff-00"}},
+		"x-request-id": {"x-request-id": {"id-1"}},
+	}
+	for name, headers := range proofs {
+		a := w.want(name, outbound("workload/back", headers), policy.Permitted)
+		if a.Set["txn-token"] != token {
+			t.Errorf("%s: the context is not the one that came", name)
+		}
+		if a := w.want(name+" to a dependency", outbound("dependency/mail", headers), policy.Permitted); a.Set["txn-token"] != "" {
+			t.Errorf("%s: the context leaves the mesh", name)
+		}
+	}
+	w.want("not listed", outbound("", proofs["traceparent"]), policy.DeniedByPolicy)
+	w.want("nothing", outbound("workload/back", nil), policy.ContextMissing)
+	w.want("nothing, to who needs none", outbound("workload/open", nil), policy.Permitted)
+	w.want("two contexts", outbound("workload/back", map[string][]string{"txn-token": {token, token}}), policy.ContextUnattributed)
+	w.want("another's context", outbound("workload/back", map[string][]string{"txn-token": {w.token(func(c *tenanttoken.Claims) { c.Txn = "other" })}}), policy.ContextUnattributed)
+
+	// globex, with acme's trace ID: it is refused for both.
+	globex, _ := identity.ParseTenantID("globex")
+	second := w.token(func(c *tenanttoken.Claims) { c.Context.Tenant, c.Context.UID = globex, "uid-2" })
+	w.want("globex, same trace ID", w.inbound(second, func(r *Request) { r.Lease, r.Headers = "l2", maps.Clone(r.Headers); delete(r.Headers, "x-request-id") }), policy.Permitted)
+	w.want("a trace ID of two tenants", outbound("workload/back", proofs["traceparent"]), policy.ContextUnattributed)
+	w.want("acme's request ID still", outbound("workload/back", proofs["x-request-id"]), policy.Permitted)
+
+	// After the request has ended its calls count for the grace, and then not.
+	w.decider.End(Ended{Lease: "l"})
+	w.want("just closed", outbound("workload/back", proofs["x-request-id"]), policy.Permitted)
+	w.now = start.Add(6 * time.Second)
+	w.want("long closed", outbound("workload/back", proofs["x-request-id"]), policy.ContextMissing)
+
+	w = newWorld(t, sidecar())
+	w.want("inbound", w.inbound(w.token()), policy.Permitted)
+	w.now = start.Add(6 * time.Minute)
+	w.want("the context has expired", outbound("workload/back", proofs["x-request-id"]), policy.ContextMissing)
+}
+
+func TestOutboundBound(t *testing.T) {
+	self := sidecar()
+	self.BoundTenant = "acme"
+	w := newWorld(t, self)
+	if a := w.want("bound", outbound("workload/back", nil), policy.Permitted); a.Set["txn-token"] == "" || a.Decision.Tenant != "acme" {
+		t.Errorf("the answer is %+v", a)
+	}
+	w.want("second", outbound("workload/back", nil), policy.Permitted)
+	w.want("over the burst", outbound("workload/back", nil), policy.RateLimited)
+	w = newWorld(t, self, func(p *api.TenantPolicy) { p.Placement.Cell = "us-2" })
+	w.want("owned elsewhere", outbound("workload/back", nil), policy.Misdirected)
+	w = newWorld(t, self, func(p *api.TenantPolicy) { p.Phase = "Suspended" })
+	w.want("suspended", outbound("workload/back", nil), policy.TenantSuspended)
+	w = newWorld(t, self)
+	w.signer = nil
+	w.want("no key", outbound("workload/back", nil), policy.EnforcementUnavailable)
+}

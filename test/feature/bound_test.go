@@ -1,0 +1,106 @@
+package feature
+
+import (
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tenantmesh/tenantmesh/internal/meshtest"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+)
+
+const jobs = objects + `
+---
+apiVersion: tenantmesh.dev/v1alpha1
+kind: Workload
+metadata: {name: reports}
+spec: {dependsOn: [back, open], boundTenant: acme}
+---
+apiVersion: tenantmesh.dev/v1alpha1
+kind: Workload
+metadata: {name: open}
+spec: {tenancy: untenanted}
+---
+apiVersion: tenantmesh.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: reports}
+spec: {effect: Permit, principals: ["spiffe://mesh.example/cell/*/workload/reports"], targets: [{workload: back}, {workload: open}]}
+---
+apiVersion: tenantmesh.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: front-open}
+spec: {effect: Permit, principals: ["spiffe://mesh.example/cell/*/workload/front"], targets: [{workload: open}]}
+`
+
+// TestBoundWorkload: a job that serves nobody signs for the one tenant that it is bound to, in its cell; and a target
+// without tenants needs none.
+func TestBoundWorkload(t *testing.T) {
+	w := &world{Mesh: meshtest.Start(t, jobs)}
+	w.back = w.Workload(t, "us-1", "back", http.HandlerFunc(w.serveBack))
+	w.Workload(t, "us-1", "open", http.HandlerFunc(tell))
+	reports := w.Workload(t, "us-1", "reports", http.NotFoundHandler())
+	elsewhere := w.Workload(t, "eu-1", "reports", http.NotFoundHandler())
+	from := func(s *meshtest.Sidecar, to string, header http.Header) meshtest.Response {
+		proxy, err := url.Parse(s.Outbound)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return meshtest.Do(t, &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(proxy)}}, http.MethodGet, to, header, nil)
+	}
+	s := want(t, "a job's own call", from(reports, "http://back/x", http.Header{"X-Tenant-Id": {"globex"}}), 200, "")
+	if s.Header.Get("x-tenant-id") != "acme" {
+		t.Errorf("back saw tenant %q, want acme", s.Header.Get("x-tenant-id"))
+	}
+	s = want(t, "a call to who needs no tenant", from(reports, "http://open/x", nil), 200, "")
+	if s.Path != "/x" {
+		t.Errorf("open saw %+v", s)
+	}
+	// A cell that does not own a tenant is not even told of it.
+	want(t, "from a cell that does not own the tenant", from(elsewhere, "http://back/x", nil), 403, "tenant_unknown")
+
+	// What reached back is in the ledger, under acme.
+	until(t, func() bool {
+		records, err := w.Admin.Usage(t.Context(), "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		requests := int64(0)
+		for _, r := range records {
+			if r.Workload == "back" {
+				requests += r.Requests - r.Refused
+				if r.BytesSent == 0 || r.Duration == 0 {
+					t.Errorf("a record without bytes or duration: %+v", r)
+				}
+			}
+		}
+		return requests == 1
+	})
+}
+
+// TestDrain: SIGTERM takes a sidecar out of the mesh before it ends, and it ends with 0.
+func TestDrain(t *testing.T) {
+	w := newWorld(t)
+	if err := syscall.Kill(w.back.PID, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	until(t, func() bool {
+		snapshot, err := w.Store.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range snapshot.Objects {
+			if o.Kind == tenantstore.KindEndpoint && o.Endpoint.Workload == "back" && o.Endpoint.Ready {
+				return false
+			}
+		}
+		return true
+	})
+	until(t, func() bool { return syscall.Kill(w.back.PID, 0) != nil })
+	log, err := os.ReadFile(w.back.Log)
+	if err != nil || strings.Contains(string(log), "error:") {
+		t.Errorf("it did not end cleanly: %v\n%s", err, log)
+	}
+}
