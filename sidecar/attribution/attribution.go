@@ -13,6 +13,7 @@
 package attribution
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -24,30 +25,22 @@ type Options struct {
 	TTL     time.Duration // after which a request that nobody closed has ended; default 10 min
 }
 
-// Ledger knows which context belongs to which ID.
+// Ledger knows which request an ID belongs to.
 type Ledger struct {
 	options Options
 
 	mu     sync.Mutex
-	known  map[string]*subject
-	open   map[string]*request
-	ending []ended // requests that ended, oldest first
-	opened []*request
-}
-
-// subject is what one ID stands for.
-type subject struct {
-	uid        string
-	token      string
-	requests   int // open, or in their grace
-	conflicted bool
+	known  map[string][]*request // by ID: open, or in their grace; in the order of their arrival
+	open   map[string]*request   // by lease
+	opened []*request            // in the order of their arrival
+	ending []ended               // in the order of their end
 }
 
 type request struct {
-	lease string
-	ids   []string
-	since time.Time
-	done  bool
+	lease, uid, token string
+	ids               []string
+	since             time.Time
+	done              bool
 }
 
 type ended struct {
@@ -66,7 +59,7 @@ func New(options Options) *Ledger {
 	if options.TTL == 0 {
 		options.TTL = 10 * time.Minute
 	}
-	return &Ledger{options: options, known: map[string]*subject{}, open: map[string]*request{}}
+	return &Ledger{options: options, known: map[string][]*request{}, open: map[string]*request{}}
 }
 
 // Open enters a request: ids are digests of the IDs by which its calls may be known, uid is its tenant's incarnation,
@@ -75,26 +68,17 @@ func (l *Ledger) Open(now time.Time, lease, uid, token string, ids []string) boo
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire(now)
-	if lease == "" || len(l.open) >= l.options.MaxOpen {
-		return false
-	}
 	if l.open[lease] != nil {
 		return true
 	}
-	r := &request{lease: lease, ids: ids, since: now}
+	if lease == "" || len(l.open) >= l.options.MaxOpen {
+		return false
+	}
+	r := &request{lease: lease, uid: uid, token: token, ids: ids, since: now}
 	l.open[lease] = r
 	l.opened = append(l.opened, r)
 	for _, id := range ids {
-		c := l.known[id]
-		if c == nil {
-			c = &subject{uid: uid}
-			l.known[id] = c
-		}
-		if c.uid != uid {
-			c.conflicted = true
-		}
-		c.token = token
-		c.requests++
+		l.known[id] = append(l.known[id], r)
 	}
 	return true
 }
@@ -107,14 +91,14 @@ func (l *Ledger) Close(now time.Time, lease string) {
 	l.end(now, lease)
 }
 
-func (l *Ledger) end(now time.Time, lease string) {
+func (l *Ledger) end(at time.Time, lease string) {
 	r := l.open[lease]
 	if r == nil {
 		return
 	}
 	delete(l.open, lease)
 	r.done = true
-	l.ending = append(l.ending, ended{r, now})
+	l.ending = append(l.ending, ended{r, at})
 }
 
 // Match is the outcome of a look-up.
@@ -132,15 +116,17 @@ func (l *Ledger) Find(now time.Time, id string) (token string, match Match) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire(now)
-	c := l.known[id]
-	switch {
-	case c == nil:
+	requests := l.known[id]
+	if len(requests) == 0 {
 		return "", Unknown
-	case c.conflicted:
-		return "", Conflicted
-	default:
-		return c.token, Found
 	}
+	last := requests[len(requests)-1]
+	for _, r := range requests {
+		if r.uid != last.uid {
+			return "", Conflicted
+		}
+	}
+	return last.token, Found
 }
 
 // Len is how many requests are open.
@@ -152,13 +138,14 @@ func (l *Ledger) Len() int {
 
 func (l *Ledger) expire(now time.Time) {
 	for len(l.opened) > 0 && (l.opened[0].done || now.Sub(l.opened[0].since) >= l.options.TTL) {
-		l.end(now, l.opened[0].lease)
+		l.end(l.opened[0].since.Add(l.options.TTL), l.opened[0].lease)
 		l.opened = l.opened[1:]
 	}
 	for len(l.ending) > 0 && now.Sub(l.ending[0].at) >= l.options.Grace {
-		for _, id := range l.ending[0].request.ids {
-			c := l.known[id]
-			if c.requests--; c.requests == 0 {
+		gone := l.ending[0].request
+		for _, id := range gone.ids {
+			left := slices.DeleteFunc(l.known[id], func(r *request) bool { return r == gone })
+			if l.known[id] = left; len(left) == 0 {
 				delete(l.known, id)
 			}
 		}

@@ -1,0 +1,126 @@
+package attribution
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// model is the ledger as one would tell it: a list of requests, looked through from the start each time.
+type model struct{ requests []modelRequest }
+
+type modelRequest struct {
+	lease, uid, token string
+	ids               []string
+	closed            time.Time
+}
+
+func (m *model) find(now time.Time, id string) (string, Match) {
+	token, match, uid := "", Unknown, ""
+	for _, r := range m.requests {
+		if !r.closed.IsZero() && now.Sub(r.closed) >= time.Second {
+			continue
+		}
+		for _, known := range r.ids {
+			switch {
+			case known != id:
+			case match == Unknown:
+				token, match, uid = r.token, Found, r.uid
+			case r.uid != uid:
+				match = Conflicted
+			default:
+				token = r.token
+			}
+		}
+	}
+	if match == Conflicted {
+		token = ""
+	}
+	return token, match
+}
+
+// TestAgainstModel opens and closes requests of two tenants with few IDs.
+func TestAgainstModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		l, m, now := New(Options{Grace: time.Second}), &model{}, start
+		for i := range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 800).Draw(rt, "ms")) * time.Millisecond)
+			if rapid.Bool().Draw(rt, "open") {
+				r := modelRequest{fmt.Sprint("l", i), rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "uid"), fmt.Sprint("t", i), []string{rapid.SampledFrom([]string{"x", "y", "z"}).Draw(rt, "id")}, time.Time{}}
+				if !l.Open(now, r.lease, r.uid, r.token, r.ids) {
+					rt.Fatal("there is room")
+				}
+				m.requests = append(m.requests, r)
+			} else if n := len(m.requests); n > 0 {
+				r := &m.requests[rapid.IntRange(0, n-1).Draw(rt, "which")]
+				l.Close(now, r.lease)
+				if r.closed.IsZero() {
+					r.closed = now
+				}
+			}
+			for _, id := range []string{"x", "y", "z"} {
+				token, match := l.Find(now, id)
+				wantToken, want := m.find(now, id)
+				if match != want {
+					rt.Fatalf("%s is %v, the model says %v", id, match, want)
+				}
+				if match == Found && token != wantToken {
+					rt.Fatalf("%s is %s, the model says %s", id, token, wantToken)
+				}
+			}
+		}
+		now = now.Add(time.Hour)
+		l.Close(now, "none")
+		if l.Len() != 0 || len(l.known) != 0 {
+			rt.Fatalf("an hour later %d requests and %d IDs are there", l.Len(), len(l.known))
+		}
+	})
+}
+
+func TestBounds(t *testing.T) {
+	l := New(Options{MaxOpen: 2})
+	for _, lease := range []string{"a", "b"} {
+		if !l.Open(start, lease, "u", "t", []string{"x"}) {
+			t.Fatal("there is room")
+		}
+	}
+	if l.Open(start, "c", "u", "t", []string{"x"}) {
+		t.Error("a third of two is let in")
+	}
+	if !l.Open(start, "a", "u", "t", []string{"x"}) {
+		t.Error("one that is open already is refused")
+	}
+	if l.Open(start, "", "u", "t", nil) {
+		t.Error("a request without a lease is let in")
+	}
+	l.Close(start, "a")
+	l.Close(start, "a")
+	if !l.Open(start, "c", "u", "t", []string{"x"}) {
+		t.Error("there is room again")
+	}
+}
+
+// TestMemory: 100,000 open requests, each with the three IDs that requests have.
+func TestMemory(t *testing.T) {
+	const n = 100_000
+	heap := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	l := New(Options{})
+	before := heap()
+	for i := range n {
+		if !l.Open(start, fmt.Sprintf("%032d", i), "uid", "token", []string{fmt.Sprintf("a%021d", i), fmt.Sprintf("b%021d", i), fmt.Sprintf("c%021d", i)}) {
+			t.Fatal("there is room")
+		}
+	}
+	t.Logf("%d bytes a request", (heap()-before)/n)
+	runtime.KeepAlive(l)
+}
