@@ -186,7 +186,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	reporter, err := report.New(report.Config{
 		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Zap: c.Log,
 		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: c.Address, Port: uint32(c.InboundPort)},
-	}, s.signs)
+	}, s.signs, time.Now())
 	if err != nil {
 		return err
 	}

@@ -90,33 +90,42 @@ type keyFile struct {
 	NotAfter time.Time `json:"notAfter"`
 }
 
-// LoadOrCreateKey returns the key that path holds, when it still has a third of lifetime to go, or a fresh
-// one that it writes there (0600, atomically).
-func LoadOrCreateKey(path string, lifetime time.Duration, now time.Time) (SigningKey, error) {
+// Ages reports whether a key of that lifetime has less than a third of it to go: time for the next one, so that
+// both overlap.
+func (k SigningKey) Ages(lifetime time.Duration, now time.Time) bool {
+	return k.NotAfter.Sub(now) <= lifetime/3
+}
+
+// LoadKey returns the key that path holds; the error is fs.ErrNotExist when there is no file.
+func LoadKey(path string) (SigningKey, error) {
 	text, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return SigningKey{}, err
-	default:
-		var file keyFile
-		if err := json.Unmarshal(text, &file); err != nil {
-			return SigningKey{}, fmt.Errorf("%s must hold a signing key: %w", path, err)
-		}
-		seed, err := base64.RawURLEncoding.DecodeString(file.Seed)
-		if err != nil || len(seed) != ed25519.SeedSize {
-			return SigningKey{}, fmt.Errorf("%s: seed must be %d bytes in base64url (got %d)", path, ed25519.SeedSize, len(seed))
-		}
-		if file.NotAfter.Sub(now) > lifetime/3 {
-			private := ed25519.NewKeyFromSeed(seed)
-			return SigningKey{KeyID(private.Public().(ed25519.PublicKey)), private, file.NotAfter}, nil
-		}
-	}
-	key, err := NewSigningKey(now.Add(lifetime))
 	if err != nil {
 		return SigningKey{}, err
 	}
-	text, err = json.Marshal(keyFile{base64.RawURLEncoding.EncodeToString(key.Private.Seed()), key.NotAfter})
+	var file keyFile
+	if err := json.Unmarshal(text, &file); err != nil {
+		return SigningKey{}, fmt.Errorf("%s must hold a signing key: %w", path, err)
+	}
+	seed, err := base64.RawURLEncoding.DecodeString(file.Seed)
+	if err != nil || len(seed) != ed25519.SeedSize {
+		return SigningKey{}, fmt.Errorf("%s: seed must be %d bytes in base64url (got %d)", path, ed25519.SeedSize, len(seed))
+	}
+	private := ed25519.NewKeyFromSeed(seed)
+	return SigningKey{KeyID(private.Public().(ed25519.PublicKey)), private, file.NotAfter}, nil
+}
+
+// LoadOrCreateKey returns the key that path holds, unless it ages, or else a fresh one that it writes there (0600,
+// atomically).
+func LoadOrCreateKey(path string, lifetime time.Duration, now time.Time) (SigningKey, error) {
+	key, err := LoadKey(path)
+	if err == nil && !key.Ages(lifetime, now) || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	key, err = NewSigningKey(now.Add(lifetime))
+	if err != nil {
+		return SigningKey{}, err
+	}
+	text, err := json.Marshal(keyFile{base64.RawURLEncoding.EncodeToString(key.Private.Seed()), key.NotAfter})
 	if err != nil {
 		return SigningKey{}, err
 	}

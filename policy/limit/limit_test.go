@@ -2,6 +2,7 @@ package limit
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -143,7 +144,7 @@ func TestUnlimitedNeedsNothing(t *testing.T) {
 	}
 }
 
-// TestFloodOfNames: a million names that nobody knows neither grow the limiter nor reset a bucket in use.
+// TestFloodOfNames: ten million names that nobody knows neither grow the limiter nor reset a bucket in use.
 func TestFloodOfNames(t *testing.T) {
 	l := New(Options{MaxEntries: 1024})
 	victim := tenRequest()
@@ -151,8 +152,8 @@ func TestFloodOfNames(t *testing.T) {
 		l.Admit(start, victim)
 	}
 	flood := tenRequest()
-	for i := range 1_000_000 {
-		flood.UID = fmt.Sprint("flood-", i)
+	for i := range 10_000_000 {
+		flood.UID = "flood-" + strconv.Itoa(i)
 		l.Admit(start.Add(time.Duration(i)), flood)
 		if n := l.Entries(); n > 1024 {
 			t.Fatalf("%d entries, over the bound", n)

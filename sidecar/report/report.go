@@ -7,6 +7,8 @@ package report
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -39,6 +41,7 @@ type Config struct {
 
 const (
 	keyLifetime   = 24 * time.Hour
+	keyInterval   = time.Minute // between two looks at the key's age
 	usageInterval = 5 * time.Second
 	minBackoff    = 100 * time.Millisecond
 	maxBackoff    = 2 * time.Second
@@ -47,9 +50,10 @@ const (
 // Reporter keeps the reporting stream.
 type Reporter struct {
 	Config
-	key      tenanttoken.SigningKey
+	signs    func() bool            // whether this member may sign
+	current  tenanttoken.SigningKey // in force, when signer is set
+	next     tenanttoken.SigningKey // published, or to be published, and not in force yet; zero: none
 	signer   atomic.Pointer[tenanttoken.Signer]
-	signs    func() bool // whether this member may sign
 	sequence int64
 
 	mu      sync.Mutex
@@ -59,25 +63,58 @@ type Reporter struct {
 }
 
 // New returns a reporter. A signing key that was in force before is so at once: whoever may verify it has it.
-func New(config Config, signs func() bool) (*Reporter, error) {
-	r := &Reporter{Config: config, signs: signs, changed: make(chan struct{}), sequence: time.Now().UnixMicro()}
-	var err error
-	if r.key, err = tenanttoken.LoadOrCreateKey(filepath.Join(config.Dir, "signing-key.json"), keyLifetime, time.Now()); err != nil {
+func New(config Config, signs func() bool, now time.Time) (*Reporter, error) {
+	r := &Reporter{Config: config, signs: signs, changed: make(chan struct{}), sequence: now.UnixMicro()}
+	key, err := tenanttoken.LoadKey(r.path(inForce))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
 		return nil, err
+	case now.Before(key.NotAfter):
+		if err := r.enforce(key); err != nil {
+			return nil, err
+		}
 	}
-	if kid, err := os.ReadFile(r.marker()); err == nil && string(kid) == r.key.KID {
-		return r, r.enforce()
-	}
-	return r, nil
+	return r, r.look(now)
 }
 
-func (r *Reporter) marker() string { return filepath.Join(r.Dir, "signing-key.in-force") }
+// The files of the keys: one signs, the other will.
+const (
+	inForce = "signing-key.json"
+	coming  = "signing-key.next.json"
+)
 
-func (r *Reporter) enforce() error {
-	signer, err := tenanttoken.NewSigner(r.key, r.Principal)
+func (r *Reporter) path(name string) string { return filepath.Join(r.Dir, name) }
+
+func (r *Reporter) enforce(key tenanttoken.SigningKey) error {
+	signer, err := tenanttoken.NewSigner(key, r.Principal)
 	if err == nil {
+		r.current = key
 		r.signer.Store(signer)
 	}
+	return err
+}
+
+// look makes the next key when there is none in force, or the one in force ages. That one signs until every sidecar
+// has the next.
+func (r *Reporter) look(now time.Time) (err error) {
+	if r.Signer() != nil && !r.current.Ages(keyLifetime, now) {
+		return nil
+	}
+	r.next, err = tenanttoken.LoadOrCreateKey(r.path(coming), keyLifetime, now)
+	return err
+}
+
+// keyInForce puts the next key in force: every sidecar has it.
+func (r *Reporter) keyInForce(kid string) error {
+	if kid != r.next.KID {
+		return nil
+	}
+	if err := os.Rename(r.path(coming), r.path(inForce)); err != nil {
+		return err
+	}
+	err := r.enforce(r.next)
+	r.next = tenanttoken.SigningKey{}
 	return err
 }
 
@@ -147,7 +184,9 @@ func (r *Reporter) stream(ctx context.Context) error {
 	defer look.Stop()
 	usage := time.NewTicker(usageInterval)
 	defer usage.Stop()
-	published, said := false, false
+	age := time.NewTicker(keyInterval)
+	defer age.Stop()
+	published, said := "", false
 	for first := true; ; first = false {
 		r.mu.Lock()
 		ready, changed := r.ready, r.changed
@@ -158,11 +197,10 @@ func (r *Reporter) stream(ctx context.Context) error {
 				return err
 			}
 		}
-		if !published && r.signs() {
-			published = true
-			look.Stop()
+		if r.next.KID != published && r.next.KID != "" && r.signs() {
+			published = r.next.KID
 			if err := stream.Send(&api.MemberReport{Report: &api.MemberReport_PublishKey{PublishKey: &api.PublishKey{
-				Kid: r.key.KID, PublicKey: r.key.Public(), NotAfter: timestamppb.New(r.key.NotAfter),
+				Kid: r.next.KID, PublicKey: r.next.Public(), NotAfter: timestamppb.New(r.next.NotAfter),
 			}}}); err != nil {
 				return err
 			}
@@ -170,6 +208,13 @@ func (r *Reporter) stream(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-look.C:
+			if r.next.KID == published {
+				look.Stop()
+			}
+		case now := <-age.C:
+			if err := r.look(now); err != nil {
+				return err
+			}
 		case <-usage.C:
 			if err := r.sendUsage(stream); err != nil {
 				return err
@@ -205,13 +250,7 @@ func (r *Reporter) sendUsage(stream api.MemberService_ReportClient) error {
 func (r *Reporter) heard(stream api.MemberService_ReportClient, message *api.ControlMessage) error {
 	switch m := message.Message.(type) {
 	case *api.ControlMessage_KeyInForce:
-		if m.KeyInForce.Kid != r.key.KID {
-			return nil
-		}
-		if err := r.enforce(); err != nil {
-			return err
-		}
-		return os.WriteFile(r.marker(), []byte(r.key.KID), 0o600)
+		return r.keyInForce(m.KeyInForce.Kid)
 	case *api.ControlMessage_UsageAck:
 		if r.batch != nil && m.UsageAck.Sequence == r.batch.Sequence {
 			r.batch = nil

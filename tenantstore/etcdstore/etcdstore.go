@@ -42,6 +42,7 @@ const (
 
 	dialTimeout = 5 * time.Second
 	startTime   = 60 * time.Second
+	firstAnswer = 30 * time.Second // on a slow disk the first transaction waits for the election
 	maxOps      = 16384    // operations of one transaction
 	maxRequest  = 64 << 20 // bytes of one transaction
 	quota       = 8 << 30  // bytes
@@ -96,7 +97,7 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	// The head exists before anything is compared with it.
-	check, cancel := context.WithTimeout(ctx, dialTimeout)
+	check, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
 	_, err = s.client.Txn(check).If(clientv3.Compare(clientv3.Version(headKey), "=", 0)).Then(clientv3.OpPut(headKey, "{}")).Commit()
 	if err != nil {
