@@ -43,9 +43,9 @@ const (
 	dialTimeout = 5 * time.Second
 	startTime   = 60 * time.Second
 	firstAnswer = 30 * time.Second // on a slow disk the first transaction waits for the election
-	maxOps      = 16384    // operations of one transaction
-	maxRequest  = 64 << 20 // bytes of one transaction
-	quota       = 8 << 30  // bytes
+	maxOps      = 16384            // operations of one transaction
+	maxRequest  = 64 << 20         // bytes of one transaction
+	quota       = 8 << 30          // bytes
 )
 
 // Config says where the etcd is. Exactly one of DataDir and Endpoints is set.
