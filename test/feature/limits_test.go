@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -99,7 +100,7 @@ func TestClassConcurrency(t *testing.T) {
 	}
 }
 
-// TestAbortsLeakNothing: 10,000 requests, half of them given up at once, leave no lease.
+// TestAbortsLeakNothing: 10,000 requests, half of them given up, while checks are slow, leave no lease.
 func TestAbortsLeakNothing(t *testing.T) {
 	w := newWorld(t)
 	w.Apply(t, globex("limits: {requestsPerSecond: -1, concurrency: -1}"))
@@ -107,6 +108,31 @@ func TestAbortsLeakNothing(t *testing.T) {
 	const workers, each = 16, 625
 	transport := &http.Transport{MaxIdleConnsPerHost: workers}
 	client := &http.Client{Transport: transport}
+	// Both processes that decide are stopped for 30 of every 100 ms: many a client hangs up while its check is pending.
+	slow, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGCONT} {
+				for _, s := range []*meshtest.Sidecar{w.gateway, w.front} {
+					if err := syscall.Kill(s.PID, signal); err != nil {
+						t.Error(err)
+					}
+				}
+				pause := 30 * time.Millisecond
+				if signal == syscall.SIGCONT {
+					pause = 70 * time.Millisecond
+				}
+				select {
+				case <-time.After(pause):
+				case <-slow:
+					if signal == syscall.SIGCONT {
+						return
+					}
+				}
+			}
+		}
+	}()
 	var wg sync.WaitGroup
 	for n := range workers {
 		wg.Go(func() {
@@ -130,6 +156,8 @@ func TestAbortsLeakNothing(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	close(slow)
+	<-done
 	transport.CloseIdleConnections()
 	until(t, func() bool { return leases(t, w.gateway) == 0 && leases(t, w.front) == 0 })
 }

@@ -10,7 +10,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
+	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/adminclient"
 	"github.com/tenantmesh/tenantmesh/internal/command"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
@@ -134,7 +136,7 @@ func newApply() *cobra.Command {
 		}
 		out := applied{Applied: result}
 		if wait && !dryRun {
-			status, err := client().Status(cmd.Context(), result.Revision, true, seconds)
+			status, err := awaited(cmd, client(), result.Revision, seconds)
 			if err != nil {
 				return err
 			}
@@ -166,6 +168,27 @@ func newApply() *cobra.Command {
 	flags.IntVar(&seconds, "timeout", 30, "seconds to wait")
 	addOutput(cmd, &format)
 	return cmd
+}
+
+// awaited waits until a revision is enforced, and on a terminal says how far it is.
+func awaited(cmd *cobra.Command, client *adminclient.Client, revision int64, seconds int) (status server.Status, err error) {
+	screen, isFile := cmd.ErrOrStderr().(*os.File)
+	if !isFile || !isTerminal(screen) {
+		return client.Status(cmd.Context(), revision, true, seconds)
+	}
+	for range seconds {
+		if status, err = client.Status(cmd.Context(), revision, true, 1); err != nil || status.Done() || status.Enforced+status.Refused == status.Total {
+			break
+		}
+		fmt.Fprintf(screen, "\r%s", enforced(status))
+	}
+	fmt.Fprint(screen, "\r\033[K")
+	return status, err
+}
+
+func isTerminal(file *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 func enforced(s server.Status) string {
