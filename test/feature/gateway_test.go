@@ -58,6 +58,8 @@ func TestGateway(t *testing.T) {
 				t.Errorf("%s: the body is no problem: %v %s", name, err, r.Body)
 			}
 		}
+		query := meshtest.Do(t, nil, http.MethodGet, front+"?access_token="+w.Token(t, "acme"), http.Header{}, nil)
+		want(t, "a token in the query", query, 401, "unauthenticated_tenant")
 		want(t, "unknown tenant", w.Get(t, front, "hooli"), 403, "tenant_unknown")
 	})
 

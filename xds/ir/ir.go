@@ -121,7 +121,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			mesh.Dependencies = append(mesh.Dependencies, Dependency{key.Name, o.Dependency})
 		case tenantstore.KindTokenIssuer:
 			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], noKeys)
-			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, jwks})
+			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer.Algorithms)})
 		case tenantstore.KindAccessPolicy:
 			mesh.Policies = append(mesh.Policies, authz.Policy{Name: key.Name, Spec: *o.AccessPolicy, Revision: o.Metadata.Revision})
 		case tenantstore.KindAccessGrant:

@@ -94,6 +94,8 @@ func verifyTokens(issuers []ir.Issuer) *core.TypedExtensionConfig {
 	for _, issuer := range issuers {
 		config.Providers[issuer.Name] = &jwtauthn.JwtProvider{
 			Issuer: issuer.Spec.Issuer, Audiences: issuer.Spec.Audiences, Forward: true, RequireExpiration: true,
+			// Said, because else a token in the query would be read too, and logged by everyone on its way.
+			FromHeaders:       []*jwtauthn.JwtHeader{{Name: "Authorization", ValuePrefix: "Bearer "}},
 			PayloadInMetadata: meshname.MetadataJWTPayload(issuer.Name), FailedStatusInMetadata: meshname.MetadataJWTFail,
 			JwksSourceSpecifier: &jwtauthn.JwtProvider_RemoteJwks{RemoteJwks: &jwtauthn.RemoteJwks{
 				HttpUri: &core.HttpUri{
