@@ -121,6 +121,9 @@ func refuse(answer *decide.Answer, grpc bool) *auth.CheckResponse {
 			header(propagation.HeaderDecision, d.ID),
 		},
 	}
+	if d.Reason == policy.UnauthenticatedTenant {
+		denied.Headers = append(denied.Headers, header("www-authenticate", "Bearer")) // RFC 6750, section 3
+	}
 	if d.RetryAfter > 0 {
 		wait := jittered(d.RetryAfter)
 		seconds := int64((wait + time.Second - 1) / time.Second)

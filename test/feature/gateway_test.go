@@ -54,7 +54,7 @@ func TestGateway(t *testing.T) {
 			r := meshtest.Do(t, nil, http.MethodGet, front, header, nil)
 			want(t, name, r, 401, "unauthenticated_tenant")
 			var problem map[string]any
-			if err := json.Unmarshal([]byte(r.Body), &problem); err != nil || problem["reason"] != "unauthenticated_tenant" || r.Header.Get("content-type") != "application/problem+json" {
+			if err := json.Unmarshal([]byte(r.Body), &problem); err != nil || problem["reason"] != "unauthenticated_tenant" || r.Header.Get("content-type") != "application/problem+json" || r.Header.Get("www-authenticate") != "Bearer" {
 				t.Errorf("%s: the body is no problem: %v %s", name, err, r.Body)
 			}
 		}

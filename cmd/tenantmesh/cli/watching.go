@@ -102,7 +102,7 @@ func explain(w io.Writer, d policy.Decision) {
 		if r.Matched {
 			outcome = "matches"
 		}
-		line("  policy", fmt.Sprintf("%s (%s %s) %s", r.Rule, r.Mode, r.Effect, outcome))
+		line("  policy", fmt.Sprintf("%s %s %s", r.Rule, bracket(strings.TrimSpace(string(r.Mode)+" "+string(r.Effect))), outcome))
 	}
 	for _, l := range d.Limits {
 		mark := ""
