@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,9 @@ type MembersConfig struct {
 
 // keyPatience is how long a new signing key waits for sidecars that are slow to apply it.
 const keyPatience = 5 * time.Second
+
+// maxKeyLife bounds what a member may publish: twice a key's life, for clocks that differ.
+const maxKeyLife = 48 * time.Hour
 
 // Members keeps who is in the mesh: durable members, their endpoints, their keys. It implements [server.Members].
 type Members struct {
@@ -67,12 +71,18 @@ func (m *Members) Joined(ctx context.Context, peer *server.Peer) error {
 	if len(h.MemberId) < memberPrefix || strings.Trim(h.MemberId, "0123456789abcdef") != "" {
 		return status.Errorf(codes.InvalidArgument, "member ID must be at least %d hex digits (got %q)", memberPrefix, h.MemberId)
 	}
-	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{system(tenantstore.KindMember, h.MemberId, func(o *tenantstore.Object) {
-		o.Member = &tenantstore.MemberSpec{
-			Principal: peer.Principal.String(), Role: tenantstore.Role(peer.Subject.Role), Cell: peer.Subject.Cell, Workload: peer.Subject.Workload,
-			Version: h.Version, Envoy: h.EnvoyVersion,
-		}
-	})}, nil)
+	if net.ParseIP(h.Address) == nil {
+		return status.Errorf(codes.InvalidArgument, "address must be an IP address (got %q)", h.Address)
+	}
+	snapshot, err := m.Store.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	// An ID belongs to the identity that joined under it first: nobody takes over another's endpoint or record.
+	if known := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindMember, Name: h.MemberId}]; known != nil && known.Member.Principal != peer.Principal.String() {
+		return status.Errorf(codes.PermissionDenied, "member ID %s belongs to %s", h.MemberId, known.Member.Principal)
+	}
+	_, err = m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{member(peer, false)}, nil)
 	if err != nil {
 		return err
 	}
@@ -89,6 +99,15 @@ func system(kind tenantstore.Kind, name string, fill func(*tenantstore.Object)) 
 	o := &tenantstore.Object{APIVersion: tenantstore.APIVersion, Kind: kind, Metadata: tenantstore.Metadata{Name: name}}
 	fill(o)
 	return o
+}
+
+func member(peer *server.Peer, left bool) *tenantstore.Object {
+	return system(tenantstore.KindMember, peer.Hello.MemberId, func(o *tenantstore.Object) {
+		o.Member = &tenantstore.MemberSpec{
+			Principal: peer.Principal.String(), Role: tenantstore.Role(peer.Subject.Role), Cell: peer.Subject.Cell, Workload: peer.Subject.Workload,
+			Version: peer.Hello.Version, Envoy: peer.Hello.EnvoyVersion, Left: left,
+		}
+	})
 }
 
 // Gone implements [server.Members].
@@ -169,9 +188,13 @@ func (m *Members) publishKey(ctx context.Context, peer *server.Peer, key *api.Pu
 	if len(key.PublicKey) != 32 || tenanttoken.KeyID(key.PublicKey) != key.Kid {
 		return status.Errorf(codes.InvalidArgument, "key must be 32 bytes of Ed25519 under its own ID (got %d bytes as %q)", len(key.PublicKey), key.Kid)
 	}
+	notAfter := key.NotAfter.AsTime()
+	if end := time.Now().Add(maxKeyLife); notAfter.After(end) {
+		return status.Errorf(codes.InvalidArgument, "notAfter must be within %v (got %v)", maxKeyLife, notAfter)
+	}
 	spec := &tenantstore.SignerKeySpec{
 		Principal: peer.Principal.String(), PublicKey: base64.RawURLEncoding.EncodeToString(key.PublicKey), Role: tenantstore.Role(peer.Subject.Role),
-		NotAfter: key.NotAfter.AsTime().Format(time.RFC3339),
+		NotAfter: notAfter.Format(time.RFC3339),
 	}
 	if peer.Subject.Workload != "" {
 		snapshot, err := m.Store.Snapshot(ctx)
@@ -217,12 +240,7 @@ func (m *Members) usage(peer *server.Peer, batch *api.UsageBatch) error {
 
 func (m *Members) leave(ctx context.Context, peer *server.Peer) error {
 	m.removeEndpoint(ctx, peer.Hello.MemberId)
-	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{system(tenantstore.KindMember, peer.Hello.MemberId, func(o *tenantstore.Object) {
-		o.Member = &tenantstore.MemberSpec{
-			Principal: peer.Principal.String(), Role: tenantstore.Role(peer.Subject.Role), Cell: peer.Subject.Cell, Workload: peer.Subject.Workload,
-			Version: peer.Hello.Version, Envoy: peer.Hello.EnvoyVersion, Left: true,
-		}
-	})}, nil)
+	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{member(peer, true)}, nil)
 	return err
 }
 
