@@ -37,6 +37,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/extauthz"
+	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 	"github.com/tenantmesh/tenantmesh/sidecar/policysync"
 	"github.com/tenantmesh/tenantmesh/sidecar/ratelimit"
@@ -140,7 +141,7 @@ func Run(ctx context.Context, config Config, ready func()) error {
 		return err
 	}
 	defer conn.Close()
-	s := &sidecar{config: config, source: source, sets: &policyset.Holder{}, registry: prometheus.NewRegistry(), member: member}
+	s := &sidecar{config: config, source: source, sets: &policyset.Holder{}, registry: prometheus.NewRegistry(), member: member, inflight: inflight.New(inflight.Options{})}
 	s.envoy = &supervise.Envoy{Path: envoyPath, Bootstrap: filepath.Join(config.DataDir, "envoy.json"), AdminPort: config.AdminPort, Log: config.Log}
 	return s.run(ctx, conn, self, envoyVersion, ready)
 }
@@ -168,6 +169,7 @@ type sidecar struct {
 	envoy    *supervise.Envoy
 	member   string
 	decider  *decide.Decider
+	inflight *inflight.Ledger
 	relay    *relay.Relay
 	serving  atomic.Bool
 	draining atomic.Bool
@@ -191,7 +193,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 		return err
 	}
 	s.decider = decide.New(decide.Config{
-		Sets: s.sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), Log: decisions, Meter: meter,
+		Sets: s.sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
 		Signer: reporter.Signer, Metrics: decide.NewMetrics(s.registry), Now: time.Now,
 	})
 	s.registerMetrics()
@@ -378,7 +380,7 @@ func (s *sidecar) drain(ctx context.Context, reporter *report.Reporter) {
 	}
 	deadline := time.NewTimer(s.config.Drain)
 	defer deadline.Stop()
-	for s.decider.Open() > 0 || s.serviceAnswers(ctx) {
+	for s.inflight.Open() > 0 || s.serviceAnswers(ctx) {
 		select {
 		case <-deadline.C:
 			return

@@ -1,57 +1,49 @@
 package decide
 
 import (
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
+	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
-// maxOpen bounds the requests whose end is awaited; those over it are served and not metered.
-const maxOpen = 100_000
-
-// open remembers, by lease, whom a request's usage is to be counted for.
-type open struct {
-	mu   sync.Mutex
-	list map[string]opened
+// enter counts an admitted request among those that are open, with its usage where it reaches a service. A request
+// that cannot be waited for is refused, and so is one whose client has hung up, who will not see it.
+func (a *attempt) enter(t *policyset.Tenant) bool {
+	d := &a.answer.Decision
+	r := inflight.Request{UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Since: a.now}
+	if a.request.Listener == meshname.ListenerInbound {
+		r.Usage = ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1}
+	}
+	switch a.InFlight.Begin(a.request.Lease, r) {
+	case inflight.Begun:
+		return true
+	case inflight.Gone:
+		return a.refuse(policy.Overloaded, "the client hung up before the decision")
+	default:
+		return a.refuse(policy.Overloaded, "too many requests are open")
+	}
 }
 
-type opened struct {
-	record ledger.UsageRecord
-	since  time.Time
+// stream reports whether the request is one that no route's timeout ends.
+func (a *attempt) stream() bool {
+	_, n := a.request.header("upgrade")
+	return n > 0 || a.request.Method == http.MethodConnect
 }
 
-func newOpen() open { return open{list: map[string]opened{}} }
-
-// account begins a usage record for a request that reaches a service, and counts a refused one at once.
+// account counts a refusal.
 func (a *attempt) account() {
 	d := &a.answer.Decision
-	if d.Tenant == "" || d.TenantUID == "" {
+	if d.Allowed || d.Tenant == "" || d.TenantUID == "" {
 		return
 	}
-	record := ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1}
-	if !d.Allowed {
-		record.Refused = 1
-		a.Meter.Add(record)
-		return
-	}
-	if a.request.Listener != meshname.ListenerInbound {
-		return
-	}
-	a.open.mu.Lock()
-	defer a.open.mu.Unlock()
-	if len(a.open.list) >= maxOpen {
-		for lease, o := range a.open.list {
-			if a.now.Sub(o.since) > leaseTTL {
-				delete(a.open.list, lease)
-			}
-		}
-	}
-	if len(a.open.list) < maxOpen {
-		a.open.list[a.request.Lease] = opened{record, a.now}
-	}
+	a.Meter.Add(ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1, Refused: 1})
 }
 
 // Ended is told of each request once its stream has ended.
@@ -65,17 +57,14 @@ type Ended struct {
 // End releases what the request held, and counts what it used, once.
 func (d *Decider) End(e Ended) {
 	now := d.Now()
-	if !e.Refused {
-		d.Limiter.Release(now, e.Lease)
-		d.Attribution.Close(now, e.Lease)
+	if e.Refused {
+		return
 	}
-	d.open.mu.Lock()
-	o, ok := d.open.list[e.Lease]
-	delete(d.open.list, e.Lease)
-	d.open.mu.Unlock()
-	if ok {
-		o.record.BytesReceived, o.record.BytesSent, o.record.Duration = e.BytesReceived, e.BytesSent, e.Duration
-		d.Meter.Add(o.record)
+	d.Limiter.Release(now, e.Lease)
+	d.Attribution.Close(now, e.Lease)
+	if r, ok := d.InFlight.End(now, e.Lease); ok && r.Usage.Requests > 0 {
+		r.Usage.BytesReceived, r.Usage.BytesSent, r.Usage.Duration = e.BytesReceived, e.BytesSent, e.Duration
+		d.Meter.Add(r.Usage)
 	}
 }
 
@@ -93,11 +82,4 @@ func (v *verifiers) of(trustDomain string) *tenanttoken.Verifier {
 		v.audience, v.verifier = trustDomain, tenanttoken.NewVerifier(tenanttoken.Options{Audience: trustDomain, Skew: maxClockSkew})
 	}
 	return v.verifier
-}
-
-// Open is how many admitted requests have not ended.
-func (d *Decider) Open() int {
-	d.open.mu.Lock()
-	defer d.open.mu.Unlock()
-	return len(d.open.list)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/limit"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
+	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
@@ -55,6 +56,7 @@ type Config struct {
 	Sets        *policyset.Holder
 	Limiter     *limit.Limiter
 	Attribution *attribution.Ledger
+	InFlight    *inflight.Ledger
 	Log         *decisionlog.Log
 	Meter       *ledger.Meter
 	Signer      func() *tenanttoken.Signer // nil while no key is in force
@@ -73,11 +75,10 @@ const (
 type Decider struct {
 	Config
 	verifiers verifiers
-	open      open
 }
 
 // New returns a decider.
-func New(config Config) *Decider { return &Decider{Config: config, open: newOpen()} }
+func New(config Config) *Decider { return &Decider{Config: config} }
 
 // attempt is one decision in the making.
 type attempt struct {
@@ -178,6 +179,12 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 	decision.RetryAfter = max(a.answer.Level.Retry, time.Second)
 	decision.Rule = a.answer.Level.Kind.String()
 	return a.refuse(verdict.Reason, "the "+a.answer.Level.Kind.String()+" of tenant "+t.ID.String()+" is used up")
+}
+
+// release gives back what a request took that is refused after all; Envoy reports no end of it.
+func (a *attempt) release() {
+	a.Limiter.Release(a.now, a.request.Lease)
+	a.InFlight.End(a.now, a.request.Lease)
 }
 
 // verify checks a context that came with the request.

@@ -18,6 +18,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/limit"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
+	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
@@ -65,7 +66,7 @@ func newWorld(t *testing.T, self *api.ProxyConfig, change ...func(*api.TenantPol
 	sets := &policyset.Holder{}
 	sets.Store(set)
 	w.decider = New(Config{
-		Sets: sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), Log: decisionlog.New("0123456789abcdef", zap.NewNop()),
+		Sets: sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), InFlight: inflight.New(inflight.Options{}), Log: decisionlog.New("0123456789abcdef", zap.NewNop()),
 		Meter: w.meter, Signer: func() *tenanttoken.Signer { return w.signer }, Metrics: NewMetrics(prometheus.NewRegistry()), Now: func() time.Time { return w.now },
 	})
 	return w
@@ -133,7 +134,7 @@ func TestGateway(t *testing.T) {
 	if usage := w.meter.Take(); len(usage) != 1 || usage[0].Refused != 1 {
 		t.Errorf("a gateway's usage is %+v: only what it refused", usage)
 	}
-	w.want("Authorization is wanted", gatewayRequest(func(r *Request) { r.Lease, r.ForwardAuthorization = "", true; w.now = start.Add(time.Second) }), policy.Permitted)
+	w.want("Authorization is wanted", gatewayRequest(func(r *Request) { r.Lease, r.ForwardAuthorization = "lease-4", true; w.now = start.Add(time.Second) }), policy.Permitted)
 
 	for name, test := range map[string]struct {
 		request func(*Request)
@@ -216,8 +217,8 @@ func TestInbound(t *testing.T) {
 	if a.Set["x-tenant-id"] != "acme" || a.Set["x-tenant-tier"] != "gold" || a.Decision.Rule != "p" {
 		t.Errorf("the answer is %+v", a)
 	}
-	if w.decider.Open() != 1 {
-		t.Errorf("%d requests are open, want 1", w.decider.Open())
+	if w.decider.InFlight.Open() != 1 {
+		t.Errorf("%d requests are open, want 1", w.decider.InFlight.Open())
 	}
 	w.decider.End(Ended{Lease: "l", BytesSent: 10})
 	w.decider.End(Ended{Lease: "l", BytesSent: 10})

@@ -21,12 +21,16 @@ func (a *attempt) gateway() {
 	if !ok || !a.placed(t) || !a.admit(t, "", true) {
 		return
 	}
+	if !a.enter(t) {
+		a.release()
+		return
+	}
 	requestID, _ := a.request.header(propagation.HeaderRequestID)
 	client, _ := a.request.header(propagation.HeaderTraceparent)
 	trace := randomHex(16)
 	token, ok := a.sign(t, subject, []string{tenanttoken.KeyDigest(trace), tenanttoken.KeyDigest(requestID)})
 	if !ok {
-		a.Limiter.Release(a.now, a.request.Lease)
+		a.release()
 		return
 	}
 	a.answer.Decision.Cell = t.Cell

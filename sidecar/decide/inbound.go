@@ -49,8 +49,12 @@ func (a *attempt) inbound() {
 	if !a.authorize(request) || !a.admit(t, authz.Classify(self.Classes, a.request.Method, decision.Path), false) {
 		return
 	}
+	if !a.enter(t) {
+		a.release()
+		return
+	}
 	if !a.Attribution.Open(a.now, a.request.Lease, t.UID, token, a.attributable(token, claims)) {
-		a.Limiter.Release(a.now, a.request.Lease)
+		a.release()
 		a.refuse(policy.Overloaded, "too many requests are open to know theirs apart")
 		return
 	}

@@ -124,7 +124,7 @@ func (a *attempt) mint() (token string, ok bool) {
 	}
 	token, ok = a.sign(t, a.set.Self.Principal.String(), keys)
 	if !ok {
-		a.Limiter.Release(a.now, a.request.Lease)
+		a.release()
 	}
 	return token, ok
 }

@@ -33,6 +33,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/extauthz"
+	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
@@ -116,7 +117,7 @@ func decider(listener string, k tenanttoken.SigningKey) (*decide.Decider, error)
 	}
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), null, zap.InfoLevel))
 	return decide.New(decide.Config{
-		Sets: sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), Log: decisionlog.New("0123456789abcdef", log),
+		Sets: sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), InFlight: inflight.New(inflight.Options{}), Log: decisionlog.New("0123456789abcdef", log),
 		Meter: ledger.NewMeter(), Signer: func() *tenanttoken.Signer { return signer }, Metrics: decide.NewMetrics(prometheus.NewRegistry()), Now: time.Now,
 	}), nil
 }

@@ -1,0 +1,144 @@
+// Package inflight answers WHAT IS OPEN: the requests that this sidecar admitted and that have not ended, with whose
+// they are and the epoch they were admitted under. A drain waits for all of them, a move for those of one tenant.
+//
+// The end of a request may be seen before its admission, because a client may hang up while the check is pending: an
+// end without a beginning is remembered for a while, and the beginning then opens nothing.
+//
+// # Concurrency
+//
+// A [Ledger] may be used from many goroutines. Time is an argument.
+//
+// It imports ledger only.
+package inflight
+
+import (
+	"sync"
+	"time"
+
+	"github.com/tenantmesh/tenantmesh/ledger"
+)
+
+// Options of a [Ledger]; zero fields take the defaults named there.
+type Options struct {
+	MaxOpen  int           // requests open at once; default 100,000
+	Lifetime time.Duration // after which a request whose end was not seen has ended, as its route's timeout says; default 90 s
+	Early    time.Duration // at least as long as a check may take; default 10 s
+}
+
+// maxEarly bounds the ends without a beginning that are remembered, in each of two generations.
+const maxEarly = 16384
+
+// Request is an admitted request.
+type Request struct {
+	UID    string             // of the tenant's incarnation
+	Epoch  int64              // of the placement that it was admitted under
+	Stream bool               // an upgrade or CONNECT: no route's timeout ends it
+	Usage  ledger.UsageRecord // to be completed at its end; Requests is 0 for none
+	Since  time.Time
+}
+
+// Ledger knows the open requests by their lease.
+type Ledger struct {
+	options Options
+
+	mu            sync.Mutex
+	open          map[string]Request
+	fresh, former map[string]struct{} // ends without a beginning: two generations
+	turned        time.Time
+}
+
+// New returns an empty ledger.
+func New(options Options) *Ledger {
+	if options.MaxOpen == 0 {
+		options.MaxOpen = 100_000
+	}
+	if options.Lifetime == 0 {
+		options.Lifetime = 90 * time.Second
+	}
+	if options.Early == 0 {
+		options.Early = 10 * time.Second
+	}
+	return &Ledger{options: options, open: map[string]Request{}, fresh: map[string]struct{}{}}
+}
+
+// Outcome is what became of a beginning.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Begun Outcome = iota
+	Gone          // its end was seen before: the client hung up, and nothing is open
+	Full          // there is no room: a request that nobody waits for may not run
+)
+
+// Begin enters a request.
+func (l *Ledger) Begin(lease string, r Request) Outcome {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.early(lease) {
+		return Gone
+	}
+	if len(l.open) >= l.options.MaxOpen {
+		l.expire(r.Since)
+	}
+	if lease == "" || len(l.open) >= l.options.MaxOpen {
+		return Full
+	}
+	l.open[lease] = r
+	return Begun
+}
+
+// early takes back an end that came first.
+func (l *Ledger) early(lease string) bool {
+	_, fresh := l.fresh[lease]
+	_, former := l.former[lease]
+	delete(l.fresh, lease)
+	delete(l.former, lease)
+	return fresh || former
+}
+
+// End ends a request, and returns it if it was open.
+func (l *Ledger) End(now time.Time, lease string) (Request, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, ok := l.open[lease]
+	if ok {
+		delete(l.open, lease)
+		return r, true
+	}
+	if len(l.fresh) >= maxEarly || now.Sub(l.turned) >= l.options.Early {
+		l.fresh, l.former, l.turned = map[string]struct{}{}, l.fresh, now
+	}
+	l.fresh[lease] = struct{}{}
+	return Request{}, false
+}
+
+func (l *Ledger) expire(now time.Time) {
+	for lease, r := range l.open {
+		if !r.Stream && now.Sub(r.Since) > l.options.Lifetime {
+			delete(l.open, lease)
+		}
+	}
+}
+
+// Open is how many requests are open.
+func (l *Ledger) Open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open)
+}
+
+// Older is how many requests of a tenant are open that were admitted under an epoch before epoch. It looks at all
+// that are open: only a move asks.
+func (l *Ledger) Older(now time.Time, uid string, epoch int64) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expire(now)
+	count := 0
+	for _, r := range l.open {
+		if r.UID == uid && r.Epoch < epoch {
+			count++
+		}
+	}
+	return count
+}
