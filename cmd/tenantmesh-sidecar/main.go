@@ -2,13 +2,13 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"sigs.k8s.io/yaml"
 
 	"github.com/tenantmesh/tenantmesh/internal/command"
@@ -61,10 +61,8 @@ func root() *cobra.Command {
 		if err := config.Check(); err != nil {
 			return command.Fail(command.Usage, "see 'tenantmesh-sidecar --help'", "%w", err)
 		}
-		log, err := zap.NewProduction()
-		if err != nil {
-			return fmt.Errorf("log: %w", err)
-		}
+		log, flush := newLog()
+		defer flush()
 		debug.SetGCPercent(gcPercent)
 		config.Log, config.Version = log, command.Version()
 		return sidecar.Run(cmd.Context(), config, func() { log.Info("ready") })
@@ -91,4 +89,12 @@ func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config)
 			*to = field.from.(int)
 		}
 	}
+}
+
+// newLog returns a log of JSON lines to standard error. A line waits up to a fifth of a second for others: a sidecar
+// writes one a decision.
+func newLog() (log *zap.Logger, flush func()) {
+	out := &zapcore.BufferedWriteSyncer{WS: zapcore.Lock(os.Stderr), FlushInterval: 200 * time.Millisecond}
+	log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), out, zap.InfoLevel))
+	return log, func() { _ = out.Stop() }
 }

@@ -57,14 +57,16 @@ type Claims struct {
 	Txn      string             // unique to the transaction; kept when a token is exchanged
 	Subject  string             // as the client's token named it; for the audit only
 	Context  Context
+	Digest   string // the token's own [KeyDigest], set by [Verifier.Verify]
 }
 
 // KeyDigest is the form in which a trace or request ID stands in [Context.Keys]: the first 128 bits of its
 // SHA-256, base64url. The ID itself stays out of the token.
 func KeyDigest(id string) string {
-	sum := sha256.Sum256([]byte(id))
-	return base64.RawURLEncoding.EncodeToString(sum[:16])
+	return short(sha256.Sum256([]byte(id)))
 }
+
+func short(digest [sha256.Size]byte) string { return base64.RawURLEncoding.EncodeToString(digest[:16]) }
 
 type wireClaims struct {
 	Issuer   identity.Principal `json:"iss"`

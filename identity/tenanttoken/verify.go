@@ -37,7 +37,7 @@ type Verifier struct {
 	options Options
 
 	mu            sync.Mutex
-	fresh, former map[[sha256.Size]byte]verified // two generations: at most MaxCache entries together
+	fresh, former map[[sha256.Size]byte]*verified // two generations: at most MaxCache entries together
 }
 
 type verified struct {
@@ -56,7 +56,7 @@ func NewVerifier(options Options) *Verifier {
 	if options.MaxCache == 0 {
 		options.MaxCache = 16384
 	}
-	return &Verifier{options: options, fresh: map[[sha256.Size]byte]verified{}}
+	return &Verifier{options: options, fresh: map[[sha256.Size]byte]*verified{}}
 }
 
 // Verify returns the claims of token if a key of keys signed them inside its scope and they hold at now.
@@ -72,6 +72,7 @@ func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, er
 		if found, err = v.parse(token, keys); err != nil {
 			return nil, err
 		}
+		found.claims.Digest = short(digest)
 	}
 	// What may change between two uses of one token is looked at every time: its key, and the clock.
 	key, ok := keys.Lookup(found.kid)
@@ -85,37 +86,38 @@ func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, er
 	return &found.claims, nil
 }
 
-func (v *Verifier) parse(token string, keys KeySet) (verified, error) {
+func (v *Verifier) parse(token string, keys KeySet) (*verified, error) {
 	kid, payload, signature, err := split(token)
 	if err != nil {
-		return verified{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	key, ok := keys.Lookup(kid)
 	if !ok {
-		return verified{}, fmt.Errorf("%w: no key %q is in force", ErrForeign, kid)
+		return nil, fmt.Errorf("%w: no key %q is in force", ErrForeign, kid)
 	}
 	// RFC 7515, section 5.2, for the one algorithm there is (RFC 8037, section 3.1).
 	if !ed25519.Verify(key.Public, []byte(token[:strings.LastIndexByte(token, '.')]), signature) {
-		return verified{}, fmt.Errorf("%w: the signature does not match key %q", ErrForeign, kid)
+		return nil, fmt.Errorf("%w: the signature does not match key %q", ErrForeign, kid)
 	}
 	var wire wireClaims
 	if err := decodeStrict(payload, &wire); err != nil {
-		return verified{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	if wire.Context == nil || wire.Context.Tenant.IsZero() || wire.Context.UID == "" || wire.Context.Cell == "" ||
 		wire.Context.Epoch < 1 || wire.Txn == "" || wire.Issuer.IsZero() {
-		return verified{}, fmt.Errorf("%w: iss, txn and tctx with tenant, uid, cell and epoch must be set", ErrMalformed)
+		return nil, fmt.Errorf("%w: iss, txn and tctx with tenant, uid, cell and epoch must be set", ErrMalformed)
 	}
 	if wire.Context.Role != Owner && wire.Context.Role != Replica {
-		return verified{}, fmt.Errorf("%w: tctx.role must be %s or %s (got %q)", ErrMalformed, Owner, Replica, wire.Context.Role)
+		return nil, fmt.Errorf("%w: tctx.role must be %s or %s (got %q)", ErrMalformed, Owner, Replica, wire.Context.Role)
 	}
 	switch wire.Context.Purpose {
 	case Request, Job, Export:
 	default:
-		return verified{}, fmt.Errorf("%w: tctx.purpose must be request, job or export (got %q)", ErrMalformed, wire.Context.Purpose)
+		return nil, fmt.Errorf("%w: tctx.purpose must be request, job or export (got %q)", ErrMalformed, wire.Context.Purpose)
 	}
-	return verified{kid: kid, claims: Claims{
-		wire.Issuer, wire.Audience, time.Unix(wire.IssuedAt, 0), time.Unix(wire.Expiry, 0), wire.Txn, wire.Subject, *wire.Context,
+	return &verified{kid: kid, claims: Claims{
+		Issuer: wire.Issuer, Audience: wire.Audience, IssuedAt: time.Unix(wire.IssuedAt, 0), Expiry: time.Unix(wire.Expiry, 0),
+		Txn: wire.Txn, Subject: wire.Subject, Context: *wire.Context,
 	}}, nil
 }
 
@@ -137,7 +139,7 @@ func (v *Verifier) check(claims *Claims, key Key, now time.Time) error {
 	return nil
 }
 
-func (v *Verifier) lookup(digest [sha256.Size]byte) (verified, bool) {
+func (v *Verifier) lookup(digest [sha256.Size]byte) (*verified, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if found, ok := v.fresh[digest]; ok {
@@ -147,14 +149,14 @@ func (v *Verifier) lookup(digest [sha256.Size]byte) (verified, bool) {
 	return found, ok
 }
 
-func (v *Verifier) remember(digest [sha256.Size]byte, found verified) {
+func (v *Verifier) remember(digest [sha256.Size]byte, found *verified) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if _, ok := v.fresh[digest]; ok {
 		return
 	}
 	if len(v.fresh) >= max(1, v.options.MaxCache/2) {
-		v.fresh, v.former = make(map[[sha256.Size]byte]verified, len(v.fresh)), v.fresh
+		v.fresh, v.former = make(map[[sha256.Size]byte]*verified, len(v.fresh)), v.fresh
 	}
 	v.fresh[digest] = found
 }

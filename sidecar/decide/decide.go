@@ -9,6 +9,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
@@ -27,11 +28,17 @@ type Request struct {
 	ForwardAuthorization bool
 	Method               string
 	Path                 string              // as Envoy has it, with its query
-	Headers              map[string][]string // every value of every header, names in lower case
+	Headers              map[string][]string // every value of each of [Headers]
 	Peer                 string              // URI of the certificate at the other end of the connection
 	Lease                string
 	Tokens               map[string]map[string]any // payloads that Envoy verified, by issuer
 	TokenFailure         string                    // why it verified none
+}
+
+// Headers are those that a decision looks at, in lower case.
+var Headers = map[string]bool{
+	propagation.HeaderTxnToken: true, propagation.HeaderTraceparent: true, propagation.HeaderRequestID: true, propagation.HeaderLease: true,
+	"authorization": true, "upgrade": true, ":authority": true,
 }
 
 func (r *Request) header(name string) (string, int) {
@@ -167,6 +174,7 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 	})
 	decision := &a.answer.Decision
 	decision.Class = class
+	decision.Limits = make([]policy.LimitResult, 0, len(verdict.Levels()))
 	for _, level := range verdict.Levels() {
 		decision.Limits = append(decision.Limits, policy.LimitResult{
 			Limit: level.Kind.String(), Level: level.Of - level.Remaining, Of: level.Of, Remaining: level.Remaining, Exceeded: level.Exceeded, Retry: level.Retry,

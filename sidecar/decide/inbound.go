@@ -53,7 +53,7 @@ func (a *attempt) inbound() {
 		a.release()
 		return
 	}
-	if !a.Attribution.Open(a.now, a.request.Lease, t.UID, token, a.attributable(token, claims)) {
+	if !a.Attribution.Open(a.now, a.request.Lease, t.UID, token, a.attributable(claims)) {
 		a.release()
 		a.refuse(policy.Overloaded, "too many requests are open to know theirs apart")
 		return
@@ -114,8 +114,8 @@ func (a *attempt) authorize(request *authz.Request) bool {
 
 // attributable are the IDs by which calls of the service may be known to belong to this request: the context itself,
 // and those of the trace and request ID that the context vouches for.
-func (a *attempt) attributable(token string, claims *tenanttoken.Claims) []string {
-	ids := []string{tenanttoken.KeyDigest(token)}
+func (a *attempt) attributable(claims *tenanttoken.Claims) []string {
+	ids := append(make([]string, 0, 3), claims.Digest)
 	for _, id := range a.ids() {
 		for _, key := range claims.Context.Keys {
 			if key == id.digest {

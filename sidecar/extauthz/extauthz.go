@@ -49,11 +49,12 @@ func translate(check *auth.CheckRequest) *decide.Request {
 		Listener: extensions[meshname.ExtensionListener], Target: extensions[meshname.ExtensionTarget],
 		ForwardAuthorization: extensions[meshname.ExtensionForwardAuthorization] == "true",
 		Method:               http.GetMethod(), Path: http.GetPath(), Peer: attributes.GetSource().GetPrincipal(),
-		Headers: make(map[string][]string, len(http.GetHeaderMap().GetHeaders())),
+		Headers: make(map[string][]string, len(decide.Headers)),
 	}
 	for _, h := range http.GetHeaderMap().GetHeaders() {
-		name := strings.ToLower(h.Key)
-		r.Headers[name] = append(r.Headers[name], string(h.RawValue))
+		if name := strings.ToLower(h.Key); decide.Headers[name] {
+			r.Headers[name] = append(r.Headers[name], string(h.RawValue))
+		}
 	}
 	if lease := r.Headers[propagation.HeaderLease]; len(lease) == 1 {
 		r.Lease = lease[0]

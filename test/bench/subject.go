@@ -115,7 +115,7 @@ func decider(listener string, k tenanttoken.SigningKey) (*decide.Decider, error)
 	if err != nil {
 		return nil, err
 	}
-	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), null, zap.InfoLevel))
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), &zapcore.BufferedWriteSyncer{WS: null}, zap.InfoLevel))
 	return decide.New(decide.Config{
 		Sets: sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), InFlight: inflight.New(inflight.Options{}), Log: decisionlog.New("0123456789abcdef", log),
 		Meter: ledger.NewMeter(), Signer: func() *tenanttoken.Signer { return signer }, Metrics: decide.NewMetrics(prometheus.NewRegistry()), Now: time.Now,
