@@ -9,13 +9,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/ledger"
-	"github.com/tenantmesh/tenantmesh/policy"
-	"github.com/tenantmesh/tenantmesh/tenantstore/placement"
 )
 
 // Writer is the one way in for what people and members write: it validates against the whole store, gives
@@ -129,7 +125,7 @@ func (w *Writer) transact(ctx context.Context, options ApplyOptions, change func
 				return Result{}, fmt.Errorf("%v is at revision %d, not %d: %w", key, have, revision, ErrPrecondition)
 			}
 		}
-		t := &draft{before: snapshot.Objects, objects: maps.Clone(snapshot.Objects), Transaction: Transaction{Expect: snapshot.Revision}}
+		t := &draft{before: snapshot.Objects, objects: maps.Clone(snapshot.Objects), details: map[Key]string{}, Transaction: Transaction{Expect: snapshot.Revision}}
 		change(t)
 		if t.err != nil {
 			return Result{}, t.err
@@ -160,6 +156,7 @@ type draft struct {
 	Transaction
 	before, objects map[Key]*Object
 	changes         []ObjectChange
+	details         map[Key]string // more to say in the audit event
 	err             error
 }
 
@@ -218,42 +215,6 @@ func phase(tenant *Object) Phase {
 	}
 }
 
-// place gives every tenant without a place one, if a cell is eligible; otherwise a condition says why not.
-func (t *draft) place() {
-	var cells []placement.Cell
-	for _, key := range slices.SortedFunc(maps.Keys(t.objects), func(a, b Key) int { return strings.Compare(a.Name, b.Name) }) {
-		tenant := t.objects[key]
-		if key.Kind != KindTenant || tenant.Status.Placement != nil {
-			continue
-		}
-		if cells == nil {
-			cells = t.cells()
-		}
-		tier := Tiers(t.objects)[tenant.Tenant.Tier]
-		candidates := placement.Place(placement.Tenant{
-			Region: tenant.Tenant.Region, Residency: tenant.Tenant.Residency, Dedicated: tier.Isolation == policy.DedicatedCell,
-		}, cells)
-		placed := tenant.Clone()
-		condition := Condition{Type: "Placed", Status: "True"}
-		if len(candidates) == 0 || candidates[0].Rejected != "" {
-			condition = Condition{"Placed", "False", "NoEligibleCell", describeCandidates(candidates)}
-		} else {
-			placed.Status.Placement = &Placement{State: StateActive, Cell: candidates[0].Cell, Epoch: 1}
-			for i := range cells {
-				if cells[i].Name == candidates[0].Cell {
-					cells[i].Tenants++
-					if placed.Tenant.Spiky {
-						cells[i].Spiky++
-					}
-				}
-			}
-		}
-		placed.Status.Conditions = []Condition{condition}
-		placed.Status.Phase = phase(placed)
-		t.replace(placed)
-	}
-}
-
 // replace puts an object that this draft changes for its own reasons.
 func (t *draft) replace(object *Object) {
 	if t.objects[object.Key()].Equal(object) {
@@ -275,49 +236,6 @@ func (t *draft) replace(object *Object) {
 	t.changes = append(t.changes, ObjectChange{object.Key(), Updated, object})
 }
 
-func (t *draft) cells() []placement.Cell {
-	byName := map[string]*placement.Cell{}
-	for key, object := range t.objects {
-		if key.Kind == KindCell {
-			c := object.Cell
-			byName[key.Name] = &placement.Cell{
-				Name: key.Name, Region: c.Region, Residency: c.Residency, Dedicated: c.Pool == DedicatedPool, Draining: c.State == CellDraining,
-				FreeCPU: c.Capacity.FreeCPU, FreeDBConn: c.Capacity.FreeDBConn, DBConnCap: c.Capacity.DBConnCap, Utilization: c.Capacity.Utilization,
-			}
-		}
-	}
-	for key, object := range t.objects {
-		if key.Kind != KindTenant || object.Status.Placement == nil {
-			continue
-		}
-		if cell := byName[object.Status.Placement.Cell]; cell != nil {
-			cell.Tenants++
-			if object.Tenant.Spiky {
-				cell.Spiky++
-			}
-		}
-	}
-	cells := make([]placement.Cell, 0, len(byName))
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		cells = append(cells, *byName[name])
-	}
-	return cells
-}
-
-func describeCandidates(candidates []placement.Candidate) string {
-	if len(candidates) == 0 {
-		return "there is no cell"
-	}
-	text := ""
-	for i, c := range candidates {
-		if i > 0 {
-			text += "; "
-		}
-		text += c.Cell + ": " + c.Rejected
-	}
-	return text
-}
-
 func (t *draft) audit(actor string, now time.Time) {
 	for _, c := range t.changes {
 		if c.Action == Unchanged || c.Key.Kind == KindEndpoint {
@@ -326,9 +244,7 @@ func (t *draft) audit(actor string, now time.Time) {
 		event := ledger.Event{Time: now, Actor: actor, Action: string(c.Action), Object: c.Key.String(), Revision: t.Expect}
 		if c.Key.Kind == KindTenant {
 			event.Tenant = c.Key.Name
-			for _, condition := range c.Object.Status.Conditions {
-				event.Detail += condition.Message
-			}
+			event.Detail = t.details[c.Key]
 		}
 		if old := t.before[c.Key]; old != nil {
 			event.Before, _ = json.Marshal(old)

@@ -91,10 +91,13 @@ func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config)
 	}
 }
 
-// newLog returns a log of JSON lines to standard error. A line waits up to a fifth of a second for others: a sidecar
-// writes one a decision.
+// newLog returns a log of JSON lines to standard error. Warnings and worse are written at once; the rest waits up to a
+// fifth of a second for others, because a sidecar writes one line a decision.
 func newLog() (log *zap.Logger, flush func()) {
-	out := &zapcore.BufferedWriteSyncer{WS: zapcore.Lock(os.Stderr), FlushInterval: 200 * time.Millisecond}
-	log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), out, zap.InfoLevel))
-	return log, func() { _ = out.Stop() }
+	encoder, direct := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.Lock(os.Stderr)
+	batched := &zapcore.BufferedWriteSyncer{WS: direct, FlushInterval: 200 * time.Millisecond}
+	return zap.New(zapcore.NewTee(
+		zapcore.NewCore(encoder, direct, zap.WarnLevel),
+		zapcore.NewCore(encoder, batched, zap.LevelEnablerFunc(func(level zapcore.Level) bool { return level == zap.InfoLevel })),
+	)), func() { _ = batched.Stop() }
 }

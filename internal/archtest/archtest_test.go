@@ -36,7 +36,7 @@ var rooms = []room{
 	{"policy", []string{"identity"}, "kinds and reasons are pure"},
 	{"policy/...", []string{"identity", "policy"}, "decisions are pure arithmetic on their arguments"},
 	{"ledger", []string{"identity", "policy"}, "what happened does not depend on what is true now"},
-	{"tenantstore/adminapi", []string{"identity/...", "policy", "ledger", "tenantstore"}, "what it shows of xds comes through functions"},
+	{"tenantstore/adminapi", []string{"identity/...", "policy", "ledger", "tenantstore", "tenantstore/placement"}, "what it shows of xds comes through functions"},
 	{"tenantstore/placement", nil, "placement is arithmetic"},
 	{"tenantstore/...", []string{"identity", "policy/...", "ledger", "tenantstore/..."}, "the store knows neither Envoy nor sidecars"},
 	{"xds/ir", []string{"identity/...", "policy/...", "tenantstore"}, "what should be is computed before anyone asks how Envoy spells it"},

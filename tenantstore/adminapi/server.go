@@ -51,6 +51,8 @@ func New(config Config) http.Handler {
 	huma.Register(api, operation("status", http.MethodGet, "/status", "How far a revision is"), s.status)
 	huma.Register(api, operation("explain", http.MethodGet, "/decisions/{id}", "One decision, as it was made"), s.explain)
 	huma.Register(api, operation("tenant-config", http.MethodGet, "/tenants/{name}/config", "One tenant's effective configuration"), s.tenantConfig)
+	huma.Register(api, operation("tenant-candidates", http.MethodGet, "/tenants/{name}/candidates", "How every cell would do for a tenant"), s.candidates)
+	huma.Register(api, operation("place", http.MethodPost, "/tenants/{name}/place", "Place a tenant that has no cell yet"), s.place)
 	huma.Register(api, operation("usage", http.MethodGet, "/usage", "What tenants used, by the minute"), s.usage)
 	huma.Register(api, operation("audit", http.MethodGet, "/audit", "Audit events, oldest first"), s.audit)
 	mux.HandleFunc("GET "+Base+"/watch", s.watch)

@@ -29,7 +29,7 @@ func socketFolder(data string) (string, error) {
 
 // startEmbedded starts an etcd of one member that listens on Unix sockets only: nothing of it can be reached from
 // another host, and no port can be taken.
-func startEmbedded(ctx context.Context, config Config) (*embed.Etcd, string, error) {
+func startEmbedded(ctx context.Context, config Config) (*embedded, string, error) {
 	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 		return nil, "", err
 	}
@@ -54,19 +54,28 @@ func startEmbedded(ctx context.Context, config Config) (*embed.Etcd, string, err
 	if err != nil {
 		return nil, "", errors.Join(fmt.Errorf("embedded etcd: %w", err), os.RemoveAll(sockets))
 	}
-	go func() {
-		<-server.Server.StopNotify()
-		_ = os.RemoveAll(sockets)
-	}()
+	started := &embedded{server, sockets}
 	select {
 	case <-server.Server.ReadyNotify():
-		return server, client.String(), nil
+		return started, client.String(), nil
 	case err = <-server.Err():
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-time.After(startTime):
 		err = fmt.Errorf("it was not ready after %v", startTime)
 	}
-	server.Close()
-	return nil, "", fmt.Errorf("embedded etcd: %w", err)
+	return nil, "", errors.Join(fmt.Errorf("embedded etcd: %w", err), started.stop())
+}
+
+// embedded is an etcd that runs in this process.
+type embedded struct {
+	server  *embed.Etcd
+	sockets string
+}
+
+// stop ends it. Its sockets are gone when it returns, so that the next one's are not taken away.
+func (e *embedded) stop() error {
+	e.server.Close()
+	<-e.server.Server.StopNotify()
+	return os.RemoveAll(e.sockets)
 }

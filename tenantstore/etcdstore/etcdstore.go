@@ -28,7 +28,6 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
 	"github.com/tenantmesh/tenantmesh/ledger"
@@ -61,7 +60,7 @@ type Config struct {
 // Store is a store in etcd.
 type Store struct {
 	client *clientv3.Client
-	server *embed.Etcd // nil for a cluster elsewhere
+	server *embedded // nil for a cluster elsewhere
 }
 
 // Open connects, and starts the embedded etcd first when that is what is configured.
@@ -307,8 +306,7 @@ func (s *Store) Close() error {
 		err = s.client.Close()
 	}
 	if s.server != nil {
-		s.server.Close()
-		<-s.server.Server.StopNotify()
+		err = errors.Join(err, s.server.stop())
 	}
 	return err
 }

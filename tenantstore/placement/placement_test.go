@@ -1,6 +1,8 @@
 package placement
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -41,5 +43,76 @@ func TestPlace(t *testing.T) {
 	}
 	if got := Place(tenant, []Cell{{Name: "none"}})[0].Score; got != 0 {
 		t.Errorf("a cell that reports nothing scores %v", got)
+	}
+}
+
+// TestSpread places 12,000 tenants over 24 cells. Each takes a connection and a little CPU, as a cell's reports would
+// say; the ones that are spiky are to be spread evenly.
+func TestSpread(t *testing.T) {
+	var cells []Cell
+	for i := range 24 {
+		c := Cell{Name: fmt.Sprintf("cell-%02d", i), Region: "us", FreeCPU: 0.9, FreeDBConn: 2000, DBConnCap: 2000, Utilization: 0.1}
+		if i%4 == 3 {
+			c.Region, c.Residency = "eu", "eu"
+		}
+		if i >= 16 { // two in the EU
+			c.Dedicated = true
+		}
+		cells = append(cells, c)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	placed, refused := 0, 0
+	for i := range 12_000 {
+		tenant := Tenant{Region: "us", Dedicated: i%1000 == 7} // platinum: 12; the rest of the 1 % is gold
+		if random.IntN(5) == 0 {
+			tenant.Region, tenant.Residency = "eu", "eu"
+		}
+		spiky := random.IntN(10) == 0
+		best := Place(tenant, cells)[0]
+		if best.Rejected != "" {
+			refused++
+			if !tenant.Dedicated {
+				t.Fatalf("tenant %d has no cell: %+v", i, best)
+			}
+			continue
+		}
+		placed++
+		for j := range cells {
+			c := &cells[j]
+			if c.Name != best.Cell {
+				continue
+			}
+			if c.Region != tenant.Region || (tenant.Residency != "" && c.Residency != tenant.Residency) || c.Dedicated != tenant.Dedicated || c.FreeCPU <= MinFreeCPU || c.FreeDBConn <= MinFreeDBConn {
+				t.Fatalf("tenant %+v went to %+v", tenant, *c)
+			}
+			c.Tenants++
+			c.FreeDBConn--
+			c.FreeCPU -= 0.0005
+			c.Utilization += 0.0005
+			if spiky {
+				c.Spiky++
+			}
+		}
+	}
+	for _, region := range []string{"us", "eu"} {
+		low, high, least, most := 1.0, 0.0, 1<<30, 0
+		for _, c := range cells {
+			if c.Dedicated && c.Tenants > 1 {
+				t.Errorf("dedicated %s holds %d tenants", c.Name, c.Tenants)
+			}
+			if c.Dedicated || c.Region != region {
+				continue
+			}
+			share := float64(c.Spiky) / float64(c.Tenants)
+			low, high, least, most = min(low, share), max(high, share), min(least, c.Tenants), max(most, c.Tenants)
+		}
+		t.Logf("%s: %d to %d tenants a shared cell, spiky share %.3f to %.3f", region, least, most, low, high)
+		if low < 0.05 || high > 0.15 || float64(most) > 1.1*float64(least) {
+			t.Errorf("%s is uneven: a tenth is spiky, and a cell should hold between half and one and a half of that", region)
+		}
+	}
+	t.Logf("%d placed, %d refused for want of a free dedicated cell", placed, refused)
+	if refused+placed != 12_000 || refused > 12 {
+		t.Errorf("%d placed and %d refused", placed, refused)
 	}
 }

@@ -118,6 +118,16 @@ func (c *Client) Delete(ctx context.Context, kind tenantstore.KindInfo, name str
 	return applied, err
 }
 
+// Candidates says how every cell would do for a tenant; with place it is placed, if it has no cell yet.
+func (c *Client) Candidates(ctx context.Context, tenant string, place bool) (candidates adminapi.Candidates, err error) {
+	method, verb := http.MethodGet, "candidates"
+	if place {
+		method, verb = http.MethodPost, "place"
+	}
+	err = c.call(ctx, method, "/tenants/"+url.PathEscape(tenant)+"/"+verb, nil, &candidates)
+	return candidates, err
+}
+
 // Status says how far a revision is (0: the newest), and with wait at most seconds later.
 func (c *Client) Status(ctx context.Context, revision int64, wait bool, seconds int) (status server.Status, err error) {
 	err = c.call(ctx, http.MethodGet, fmt.Sprintf("/status?revision=%d&wait=%t&timeout=%d", revision, wait, seconds), nil, &status)
