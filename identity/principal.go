@@ -81,3 +81,8 @@ func GatewayID(trustDomain, name string) (Principal, error) {
 func ControlID(trustDomain string) (Principal, error) {
 	return ParsePrincipal(scheme + trustDomain + "/control")
 }
+
+// InCell reports whether a principal is a workload's of that cell, by the default scheme of IDs.
+func InCell(p Principal, cell string) bool {
+	return strings.HasPrefix(p.Path(), "/cell/"+cell+"/workload/")
+}

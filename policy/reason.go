@@ -25,6 +25,7 @@ const (
 	ConcurrencyLimited
 	Overloaded
 	WriteFenced
+	BodyTooLarge
 	BreakerOpen
 	EnforcementUnavailable
 
@@ -55,6 +56,7 @@ var reasons = [numReasons]reasonInfo{
 	ConcurrencyLimited:     {"concurrency_limited", 429, "Too many of the tenant's requests are open.", "Wait until some are done."},
 	Overloaded:             {"overloaded", 503, "The service is at its limit.", "Repeat later, with backoff."},
 	WriteFenced:            {"write_fenced", 503, "The tenant is moving; writes are held.", "Repeat after Retry-After."},
+	BodyTooLarge:           {"body_too_large", 413, "The tenant is moving, and the body is larger than can be kept for a repetition.", "Repeat after the move, or have an operator raise the bound."},
 	BreakerOpen:            {"breaker_open", 503, "The dependency keeps failing for this tenant.", "Repeat after Retry-After."},
 	EnforcementUnavailable: {"enforcement_unavailable", 503, "The decision could not be made.", "Repeat; if it lasts, look at the sidecar's health."},
 }

@@ -40,6 +40,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 	"github.com/tenantmesh/tenantmesh/sidecar/policysync"
+	"github.com/tenantmesh/tenantmesh/sidecar/position"
 	"github.com/tenantmesh/tenantmesh/sidecar/ratelimit"
 	"github.com/tenantmesh/tenantmesh/sidecar/relay"
 	"github.com/tenantmesh/tenantmesh/sidecar/report"
@@ -142,6 +143,7 @@ func Run(ctx context.Context, config Config, ready func()) error {
 	}
 	defer conn.Close()
 	s := &sidecar{config: config, source: source, sets: &policyset.Holder{}, registry: prometheus.NewRegistry(), member: member, inflight: inflight.New(inflight.Options{})}
+	s.position = position.New(s.inflight)
 	s.envoy = &supervise.Envoy{Path: envoyPath, Bootstrap: filepath.Join(config.DataDir, "envoy.json"), AdminPort: config.AdminPort, Log: config.Log}
 	return s.run(ctx, conn, self, envoyVersion, ready)
 }
@@ -170,6 +172,7 @@ type sidecar struct {
 	member   string
 	decider  *decide.Decider
 	inflight *inflight.Ledger
+	position *position.Tracker
 	relay    *relay.Relay
 	serving  atomic.Bool
 	draining atomic.Bool
@@ -186,7 +189,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	decisions := decisionlog.New(s.member, c.Log)
 	meter := ledger.NewMeter()
 	reporter, err := report.New(report.Config{
-		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Zap: c.Log,
+		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Zap: c.Log,
 		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: c.Address, Port: uint32(c.InboundPort)},
 	}, s.signs, time.Now())
 	if err != nil {
@@ -233,7 +236,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 
 // restore begins with the last good state. One that cannot be used is named and left; the control plane has another.
 func (s *sidecar) restore(conn *grpc.ClientConn, self identity.Principal) (*policysync.Client, error) {
-	config := policysync.Config{Conn: conn, Sets: s.sets, Envoy: s.relay, Path: filepath.Join(s.config.DataDir, "last-good-state.json"), Log: s.config.Log}
+	config := policysync.Config{Conn: conn, Sets: s.sets, Envoy: s.relay, Path: filepath.Join(s.config.DataDir, "last-good-state.json"), Saved: s.position.Saved, Log: s.config.Log}
 	state, err := policysync.Load(config.Path, self.String())
 	if err == nil {
 		var client *policysync.Client

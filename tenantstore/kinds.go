@@ -28,6 +28,8 @@ var kinds = []KindInfo{
 	{KindMember, "members", false, func(o *Object) any { return &o.Member }},
 	{KindEndpoint, "endpoints", false, func(o *Object) any { return &o.Endpoint }},
 	{KindSignerKey, "signerkeys", false, func(o *Object) any { return &o.SignerKey }},
+	{KindMove, "moves", false, func(o *Object) any { return &o.Move }},
+	{KindPosition, "positions", false, func(o *Object) any { return &o.Position }},
 }
 
 // Kinds lists every kind, those that people write first.

@@ -2,6 +2,7 @@ package tenantstore
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/tenantmesh/tenantmesh/policy"
 )
@@ -29,6 +30,8 @@ const (
 	KindMember    Kind = "Member"    // durable: a gateway or sidecar instance (design, section 8)
 	KindEndpoint  Kind = "Endpoint"  // where a member's workload answers now; a lease
 	KindSignerKey Kind = "SignerKey" // a public key that may sign tenant contexts
+	KindMove      Kind = "Move"      // the last move of a tenant, by the tenant's name
+	KindPosition  Kind = "Position"  // what a member reports about a tenant that moves
 )
 
 // Key addresses one object.
@@ -64,6 +67,8 @@ type Object struct {
 	Member       *MemberSpec              `json:"-"`
 	Endpoint     *EndpointSpec            `json:"-"`
 	SignerKey    *SignerKeySpec           `json:"-"`
+	Move         *MoveSpec                `json:"-"`
+	Position     *PositionSpec            `json:"-"`
 
 	Status Status `json:"status,omitzero"`
 }
@@ -102,21 +107,28 @@ const (
 // MoveState is the state of a tenant's placement (design, section 8).
 type MoveState string
 
-// The move states. Only StateActive and StateFinal have no target.
+// The move states.
 const (
-	StateActive    MoveState = "ACTIVE"
-	StateMigrating MoveState = "MIGRATING"
-	StateFencing   MoveState = "FENCING"
-	StateCutover   MoveState = "CUTOVER"
-	StateFinal     MoveState = "FINAL"
+	StateActive    MoveState = "ACTIVE"    // in Cell; nothing moves
+	StateMigrating MoveState = "MIGRATING" // in Cell, which answers; to Target
+	StateFencing   MoveState = "FENCING"   // Cell refuses writes: nobody owns them
+	StateCutover   MoveState = "CUTOVER"   // Cell, the new one, answers; Target is where it was
+	StateFinal     MoveState = "FINAL"     // as ACTIVE; while Target is set, that cell keeps a tombstone
 )
+
+// Moving reports whether requests of a tenant in this state take the way round by the gateway's Go process.
+func (s MoveState) Moving() bool {
+	return s == StateMigrating || s == StateFencing || s == StateCutover
+}
 
 // Placement says which cell owns a tenant, in which state, since which epoch.
 type Placement struct {
 	State  MoveState `json:"state"`
-	Cell   string    `json:"cell"`
-	Target string    `json:"target,omitempty"`
-	Epoch  int64     `json:"epoch"` // only grows; 1 is the first
+	Cell   string    `json:"cell"`             // the owner; in FENCING the one that was, and is again if the move fails
+	Target string    `json:"target,omitempty"` // the other cell of a move
+	Epoch  int64     `json:"epoch"`            // raised by every change of this; 1 is the first
+	Since  int64     `json:"since,omitempty"`  // epoch at which Cell became the owner: a context of an older one is refused
+	Sealed bool      `json:"sealed,omitempty"` // in FENCING: nothing that came by a gateway is open, and calls within the cell are refused too
 }
 
 // CellSpec is the spec of kind Cell.
@@ -250,7 +262,41 @@ type MemberSpec struct {
 	Workload  string `json:"workload,omitempty"`
 	Version   string `json:"version,omitempty"`
 	Envoy     string `json:"envoy,omitempty"`
-	Left      bool   `json:"left,omitempty"` // left by a clean drain
+	Left      bool   `json:"left,omitempty"`   // left by a clean drain
+	Fenced    bool   `json:"fenced,omitempty"` // by an operator: it may never come back
+}
+
+// MoveSpec is the spec of kind Move, whose name is the tenant's.
+type MoveSpec struct {
+	UID      string    `json:"uid"` // of the tenant's incarnation
+	From     string    `json:"from"`
+	To       string    `json:"to"`
+	Actor    string    `json:"actor"` // who asked for it
+	Began    time.Time `json:"began"`
+	Changed  time.Time `json:"changed"` // of the last transition
+	Hold     float64   `json:"hold"`    // seconds that a gateway holds writes in FENCING
+	Grace    float64   `json:"grace"`   // seconds that the source keeps its tombstone, and its copy
+	Fences   int       `json:"fences"`  // how often the fence was tried
+	Rollback bool      `json:"rollback,omitempty"`
+	Outcome  Outcome   `json:"outcome,omitempty"`
+}
+
+// Outcome is how a move ended.
+type Outcome string
+
+// The outcomes; empty while it goes on.
+const (
+	MoveDone    Outcome = "Done"
+	MoveAborted Outcome = "Aborted"
+)
+
+// PositionSpec is the spec of kind Position: the epoch of a tenant that a member has applied and keeps on its disk.
+type PositionSpec struct {
+	Member  string `json:"member"`
+	Tenant  string `json:"tenant"`
+	UID     string `json:"uid"`
+	Epoch   int64  `json:"epoch"`
+	Drained bool   `json:"drained"` // no request of an older epoch is open there
 }
 
 // Role is what a sidecar is.

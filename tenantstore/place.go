@@ -53,7 +53,7 @@ func (t *draft) place() {
 			condition = Condition{"Placed", "False", "NoEligibleCell", scores(candidates)}
 			t.details[key] = "no cell is eligible: " + scores(candidates)
 		} else {
-			found.Status.Placement = &Placement{State: StateActive, Cell: candidates[0].Cell, Epoch: 1}
+			found.Status.Placement = &Placement{State: StateActive, Cell: candidates[0].Cell, Epoch: 1, Since: 1}
 			t.details[key] = "placed in " + candidates[0].Cell + ": " + scores(candidates)
 			book(cells, candidates[0].Cell, found.Tenant.Spiky)
 		}

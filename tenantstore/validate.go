@@ -95,7 +95,7 @@ func (v *validation) object(o *Object) {
 		v.fields(authz.CheckSpec(*o.AccessPolicy))
 	case KindAccessGrant:
 		v.grant(o.AccessGrant)
-	case KindMember, KindEndpoint, KindSignerKey:
+	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
 	}
 }
 
@@ -279,6 +279,9 @@ func (v *validation) references(o *Object) {
 		}
 		if p := o.Status.Placement; p != nil {
 			v.exists("status.placement.cell", KindCell, p.Cell)
+			if p.Target != "" {
+				v.exists("status.placement.target", KindCell, p.Target)
+			}
 		}
 	case KindWorkload:
 		for i, id := range o.Workload.SPIFFEIDs {
@@ -307,7 +310,7 @@ func (v *validation) references(o *Object) {
 		v.selected(o.AccessPolicy.Tenants, o.AccessPolicy.Targets)
 	case KindAccessGrant:
 		v.selected(o.AccessGrant.Tenants, o.AccessGrant.Targets)
-	case KindCell, KindTier, KindDependency, KindMember, KindEndpoint, KindSignerKey:
+	case KindCell, KindTier, KindDependency, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
 	}
 }
 

@@ -3,6 +3,8 @@ package tenantstore
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -199,6 +201,10 @@ func (t *draft) remove(key Key) {
 		t.err = errors.Join(t.err, fmt.Errorf("%v: %w", key, ErrNotFound))
 		return
 	}
+	if key.Kind == KindTenant && old.Status.Placement != nil && old.Status.Placement.State.Moving() {
+		t.err = errors.Join(t.err, Problems{{Object: key.String(), Text: "must not move while it is deleted: abort the move, or wait for its end"}})
+		return
+	}
 	delete(t.objects, key)
 	t.Transaction.Delete = append(t.Transaction.Delete, key)
 	t.changes = append(t.changes, ObjectChange{key, Removed, old})
@@ -238,7 +244,7 @@ func (t *draft) replace(object *Object) {
 
 func (t *draft) audit(actor string, now time.Time) {
 	for _, c := range t.changes {
-		if c.Action == Unchanged || c.Key.Kind == KindEndpoint {
+		if c.Action == Unchanged || c.Key.Kind == KindEndpoint || c.Key.Kind == KindPosition {
 			continue
 		}
 		event := ledger.Event{Time: now, Actor: actor, Action: string(c.Action), Object: c.Key.String(), Revision: t.Expect}
@@ -257,6 +263,12 @@ func (t *draft) audit(actor string, now time.Time) {
 }
 
 func newUID() string { return rand.Text() }
+
+// digest is short, and fit for a name.
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:16])
+}
 
 // ResolveFiles reads the files that objects name, relative to dir, into the objects.
 func ResolveFiles(objects []*Object, dir string) error {

@@ -79,8 +79,12 @@ func (m *Members) Joined(ctx context.Context, peer *server.Peer) error {
 		return err
 	}
 	// An ID belongs to the identity that joined under it first: nobody takes over another's endpoint or record.
-	if known := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindMember, Name: h.MemberId}]; known != nil && known.Member.Principal != peer.Principal.String() {
+	known := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindMember, Name: h.MemberId}]
+	if known != nil && known.Member.Principal != peer.Principal.String() {
 		return status.Errorf(codes.PermissionDenied, "member ID %s belongs to %s", h.MemberId, known.Member.Principal)
+	}
+	if known != nil && known.Member.Fenced {
+		return status.Errorf(codes.PermissionDenied, "member %s was fenced by an operator: start it with an empty data directory", h.MemberId)
 	}
 	_, err = m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{member(peer, false)}, nil)
 	if err != nil {
@@ -162,6 +166,8 @@ func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.M
 		return nil
 	case *api.MemberReport_Leave:
 		return m.leave(ctx, peer)
+	case *api.MemberReport_Position:
+		return m.position(ctx, peer, r.Position)
 	default:
 		return status.Errorf(codes.InvalidArgument, "a hello comes first and once, and nothing else than a report follows (got %T)", r)
 	}
@@ -241,6 +247,23 @@ func (m *Members) usage(peer *server.Peer, batch *api.UsageBatch) error {
 func (m *Members) leave(ctx context.Context, peer *server.Peer) error {
 	m.removeEndpoint(ctx, peer.Hello.MemberId)
 	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{member(peer, true)}, nil)
+	return err
+}
+
+// position notes how far a member is with a tenant that moves. What it says of others is of no use to anyone.
+func (m *Members) position(ctx context.Context, peer *server.Peer, at *api.Position) error {
+	snapshot, err := m.Store.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	move := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindMove, Name: at.Tenant}]
+	if move == nil || move.Move.UID != at.TenantUid || move.Move.Outcome != "" {
+		return nil
+	}
+	name := tenantstore.PositionName(peer.Hello.MemberId, at.Tenant)
+	_, err = m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{system(tenantstore.KindPosition, name, func(o *tenantstore.Object) {
+		o.Position = &tenantstore.PositionSpec{Member: peer.Hello.MemberId, Tenant: at.Tenant, UID: at.TenantUid, Epoch: at.Epoch, Drained: at.Drained}
+	})}, nil)
 	return err
 }
 

@@ -158,13 +158,15 @@ func (p *Publisher) note(b *batch, change tenantstore.Change) (urgent bool) {
 			b.tenants[key.Name] = struct{}{}
 		case tenantstore.KindTier:
 			b.all = true
+		case tenantstore.KindMove, tenantstore.KindPosition: // sidecars see a move by the tenant's placement
 		default:
 			b.shared = true
 		}
 	}
 	for _, object := range change.Put {
 		key := object.Key()
-		if key.Kind == tenantstore.KindTenant && object.Tenant.Suspended {
+		// Those of a tenant that moves are held until the next step.
+		if key.Kind == tenantstore.KindTenant && (object.Tenant.Suspended || object.Status.Placement != nil && object.Status.Placement.Target != "") {
 			urgent = true
 		}
 		p.objects[key] = object

@@ -10,6 +10,7 @@ const (
 	ListenerGateway  = "gateway"
 	ListenerInbound  = "inbound"
 	ListenerOutbound = "outbound"
+	ListenerEgress   = "egress" // of a gateway: a Unix socket, by which its Go process reaches the cells
 
 	PortGateway  = 8080
 	PortInbound  = 15006
@@ -19,10 +20,11 @@ const (
 	PortHealth   = 15021
 )
 
-// Clusters of Envoy's bootstrap; both are the Go process, over its Unix socket.
+// Clusters of Envoy's bootstrap; all are the Go process, over its Unix sockets.
 const (
 	ClusterSidecar = "tenantmesh_sidecar" // gRPC: ADS, ext_authz, ratelimit, access log
 	ClusterJWKS    = "tenantmesh_jwks"    // HTTP/1.1: GET /jwks/<issuer>
+	ClusterMove    = "tenantmesh_move"    // HTTP/2: requests of tenants that move
 )
 
 // ClusterLocalService is the service beside this Envoy; its endpoint (EDS) is added by the Go process.
@@ -42,6 +44,7 @@ const (
 const (
 	RouteInbound    = "inbound"
 	RouteOutbound   = "outbound"
+	RouteEgress     = "egress"
 	ExtensionJWT    = "gateway/jwt_authn"
 	CellNone        = "-"    // reserved: no cell was decided yet
 	CellMove        = "move" // reserved: the request goes to the gateway's Go process
@@ -66,6 +69,8 @@ const (
 const (
 	SocketSidecar = "sidecar.sock" // gRPC for Envoy
 	SocketJWKS    = "jwks.sock"    // HTTP for Envoy's remote_jwks
+	SocketMove    = "move.sock"    // HTTP/2 for requests of tenants that move
+	SocketEgress  = "egress.sock"  // Envoy's, for the Go process
 )
 
 // Type URLs of the resources that travel to the Go process on delta ADS. Each is a message of

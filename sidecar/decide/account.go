@@ -23,6 +23,13 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 	}
 	switch a.InFlight.Begin(a.request.Lease, r) {
 	case inflight.Begun:
+		// Only now does a drain wait for this request: a placement that changed before may have been reported as
+		// drained already.
+		if now, ok := a.Sets.Load().Tenant(t.ID.String()); !ok || now.Placement != t.Placement {
+			a.release()
+			a.stale = true
+			return a.misdirected("the tenant's placement changes")
+		}
 		return true
 	case inflight.Gone:
 		return a.refuse(policy.Overloaded, "the client hung up before the decision")

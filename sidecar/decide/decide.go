@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"net/http"
 	"strings"
 	"time"
 
@@ -94,15 +95,24 @@ type attempt struct {
 	set     *policyset.Set
 	now     time.Time
 	answer  Answer
+	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
 }
+
+// rounds bounds how often a decision is made again because the placement changed under it.
+const rounds = 3
 
 // Decide decides. It always returns an answer.
 func (d *Decider) Decide(request *Request) Answer {
-	a := &attempt{Decider: d, request: request, set: d.Sets.Load(), now: d.Now()}
+	a := &attempt{Decider: d, request: request, now: d.Now()}
 	decision := &a.answer.Decision
-	decision.Time, decision.Method, decision.Point = a.now.UTC(), request.Method, request.Listener
-	decision.Path, _ = authz.SplitPath(request.Path)
-	a.judge()
+	for range rounds {
+		a.set, a.stale, a.answer = d.Sets.Load(), false, Answer{}
+		decision.Time, decision.Method, decision.Point = a.now.UTC(), request.Method, request.Listener
+		decision.Path, _ = authz.SplitPath(request.Path)
+		if a.judge(); !a.stale {
+			break
+		}
+	}
 	decision.Allowed = decision.Reason == policy.Permitted
 	if !decision.Allowed {
 		a.answer.Set, a.answer.Remove = nil, nil
@@ -193,6 +203,25 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 func (a *attempt) release() {
 	a.Limiter.Release(a.now, a.request.Lease)
 	a.InFlight.End(a.now, a.request.Lease)
+}
+
+// writes reports whether the request may change something; an upgrade or a CONNECT counts as one that does.
+func (a *attempt) writes() bool { return IsWrite(a.request.Method) || a.stream() }
+
+// IsWrite reports whether a method may change something (RFC 9110, section 9.2.1).
+func IsWrite(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return false
+	default:
+		return true
+	}
+}
+
+// fenced refuses a write of a tenant that moves.
+func (a *attempt) fenced(detail string) bool {
+	a.answer.Decision.RetryAfter = misdirectedRetry
+	return a.refuse(policy.WriteFenced, detail)
 }
 
 // verify checks a context that came with the request.

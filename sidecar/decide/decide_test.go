@@ -47,7 +47,7 @@ func newWorld(t *testing.T, self *api.ProxyConfig, change ...func(*api.TenantPol
 	w.signer, err = tenanttoken.NewSigner(w.key, principal)
 	check(t, err)
 	acme := &api.TenantPolicy{
-		Tenant: "acme", Uid: "uid-1", Tier: "gold", Phase: "Active", Placement: &api.Placement{State: "ACTIVE", Cell: "us-1", Epoch: 7},
+		Tenant: "acme", Uid: "uid-1", Tier: "gold", Phase: "Active", Placement: &api.Placement{State: "ACTIVE", Cell: "us-1", Epoch: 7, Since: 7},
 		Limits: &api.Limits{RequestsPerSecond: 10, Burst: 2, Concurrency: 5},
 	}
 	for _, f := range change {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/policy"
@@ -35,7 +36,11 @@ func (a *attempt) gateway() {
 	}
 	a.answer.Decision.Cell = t.Cell
 	a.put(propagation.HeaderTxnToken, token)
-	a.put(propagation.HeaderCell, t.Cell)
+	if t.Moving() {
+		a.put(propagation.HeaderCell, meshname.CellMove)
+	} else {
+		a.put(propagation.HeaderCell, t.Cell)
+	}
 	a.put(propagation.HeaderTraceparent, "00-"+trace+"-"+randomHex(8)+"-"+sampled(client))
 	if !a.request.ForwardAuthorization {
 		a.remove("authorization")

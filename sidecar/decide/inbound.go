@@ -41,7 +41,7 @@ func (a *attempt) inbound() {
 		return
 	}
 	decision.Proof = "context signed by " + claims.Issuer.String()
-	t, ok := a.owned(claims)
+	t, ok := a.owned(peer, claims)
 	if !ok {
 		return
 	}
@@ -66,7 +66,7 @@ func (a *attempt) inbound() {
 }
 
 // owned checks that the context is for a tenant that this cell owns, in this incarnation.
-func (a *attempt) owned(claims *tenanttoken.Claims) (*policyset.Tenant, bool) {
+func (a *attempt) owned(peer identity.Principal, claims *tenanttoken.Claims) (*policyset.Tenant, bool) {
 	self, c := a.set.Self, &claims.Context
 	if c.Cell != self.Cell {
 		return nil, a.misdirected(fmt.Sprintf("the context is for cell %s, and this is %s", c.Cell, self.Cell))
@@ -84,8 +84,12 @@ func (a *attempt) owned(claims *tenanttoken.Claims) (*policyset.Tenant, bool) {
 	if t.Cell != self.Cell && c.Epoch <= t.Epoch {
 		return nil, a.misdirected("cell " + t.Cell + " owns the tenant")
 	}
-	if c.Epoch < t.Epoch {
-		return nil, a.misdirected(fmt.Sprintf("the context is of epoch %d, and the placement of epoch %d", c.Epoch, t.Epoch))
+	if t.Cell == self.Cell && c.Epoch < t.Since {
+		return nil, a.misdirected(fmt.Sprintf("the context is of epoch %d, and the cell owns the tenant since epoch %d", c.Epoch, t.Since))
+	}
+	// Until the seal, what came in before the fence may finish what it began within the cell.
+	if t.Cell == self.Cell && t.State == policyset.Fencing && c.Epoch <= t.Epoch && a.writes() && (t.Sealed || !identity.InCell(peer, self.Cell)) {
+		return nil, a.fenced("the tenant moves to cell " + t.Target)
 	}
 	if t.Residency != "" && self.Residency != t.Residency {
 		return nil, a.refuse(policy.Residency, fmt.Sprintf("the tenant's data must stay in %q, and this cell is in %q", t.Residency, self.Residency))

@@ -113,6 +113,9 @@ func (a *attempt) mint() (token string, ok bool) {
 	if t.Cell != a.set.Self.Cell {
 		return "", a.misdirected("cell " + t.Cell + " owns the tenant that the workload is bound to")
 	}
+	if t.Moving() && a.writes() {
+		return "", a.fenced("the tenant that the workload is bound to moves, and a write that does not enter by a gateway cannot follow")
+	}
 	if !a.admit(t, "", true) {
 		return "", false
 	}

@@ -113,6 +113,19 @@ func (l *Ledger) End(now time.Time, lease string) (Request, bool) {
 	return Request{}, false
 }
 
+// Readmit counts an open request under another epoch: it was held, and has not gone anywhere yet. It reports false when
+// the request is not open any more.
+func (l *Ledger) Readmit(lease string, epoch int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, ok := l.open[lease]
+	if ok {
+		r.Epoch = epoch
+		l.open[lease] = r
+	}
+	return ok
+}
+
 func (l *Ledger) expire(now time.Time) {
 	for lease, r := range l.open {
 		if !r.Stream && now.Sub(r.Since) > l.options.Lifetime {

@@ -14,6 +14,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,11 +36,32 @@ type Tenant struct {
 	Residency string
 	Labels    map[string]string
 	Phase     string
-	State     string // of its placement
-	Cell      string
-	Epoch     int64
-	Limits    policy.Limits
-	Revision  int64
+	Placement
+	Limits   policy.Limits
+	Revision int64
+}
+
+// States of a placement in which a tenant moves (design, section 8).
+const (
+	Migrating = "MIGRATING"
+	Fencing   = "FENCING"
+	Cutover   = "CUTOVER"
+)
+
+// Placement says which cell owns a tenant.
+type Placement struct {
+	State  string
+	Cell   string // the owner
+	Target string // the other cell of a move
+	Epoch  int64
+	Since  int64         // epoch at which Cell became the owner
+	Sealed bool          // in FENCING: calls within the cell are refused too
+	Hold   time.Duration // how long a gateway holds writes in FENCING
+}
+
+// Moving reports whether the tenant's requests take the way round by the gateway's Go process.
+func (p *Placement) Moving() bool {
+	return p.State == Migrating || p.State == Fencing || p.State == Cutover
 }
 
 // Self is what this sidecar is.
@@ -87,6 +109,7 @@ type Set struct {
 
 	tenants  [shards]map[string]*Tenant
 	count    int
+	moving   map[string]*Tenant // those with a target
 	policies map[string]authz.Policy
 	keys     map[string]tenanttoken.Key
 }
@@ -98,6 +121,14 @@ func (s *Set) Tenant(name string) (*Tenant, bool) {
 	}
 	t, ok := s.tenants[shard(name)][name]
 	return t, ok
+}
+
+// Moving are the tenants whose placement has a target: those that move, or have just moved. It is not to be changed.
+func (s *Set) Moving() map[string]*Tenant {
+	if s == nil {
+		return nil
+	}
+	return s.moving
 }
 
 // Tenants is how many there are.
@@ -160,6 +191,7 @@ type editor struct {
 	set                     *Set
 	copied                  map[int]bool
 	policies, keys, issuers bool
+	moving                  bool
 	problems                []string
 }
 
@@ -231,6 +263,10 @@ func (e *editor) tenant(c Change) error {
 	byName := e.set.tenants[n]
 	e.set.count -= len(byName)
 	defer func() { e.set.count += len(byName) }()
+	if !e.moving {
+		e.moving, e.set.moving = true, clone(e.set.moving)
+	}
+	delete(e.set.moving, c.Name)
 	m, ok := c.Message.(*api.TenantPolicy)
 	if !ok {
 		delete(byName, c.Name)
@@ -242,7 +278,10 @@ func (e *editor) tenant(c Change) error {
 	}
 	t := &Tenant{
 		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision,
-		State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Epoch: m.Placement.GetEpoch(),
+		Placement: Placement{
+			State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Target: m.Placement.GetTarget(), Epoch: m.Placement.GetEpoch(),
+			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Hold: m.Placement.GetHold().AsDuration(),
+		},
 		Limits: policy.Limits{RequestsPerSecond: m.Limits.GetRequestsPerSecond(), Burst: int(m.Limits.GetBurst()), Concurrency: int(m.Limits.GetConcurrency())},
 	}
 	if classes := m.Limits.GetClasses(); len(classes) > 0 {
@@ -255,6 +294,9 @@ func (e *editor) tenant(c Change) error {
 		t.Limits = policy.SafeLimits()
 	}
 	byName[c.Name] = t
+	if t.Target != "" {
+		e.set.moving[c.Name] = t
+	}
 	return nil
 }
 
@@ -333,13 +375,34 @@ func (e *editor) finish() {
 type Holder struct {
 	set   atomic.Pointer[Set]
 	fresh atomic.Int64
+
+	mu   sync.Mutex
+	next chan struct{} // closed by the next Store; nil: nobody waits
 }
 
 // Load returns the set in force, nil before the first.
 func (h *Holder) Load() *Set { return h.set.Load() }
 
 // Store puts a set in force.
-func (h *Holder) Store(s *Set) { h.set.Store(s) }
+func (h *Holder) Store(s *Set) {
+	h.set.Store(s)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.next != nil {
+		close(h.next)
+		h.next = nil
+	}
+}
+
+// Changed is closed by the next Store: take it, then Load, then wait.
+func (h *Holder) Changed() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.next == nil {
+		h.next = make(chan struct{})
+	}
+	return h.next
+}
 
 // Heard notes that the control plane was heard at now.
 func (h *Holder) Heard(now time.Time) { h.fresh.Store(now.UnixNano()) }

@@ -3,6 +3,7 @@ package policysync
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -42,7 +43,8 @@ type Config struct {
 	Conn  *grpc.ClientConn // to the control plane, over mTLS
 	Sets  *policyset.Holder
 	Envoy Envoy
-	Path  string // of the last good state
+	Path  string               // of the last good state
+	Saved func(*policyset.Set) // told of each set that is in force and on the disk
 	Log   *zap.Logger
 }
 
@@ -85,6 +87,7 @@ func New(config Config, state *State) (*Client, error) {
 		return nil, err
 	}
 	c.Sets.Store(set)
+	c.Saved(set) // it comes from there
 	_, err = c.Envoy.Update(state, set)
 	return c, err
 }
@@ -159,8 +162,13 @@ func (c *Client) follow(ctx context.Context) error {
 		select {
 		case response := <-responses:
 			c.Sets.Heard(time.Now())
+			before := c.Sets.Load().Moving()
 			c.take(ctx, response)
-			if save == nil {
+			// A move waits until its placement is on the disk; nothing else is in such a hurry.
+			if !maps.Equal(before, c.Sets.Load().Moving()) {
+				save = nil
+				c.save()
+			} else if save == nil {
 				save = time.After(saveDelay)
 			}
 		case <-save:
@@ -176,7 +184,9 @@ func (c *Client) follow(ctx context.Context) error {
 func (c *Client) save() {
 	if err := c.state.Save(c.Path); err != nil {
 		c.Log.Error("the last good state could not be written", zap.Error(err))
+		return
 	}
+	c.Saved(c.Sets.Load()) // this goroutine alone changes either
 }
 
 func (c *Client) send(request *discovery.DeltaDiscoveryRequest) error {

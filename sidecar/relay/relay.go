@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -42,6 +43,7 @@ type Config struct {
 	Ports       map[string]int // by listener
 	Address     string         // of inbound and gateway listeners, an IP address
 	ServicePort int            // 0: what the control plane says
+	Dir         string         // of Unix sockets
 }
 
 // verdictPatience is how long Envoy has to answer; it does not answer for what it has no use for.
@@ -153,6 +155,10 @@ func (r *Relay) publish() (int64, error) {
 
 // place gives a listener this process's address and port.
 func (r *Relay) place(l *listener.Listener) {
+	if pipe := l.GetAddress().GetPipe(); pipe != nil {
+		pipe.Path = filepath.Join(r.Dir, pipe.Path)
+		return
+	}
 	address := l.GetAddress().GetSocketAddress()
 	if port, ok := r.Ports[l.Name]; ok {
 		address.PortSpecifier = &core.SocketAddress_PortValue{PortValue: uint32(port)}

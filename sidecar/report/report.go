@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -36,6 +37,7 @@ type Config struct {
 	Dir       string // keeps the signing key, and which one is in force
 	Log       *decisionlog.Log
 	Meter     *ledger.Meter
+	Positions func(now time.Time) (positions []*api.Position, changed <-chan struct{})
 	Zap       *zap.Logger
 }
 
@@ -187,7 +189,12 @@ func (r *Reporter) stream(ctx context.Context) error {
 	age := time.NewTicker(keyInterval)
 	defer age.Stop()
 	published, said := "", false
+	positions := positions{stream: stream, report: r.Positions, said: map[string]*api.Position{}}
 	for first := true; ; first = false {
+		moved, soon, err := positions.send(time.Now())
+		if err != nil {
+			return err
+		}
 		r.mu.Lock()
 		ready, changed := r.ready, r.changed
 		r.mu.Unlock()
@@ -207,6 +214,8 @@ func (r *Reporter) stream(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-moved:
+		case <-soon:
 		case <-look.C:
 			if r.next.KID == published {
 				look.Stop()
@@ -227,6 +236,34 @@ func (r *Reporter) stream(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// positions sends what changed of the positions over one stream.
+type positions struct {
+	stream api.MemberService_ReportClient
+	report func(now time.Time) ([]*api.Position, <-chan struct{})
+	said   map[string]*api.Position
+}
+
+// drainInterval is how often an open drain is looked at.
+const drainInterval = 20 * time.Millisecond
+
+// send says what is new. The next look is due once moved is closed, or when soon comes: nil when nothing drains.
+func (p *positions) send(now time.Time) (moved <-chan struct{}, soon <-chan time.Time, err error) {
+	list, moved := p.report(now)
+	for _, position := range list {
+		if !position.Drained {
+			soon = time.After(drainInterval)
+		}
+		if said := p.said[position.Tenant]; proto.Equal(said, position) {
+			continue
+		}
+		p.said[position.Tenant] = position
+		if err := p.stream.Send(&api.MemberReport{Report: &api.MemberReport_Position{Position: position}}); err != nil {
+			return nil, nil, err
+		}
+	}
+	return moved, soon, nil
 }
 
 func (r *Reporter) sendUsage(stream api.MemberService_ReportClient) error {

@@ -28,6 +28,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.uber.org/zap"
 
 	"github.com/tenantmesh/tenantmesh/ledger"
@@ -297,6 +298,31 @@ func (s *Store) Compact(ctx context.Context) error {
 	}
 	_, err = s.client.Compact(ctx, now.Header.Revision)
 	return err
+}
+
+// leadTTL is how long a lead outlives its leader, in seconds.
+const leadTTL = 5
+
+// Lead implements [tenantstore.Store].
+func (s *Store) Lead(ctx context.Context, name string, work func(context.Context) error) error {
+	session, err := concurrency.NewSession(s.client, concurrency.WithTTL(leadTTL), concurrency.WithContext(ctx))
+	if err != nil {
+		return err
+	}
+	election := concurrency.NewElection(session, "/leads/"+name)
+	if err := election.Campaign(ctx, "leads"); err != nil {
+		return errors.Join(err, session.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-session.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return errors.Join(work(ctx), session.Close())
 }
 
 // Close implements [tenantstore.Store].

@@ -9,6 +9,7 @@ package memstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -32,11 +33,12 @@ type Store struct {
 	events  []ledger.Event
 	rev     tenantstore.Revision
 	changed chan struct{} // closed at the next change
+	leads   map[string]chan struct{}
 }
 
 // New returns an empty store.
 func New() *Store {
-	return &Store{objects: map[tenantstore.Key]*tenantstore.Object{}, changed: make(chan struct{}), done: make(chan struct{})}
+	return &Store{objects: map[tenantstore.Key]*tenantstore.Object{}, changed: make(chan struct{}), done: make(chan struct{}), leads: map[string]chan struct{}{}}
 }
 
 // Apply implements [tenantstore.Store].
@@ -160,4 +162,24 @@ func (s *Store) Compact(context.Context) error {
 	defer s.mu.Unlock()
 	s.log = nil
 	return nil
+}
+
+// Lead implements [tenantstore.Store].
+func (s *Store) Lead(ctx context.Context, name string, work func(context.Context) error) error {
+	s.mu.Lock()
+	lead := s.leads[name]
+	if lead == nil {
+		lead = make(chan struct{}, 1)
+		s.leads[name] = lead
+	}
+	s.mu.Unlock()
+	select {
+	case lead <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.done:
+		return errors.New("the store is closed")
+	}
+	defer func() { <-lead }()
+	return work(ctx)
 }

@@ -33,6 +33,7 @@ func Run(t *testing.T, open func(t *testing.T) Compacter) {
 		"audit chain":          auditChain,
 		"writers at once":      writersAtOnce,
 		"objects are not ours": objectsAreNotOurs,
+		"one leads":            oneLeads,
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -248,4 +249,41 @@ func objectsAreNotOurs(t *testing.T, ctx context.Context, s Compacter) {
 // Put is a transaction that writes objects.
 func Put(expect tenantstore.Revision, objects ...*tenantstore.Object) tenantstore.Transaction {
 	return tenantstore.Transaction{Expect: expect, Put: objects}
+}
+
+func oneLeads(t *testing.T, ctx context.Context, s Compacter) {
+	var leading, most, terms int
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			err := s.Lead(ctx, "test", func(context.Context) error {
+				mu.Lock()
+				leading++
+				terms++
+				most = max(most, leading)
+				mu.Unlock()
+				time.Sleep(10 * time.Millisecond)
+				mu.Lock()
+				leading--
+				mu.Unlock()
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if most != 1 || terms != 3 {
+		t.Errorf("%d led at once, and there were %d terms; want 1 and 3", most, terms)
+	}
+	ended, cancel := context.WithCancel(ctx)
+	err := s.Lead(ctx, "test", func(context.Context) error {
+		cancel()
+		return s.Lead(ended, "test", func(context.Context) error { return errors.New("two lead") })
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("who waits for a lead until its context ends got %v", err)
+	}
 }

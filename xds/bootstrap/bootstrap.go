@@ -59,13 +59,17 @@ func Render(config Config) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	move, err := unixCluster(meshname.ClusterMove, filepath.Join(config.RunDir, meshname.SocketMove), true)
+	if err != nil {
+		return nil, err
+	}
 	ads := &core.ConfigSource{ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}}, ResourceApiVersion: core.ApiVersion_V3}
 	return protojson.Marshal(&bootstrap.Bootstrap{
 		Node: &core.Node{Id: config.NodeID, Cluster: config.Cluster},
 		Admin: &bootstrap.Admin{Address: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
 			Address: "127.0.0.1", PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(config.AdminPort)},
 		}}}},
-		StaticResources: &bootstrap.Bootstrap_StaticResources{Clusters: []*cluster.Cluster{sidecar, jwks}},
+		StaticResources: &bootstrap.Bootstrap_StaticResources{Clusters: []*cluster.Cluster{sidecar, jwks, move}},
 		DynamicResources: &bootstrap.Bootstrap_DynamicResources{
 			LdsConfig: ads, CdsConfig: ads,
 			AdsConfig: &core.ApiConfigSource{

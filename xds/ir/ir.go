@@ -94,6 +94,7 @@ type Tenant struct {
 	Placement tenantstore.Placement
 	Limits    policy.Limits
 	Weight    int
+	Hold      float64 // seconds, of its move
 	Revision  int64
 }
 
@@ -114,7 +115,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 		case tenantstore.KindCell:
 			mesh.Cells = append(mesh.Cells, Cell{key.Name, o.Cell.Residency})
 		case tenantstore.KindTenant:
-			mesh.Tenants = append(mesh.Tenants, buildTenant(tiers, o))
+			mesh.Tenants = append(mesh.Tenants, buildTenant(tiers, o, objects[tenantstore.Key{Kind: tenantstore.KindMove, Name: key.Name}]))
 		case tenantstore.KindWorkload:
 			mesh.Workloads = append(mesh.Workloads, Workload{Name: key.Name, Spec: o.Workload})
 		case tenantstore.KindDependency:
@@ -127,7 +128,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 		case tenantstore.KindAccessGrant:
 			mesh.Policies = append(mesh.Policies, authz.AsPolicy(key.Name, *o.AccessGrant, o.Metadata.Revision))
 		case tenantstore.KindMember:
-			if id, err := identity.ParsePrincipal(o.Member.Principal); err == nil && o.Member.Role == tenantstore.RoleGateway && !o.Member.Left && !slices.Contains(mesh.Gateways, id) {
+			if id, err := identity.ParsePrincipal(o.Member.Principal); err == nil && o.Member.Role == tenantstore.RoleGateway && !o.Member.Left && !o.Member.Fenced && !slices.Contains(mesh.Gateways, id) {
 				mesh.Gateways = append(mesh.Gateways, id)
 			}
 		case tenantstore.KindSignerKey:
@@ -136,7 +137,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			if err == nil && err2 == nil {
 				mesh.Keys = append(mesh.Keys, Key{key.Name, o.SignerKey, public, notAfter})
 			}
-		case tenantstore.KindTier, tenantstore.KindEndpoint:
+		case tenantstore.KindTier, tenantstore.KindEndpoint, tenantstore.KindMove, tenantstore.KindPosition:
 		}
 	}
 	for i := range mesh.Workloads {
@@ -156,16 +157,19 @@ func BuildTenant(objects map[tenantstore.Key]*tenantstore.Object, tiers map[stri
 	if o == nil {
 		return Tenant{}, false
 	}
-	return buildTenant(tiers, o), true
+	return buildTenant(tiers, o, objects[tenantstore.Key{Kind: tenantstore.KindMove, Name: name}]), true
 }
 
-func buildTenant(tiers map[string]policy.TierSpec, o *tenantstore.Object) Tenant {
+func buildTenant(tiers map[string]policy.TierSpec, o, move *tenantstore.Object) Tenant {
 	t := Tenant{
 		Name: o.Metadata.Name, UID: o.Metadata.UID, Spec: o.Tenant, Labels: o.Metadata.Labels, Phase: o.Status.Phase,
 		Limits: tenantstore.EffectiveLimits(tiers, o.Tenant), Weight: max(1, tiers[o.Tenant.Tier].Weight), Revision: o.Metadata.Revision,
 	}
 	if o.Status.Placement != nil {
 		t.Placement = *o.Status.Placement
+	}
+	if t.Placement.State.Moving() && move != nil {
+		t.Hold = move.Move.Hold
 	}
 	return t
 }

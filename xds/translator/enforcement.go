@@ -1,6 +1,9 @@
 package translator
 
 import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
@@ -88,8 +91,11 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 func Tenant(t ir.Tenant) []Resource {
 	message := &api.TenantPolicy{
 		Tenant: t.Name, Uid: t.UID, Tier: t.Spec.Tier, Labels: t.Labels, Residency: t.Spec.Residency, Phase: string(t.Phase),
-		Placement: &api.Placement{State: string(t.Placement.State), Cell: t.Placement.Cell, Target: t.Placement.Target, Epoch: t.Placement.Epoch},
+		Placement: &api.Placement{State: string(t.Placement.State), Cell: t.Placement.Cell, Target: t.Placement.Target, Epoch: t.Placement.Epoch, Since: t.Placement.Since, Sealed: t.Placement.Sealed},
 		Limits:    limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision,
+	}
+	if t.Hold > 0 {
+		message.Placement.Hold = durationpb.New(time.Duration(t.Hold * float64(time.Second)))
 	}
 	resources := []Resource{{meshname.TypeTenantPolicy, t.Name, AudienceGateway, message}}
 	for _, cell := range []string{t.Placement.Cell, t.Placement.Target} {

@@ -8,8 +8,10 @@ import (
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	jwtauthn "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
+	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlymutation "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -20,12 +22,17 @@ import (
 	"github.com/tenantmesh/tenantmesh/xds/ir"
 )
 
+// moveTimeout is how much longer a request of a tenant that moves may take: the longest hold.
+const moveTimeout = 30 * time.Second
+
 const filterCheck = "envoy.filters.http.ext_authz"
 
 func gateway(mesh *ir.Mesh) []Resource {
 	resources := []Resource{
 		envoyResource(meshname.ListenerGateway, AudienceGateway, gatewayListener()),
 		envoyResource(meshname.ExtensionJWT, AudienceGateway, verifyTokens(mesh.Issuers)),
+		envoyResource(meshname.ListenerEgress, AudienceGateway, egressListener()),
+		envoyResource(meshname.RouteEgress, AudienceGateway, egressRoutes(mesh)),
 	}
 	for i := range mesh.Workloads {
 		w := &mesh.Workloads[i]
@@ -35,7 +42,7 @@ func gateway(mesh *ir.Mesh) []Resource {
 			}
 		}
 	}
-	for _, cell := range append([]string{meshname.CellNone}, cellNames(mesh)...) {
+	for _, cell := range append([]string{meshname.CellNone, meshname.CellMove}, cellNames(mesh)...) {
 		name := meshname.RouteGateway(cell)
 		resources = append(resources,
 			envoyResource(name, AudienceGateway, gatewayRoutes(mesh, cell)),
@@ -127,6 +134,25 @@ func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 		RequestHeadersToRemove:  []string{propagation.HeaderCell},
 		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken},
 	}
+	byHost := exposedByHost(mesh)
+	for _, host := range sortedKeys(byHost) {
+		virtualHost := &route.VirtualHost{
+			Name: host, Domains: []string{host},
+			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerGateway})},
+		}
+		for _, e := range byHost[host] {
+			virtualHost.Routes = append(virtualHost.Routes, e.route(cell))
+		}
+		if cell == meshname.CellNone {
+			virtualHost.Routes = append(virtualHost.Routes, &route.Route{Match: prefix("/"), Action: directResponse(421)})
+		}
+		config.VirtualHosts = append(config.VirtualHosts, virtualHost)
+	}
+	return config
+}
+
+// exposedByHost is what is exposed, by host ("*": any), the longest prefix first.
+func exposedByHost(mesh *ir.Mesh) map[string][]exposed {
 	byHost := map[string][]exposed{}
 	for i := range mesh.Workloads {
 		w := &mesh.Workloads[i]
@@ -143,21 +169,45 @@ func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 	}
 	for host, list := range byHost {
 		if host != "*" {
-			byHost[host] = append(list, byHost["*"]...)
+			byHost[host] = slices.Concat(list, byHost["*"])
 		}
 	}
-	for _, host := range sortedKeys(byHost) {
-		virtualHost := &route.VirtualHost{
-			Name: host, Domains: []string{host},
-			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerGateway})},
-		}
-		list := slices.Clone(byHost[host])
+	for host, list := range byHost {
+		list = slices.Clone(list)
 		slices.SortStableFunc(list, func(a, b exposed) int { return len(b.prefix) - len(a.prefix) })
-		for _, e := range list {
-			virtualHost.Routes = append(virtualHost.Routes, e.route(cell))
-		}
-		if cell == meshname.CellNone {
-			virtualHost.Routes = append(virtualHost.Routes, &route.Route{Match: prefix("/"), Action: directResponse(421)})
+		byHost[host] = list
+	}
+	return byHost
+}
+
+// egressListener is where the Go process of a gateway sends on what it held, with the cell and the context that it
+// decided. Only that process can reach its socket.
+func egressListener() *listener.Listener {
+	manager := connectionManager(meshname.ListenerEgress)
+	manager.ForwardClientCertDetails, manager.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil
+	manager.RouteSpecifier = &hcm.HttpConnectionManager_Rds{Rds: &hcm.Rds{ConfigSource: ads, RouteConfigName: meshname.RouteEgress}}
+	manager.HttpFilters = []*hcm.HttpFilter{httpFilter(filter{"envoy.filters.http.router", &router.Router{}})}
+	manager.AccessLog = nil // the gateway's listener logged the request
+	l := httpListener(meshname.ListenerEgress, "", 0, manager, nil)
+	l.Address = &core.Address{Address: &core.Address_Pipe{Pipe: &core.Pipe{Path: meshname.SocketEgress, Mode: 0o600}}}
+	return l
+}
+
+// egressRoutes lead to each cell by the header that names it.
+func egressRoutes(mesh *ir.Mesh) *route.RouteConfiguration {
+	config := &route.RouteConfiguration{Name: meshname.RouteEgress, RequestHeadersToRemove: []string{propagation.HeaderCell}}
+	byHost := exposedByHost(mesh)
+	for _, host := range sortedKeys(byHost) {
+		virtualHost := &route.VirtualHost{Name: host, Domains: []string{host}}
+		for _, e := range byHost[host] {
+			for _, cell := range cellNames(mesh) {
+				r := e.route(cell)
+				r.Name, r.TypedPerFilterConfig = cell+"/"+r.Name, nil
+				r.Match.Headers = []*route.HeaderMatcher{{Name: propagation.HeaderCell, HeaderMatchSpecifier: &route.HeaderMatcher_StringMatch{
+					StringMatch: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: cell}},
+				}}}
+				virtualHost.Routes = append(virtualHost.Routes, r)
+			}
 		}
 		config.VirtualHosts = append(config.VirtualHosts, virtualHost)
 	}
@@ -183,6 +233,12 @@ func (e exposed) route(cell string) *route.Route {
 		TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(context)},
 	}
 	if cell == meshname.CellNone {
+		return r
+	}
+	if cell == meshname.CellMove {
+		action := forward(meshname.ClusterMove)
+		action.Timeout = durationpb.New(routeTimeout + moveTimeout)
+		r.Action = &route.Route_Route{Route: action}
 		return r
 	}
 	action := forward(meshname.ClusterWorkload(cell, e.workload.Name))

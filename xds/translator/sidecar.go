@@ -65,9 +65,10 @@ func mutualTLS() *core.TransportSocket {
 
 func inboundRoutes() *route.RouteConfiguration {
 	return &route.RouteConfiguration{
-		Name:                    meshname.RouteInbound,
-		RequestHeadersToRemove:  []string{propagation.HeaderCell},
-		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken},
+		Name:                   meshname.RouteInbound,
+		RequestHeadersToRemove: []string{propagation.HeaderCell},
+		// A service does not speak for the mesh: a gateway repeats a request that a sidecar says it did not pass on.
+		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderReason, propagation.HeaderDecision},
 		VirtualHosts: []*route.VirtualHost{{
 			Name: meshname.RouteInbound, Domains: []string{"*"},
 			Routes:               []*route.Route{{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}}},

@@ -148,6 +148,9 @@ type Placement struct {
 	Cell          string                 `protobuf:"bytes,2,opt,name=cell,proto3" json:"cell,omitempty"`
 	Target        string                 `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
 	Epoch         int64                  `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Since         int64                  `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`   // epoch at which the cell became the owner: a context of an older one is refused
+	Sealed        bool                   `protobuf:"varint,6,opt,name=sealed,proto3" json:"sealed,omitempty"` // FENCING: calls within the cell are refused too
+	Hold          *durationpb.Duration   `protobuf:"bytes,7,opt,name=hold,proto3" json:"hold,omitempty"`      // how long a gateway holds writes in FENCING
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -208,6 +211,27 @@ func (x *Placement) GetEpoch() int64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *Placement) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Placement) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
+func (x *Placement) GetHold() *durationpb.Duration {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
 }
 
 // Limits: -1 is unlimited; 0 does not occur, defaults are already applied.
@@ -1043,6 +1067,7 @@ type MemberReport struct {
 	//	*MemberReport_Usage
 	//	*MemberReport_Explanation
 	//	*MemberReport_Leave
+	//	*MemberReport_Position
 	Report        isMemberReport_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1139,6 +1164,15 @@ func (x *MemberReport) GetLeave() *Leave {
 	return nil
 }
 
+func (x *MemberReport) GetPosition() *Position {
+	if x != nil {
+		if x, ok := x.Report.(*MemberReport_Position); ok {
+			return x.Position
+		}
+	}
+	return nil
+}
+
 type isMemberReport_Report interface {
 	isMemberReport_Report()
 }
@@ -1167,6 +1201,10 @@ type MemberReport_Leave struct {
 	Leave *Leave `protobuf:"bytes,6,opt,name=leave,proto3,oneof"`
 }
 
+type MemberReport_Position struct {
+	Position *Position `protobuf:"bytes,7,opt,name=position,proto3,oneof"`
+}
+
 func (*MemberReport_Hello) isMemberReport_Report() {}
 
 func (*MemberReport_Readiness) isMemberReport_Report() {}
@@ -1178,6 +1216,8 @@ func (*MemberReport_Usage) isMemberReport_Report() {}
 func (*MemberReport_Explanation) isMemberReport_Report() {}
 
 func (*MemberReport_Leave) isMemberReport_Report() {}
+
+func (*MemberReport_Position) isMemberReport_Report() {}
 
 // Hello registers a durable member.
 type Hello struct {
@@ -1630,6 +1670,75 @@ func (*Leave) Descriptor() ([]byte, []int) {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{19}
 }
 
+// Position says that the member has applied a tenant's placement of an epoch, and keeps it on its disk.
+type Position struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	TenantUid     string                 `protobuf:"bytes,2,opt,name=tenant_uid,json=tenantUid,proto3" json:"tenant_uid,omitempty"`
+	Epoch         int64                  `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Drained       bool                   `protobuf:"varint,4,opt,name=drained,proto3" json:"drained,omitempty"` // no request that was admitted under an older epoch is open here
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Position) Reset() {
+	*x = Position{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Position) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Position) ProtoMessage() {}
+
+func (x *Position) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Position.ProtoReflect.Descriptor instead.
+func (*Position) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Position) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *Position) GetTenantUid() string {
+	if x != nil {
+		return x.TenantUid
+	}
+	return ""
+}
+
+func (x *Position) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Position) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
 type ControlMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -1645,7 +1754,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1766,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1779,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{20}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ControlMessage) GetMessage() isControlMessage_Message {
@@ -1756,7 +1865,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1877,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1890,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{21}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Welcome) GetPrincipal() string {
@@ -1822,7 +1931,7 @@ type KeyInForce struct {
 
 func (x *KeyInForce) Reset() {
 	*x = KeyInForce{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1943,7 @@ func (x *KeyInForce) String() string {
 func (*KeyInForce) ProtoMessage() {}
 
 func (x *KeyInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1956,7 @@ func (x *KeyInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyInForce.ProtoReflect.Descriptor instead.
 func (*KeyInForce) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KeyInForce) GetKid() string {
@@ -1866,7 +1975,7 @@ type UsageAck struct {
 
 func (x *UsageAck) Reset() {
 	*x = UsageAck{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +1987,7 @@ func (x *UsageAck) String() string {
 func (*UsageAck) ProtoMessage() {}
 
 func (x *UsageAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2000,7 @@ func (x *UsageAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAck.ProtoReflect.Descriptor instead.
 func (*UsageAck) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UsageAck) GetSequence() int64 {
@@ -1910,7 +2019,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2031,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2044,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Explain) GetDecisionId() string {
@@ -1964,12 +2073,15 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	" \x01(\x03R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"c\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc0\x01\n" +
 	"\tPlacement\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x12\n" +
 	"\x04cell\x18\x02 \x01(\tR\x04cell\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\tR\x06target\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\"\x91\x02\n" +
+	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\x03R\x05since\x12\x16\n" +
+	"\x06sealed\x18\x06 \x01(\bR\x06sealed\x12-\n" +
+	"\x04hold\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04hold\"\x91\x02\n" +
 	"\x06Limits\x12.\n" +
 	"\x13requests_per_second\x18\x01 \x01(\x01R\x11requestsPerSecond\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\x03R\x05burst\x12 \n" +
@@ -2055,7 +2167,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"Dependency\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\atenancy\x18\x03 \x01(\tR\atenancy\"\x83\x03\n" +
+	"\atenancy\x18\x03 \x01(\tR\atenancy\"\xc0\x03\n" +
 	"\fMemberReport\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.tenantmesh.v1alpha1.HelloH\x00R\x05hello\x12>\n" +
 	"\treadiness\x18\x02 \x01(\v2\x1e.tenantmesh.v1alpha1.ReadinessH\x00R\treadiness\x12B\n" +
@@ -2063,7 +2175,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"publishKey\x127\n" +
 	"\x05usage\x18\x04 \x01(\v2\x1f.tenantmesh.v1alpha1.UsageBatchH\x00R\x05usage\x12D\n" +
 	"\vexplanation\x18\x05 \x01(\v2 .tenantmesh.v1alpha1.ExplanationH\x00R\vexplanation\x122\n" +
-	"\x05leave\x18\x06 \x01(\v2\x1a.tenantmesh.v1alpha1.LeaveH\x00R\x05leaveB\b\n" +
+	"\x05leave\x18\x06 \x01(\v2\x1a.tenantmesh.v1alpha1.LeaveH\x00R\x05leave\x12;\n" +
+	"\bposition\x18\a \x01(\v2\x1d.tenantmesh.v1alpha1.PositionH\x00R\bpositionB\b\n" +
 	"\x06report\"\x91\x01\n" +
 	"\x05Hello\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
@@ -2102,7 +2215,13 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"decisionId\x12\x14\n" +
 	"\x05found\x18\x02 \x01(\bR\x05found\x12\x12\n" +
 	"\x04json\x18\x03 \x01(\tR\x04json\"\a\n" +
-	"\x05Leave\"\x92\x02\n" +
+	"\x05Leave\"q\n" +
+	"\bPosition\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1d\n" +
+	"\n" +
+	"tenant_uid\x18\x02 \x01(\tR\ttenantUid\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\x12\x18\n" +
+	"\adrained\x18\x04 \x01(\bR\adrained\"\x92\x02\n" +
 	"\x0eControlMessage\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.tenantmesh.v1alpha1.WelcomeH\x00R\awelcome\x12C\n" +
 	"\fkey_in_force\x18\x02 \x01(\v2\x1f.tenantmesh.v1alpha1.KeyInForceH\x00R\n" +
@@ -2138,7 +2257,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*Placement)(nil),             // 1: tenantmesh.v1alpha1.Placement
@@ -2160,53 +2279,56 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*UsageRecord)(nil),           // 17: tenantmesh.v1alpha1.UsageRecord
 	(*Explanation)(nil),           // 18: tenantmesh.v1alpha1.Explanation
 	(*Leave)(nil),                 // 19: tenantmesh.v1alpha1.Leave
-	(*ControlMessage)(nil),        // 20: tenantmesh.v1alpha1.ControlMessage
-	(*Welcome)(nil),               // 21: tenantmesh.v1alpha1.Welcome
-	(*KeyInForce)(nil),            // 22: tenantmesh.v1alpha1.KeyInForce
-	(*UsageAck)(nil),              // 23: tenantmesh.v1alpha1.UsageAck
-	(*Explain)(nil),               // 24: tenantmesh.v1alpha1.Explain
-	nil,                           // 25: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
-	nil,                           // 26: tenantmesh.v1alpha1.Limits.ClassesEntry
-	nil,                           // 27: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	nil,                           // 28: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*Position)(nil),              // 20: tenantmesh.v1alpha1.Position
+	(*ControlMessage)(nil),        // 21: tenantmesh.v1alpha1.ControlMessage
+	(*Welcome)(nil),               // 22: tenantmesh.v1alpha1.Welcome
+	(*KeyInForce)(nil),            // 23: tenantmesh.v1alpha1.KeyInForce
+	(*UsageAck)(nil),              // 24: tenantmesh.v1alpha1.UsageAck
+	(*Explain)(nil),               // 25: tenantmesh.v1alpha1.Explain
+	nil,                           // 26: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	nil,                           // 27: tenantmesh.v1alpha1.Limits.ClassesEntry
+	nil,                           // 28: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	nil,                           // 29: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
 	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
-	25, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	26, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	1,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	2,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
-	26, // 3: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
-	5,  // 4: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
-	6,  // 5: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	29, // 6: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
-	27, // 7: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	29, // 8: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
-	10, // 9: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
-	11, // 10: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	28, // 11: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	13, // 12: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
-	14, // 13: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
-	15, // 14: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
-	16, // 15: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	18, // 16: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	19, // 17: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	29, // 18: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	17, // 19: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	29, // 20: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	30, // 21: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	21, // 22: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	22, // 23: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	23, // 24: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	24, // 25: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	3,  // 26: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	12, // 27: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	20, // 28: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	28, // [28:29] is the sub-list for method output_type
-	27, // [27:28] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	30, // 3: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	27, // 4: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	5,  // 5: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
+	6,  // 6: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
+	31, // 7: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	28, // 8: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	31, // 9: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	10, // 10: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
+	11, // 11: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
+	29, // 12: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	13, // 13: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
+	14, // 14: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
+	15, // 15: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
+	16, // 16: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
+	18, // 17: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	19, // 18: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	20, // 19: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	31, // 20: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	17, // 21: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	31, // 22: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	30, // 23: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	22, // 24: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	23, // 25: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	24, // 26: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	25, // 27: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	3,  // 28: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	12, // 29: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	21, // 30: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	30, // [30:31] is the sub-list for method output_type
+	29, // [29:30] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -2221,8 +2343,9 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 		(*MemberReport_Usage)(nil),
 		(*MemberReport_Explanation)(nil),
 		(*MemberReport_Leave)(nil),
+		(*MemberReport_Position)(nil),
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[20].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[21].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_KeyInForce)(nil),
 		(*ControlMessage_UsageAck)(nil),
@@ -2234,7 +2357,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

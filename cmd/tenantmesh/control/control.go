@@ -28,6 +28,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
 	"github.com/tenantmesh/tenantmesh/tenantstore/etcdstore"
+	"github.com/tenantmesh/tenantmesh/tenantstore/move"
 	"github.com/tenantmesh/tenantmesh/xds"
 	"github.com/tenantmesh/tenantmesh/xds/server"
 )
@@ -110,6 +111,9 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	published := make(chan struct{})
 	group.Go(func() error { return publisher.Run(ctx, func() { close(published) }) })
 	group.Go(func() error { return members.RemoveOldKeys(ctx) })
+	group.Go(func() error {
+		return move.Run(ctx, move.Config{Store: store, Writer: writer, Now: time.Now, Log: config.Log})
+	})
 	select {
 	case <-published:
 	case <-ctx.Done():

@@ -1,0 +1,120 @@
+// Package move answers WHO MOVES THEM ON: the controller that takes each moving tenant from one state to the next as
+// soon as what the next one needs has been reported (design, section 8).
+//
+// It keeps nothing: every step is in the store, is made by one compare-and-set that checks its own precondition, and is
+// taken up by whichever control plane leads. Two that both believe to lead cannot harm: a step names the epoch it
+// starts from, and only one of them finds the store as it expects it.
+//
+// It imports tenantstore and zap.
+package move
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+)
+
+// Config says what a controller stands on.
+type Config struct {
+	Store  tenantstore.Store
+	Writer *tenantstore.Writer
+	Now    func() time.Time
+	Log    *zap.Logger
+}
+
+// actor is who the audit says makes the steps.
+const actor = "control"
+
+// Timing of the controller.
+const (
+	tick  = 500 * time.Millisecond // for what waits for time
+	retry = time.Second            // after the store did not answer
+)
+
+// Run leads, or waits to lead, until ctx ends.
+func Run(ctx context.Context, config Config) error {
+	for ctx.Err() == nil {
+		err := config.Store.Lead(ctx, "move", func(ctx context.Context) error { return config.lead(ctx) })
+		if ctx.Err() != nil {
+			return nil
+		}
+		config.Log.Warn("the lead of moves was lost", zap.Error(err))
+		select {
+		case <-ctx.Done():
+		case <-time.After(retry):
+		}
+	}
+	return nil
+}
+
+// lead follows the store and makes every step that can be made.
+func (c *Config) lead(ctx context.Context) error {
+	for {
+		snapshot, err := c.Store.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		changes, err := c.Store.Watch(ctx, snapshot.Revision)
+		if err != nil {
+			return err
+		}
+		if err := c.follow(ctx, snapshot.Objects, changes); !errors.Is(err, tenantstore.ErrCompacted) {
+			return err
+		}
+	}
+}
+
+func (c *Config) follow(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object, changes <-chan tenantstore.Change) error {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		if err := c.step(ctx, objects); err != nil {
+			return err
+		}
+		select {
+		case change, ok := <-changes:
+			if !ok || change.Err != nil {
+				return errors.Join(change.Err, ctx.Err())
+			}
+			for _, o := range change.Put {
+				objects[o.Key()] = o
+			}
+			for _, key := range change.Delete {
+				delete(objects, key)
+			}
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// step makes the next step of every move that waits for nothing.
+func (c *Config) step(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object) error {
+	for key, o := range objects {
+		if key.Kind != tenantstore.KindMove || o.Move.Outcome != "" {
+			continue
+		}
+		next, waits := tenantstore.NextMove(objects, key.Name, c.Now())
+		if next == "" || len(waits) > 0 {
+			continue
+		}
+		epoch := objects[tenantstore.Key{Kind: tenantstore.KindTenant, Name: key.Name}].Status.Placement.Epoch
+		moved, err := c.Writer.Move(ctx, actor, tenantstore.MoveRequest{Tenant: key.Name, Transition: next, Epoch: epoch})
+		var problems tenantstore.Problems
+		switch {
+		case errors.As(err, &problems), errors.Is(err, tenantstore.ErrNotFound), errors.Is(err, tenantstore.ErrConflict):
+			// The store is ahead of what was seen here: its change is on the way.
+		case err != nil:
+			return err
+		default:
+			p := moved.Status.Placement
+			c.Log.Info("a move goes on", zap.String("tenant", key.Name), zap.String("step", string(next)), zap.String("state", string(p.State)), zap.String("cell", p.Cell), zap.Int64("epoch", p.Epoch))
+		}
+	}
+	return nil
+}

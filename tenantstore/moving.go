@@ -1,0 +1,336 @@
+package tenantstore
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Transition is a step of a move (design, section 8). Each is one compare-and-set that raises the epoch, and checks
+// what it needs in the same transaction.
+type Transition string
+
+// The transitions.
+const (
+	MoveStart    Transition = "start"    // ACTIVE or FINAL -> MIGRATING
+	MoveFence    Transition = "fence"    // MIGRATING -> FENCING
+	MoveSeal     Transition = "seal"     // FENCING -> FENCING, sealed
+	MoveCutover  Transition = "cutover"  // FENCING, sealed -> CUTOVER, with the cells exchanged
+	MoveFinish   Transition = "finish"   // CUTOVER -> FINAL
+	MoveSettle   Transition = "settle"   // FINAL -> FINAL without the tombstone
+	MoveUnfence  Transition = "unfence"  // FENCING -> MIGRATING
+	MoveAbort    Transition = "abort"    // MIGRATING or FENCING -> ACTIVE
+	MoveRollback Transition = "rollback" // CUTOVER, or FINAL with the tombstone -> MIGRATING, back
+)
+
+// steps says from where each transition goes, to where, and what it waits for.
+var steps = map[Transition]struct {
+	from  []MoveState
+	to    MoveState
+	waits func(*mover) []Wait
+}{
+	MoveStart: {[]MoveState{StateActive, StateFinal}, StateMigrating, nil},
+	MoveFence: {[]MoveState{StateMigrating}, StateFencing, func(m *mover) []Wait { return m.applied(m.gateways()) }},
+	MoveSeal:  {[]MoveState{StateFencing}, StateFencing, func(m *mover) []Wait { return append(m.drained(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
+	MoveCutover: {[]MoveState{StateFencing}, StateCutover, func(m *mover) []Wait {
+		return slices.Concat(m.sealed(), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.applied(m.sidecars(m.p.Target)))
+	}},
+	MoveFinish:   {[]MoveState{StateCutover}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
+	MoveSettle:   {[]MoveState{StateFinal}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.grace()...) }},
+	MoveUnfence:  {[]MoveState{StateFencing}, StateMigrating, nil},
+	MoveAbort:    {[]MoveState{StateMigrating, StateFencing}, StateActive, nil},
+	MoveRollback: {[]MoveState{StateCutover, StateFinal}, StateMigrating, nil},
+}
+
+// Wait is one thing that a transition waits for, and what can be done about it.
+type Wait struct {
+	For  string `json:"for"`
+	Hint string `json:"hint,omitempty"`
+}
+
+// Bounds of a move, in seconds.
+const (
+	DefaultHold  = 2.0
+	DefaultGrace = 600.0 // longer than a context lives, and clocks differ
+	MaxHold      = 30.0
+	minGrace     = 1.0
+	// FenceLimit is how long a fence may stand before the move steps back, and tries again FenceRest later.
+	FenceLimit = 10 * time.Second
+	FenceRest  = 5 * time.Second
+)
+
+// MoveRequest asks for a transition of a tenant's move.
+type MoveRequest struct {
+	Tenant     string
+	Transition Transition
+	To         string  // of MoveStart
+	Hold       float64 // of MoveStart; 0: DefaultHold
+	Grace      float64 // of MoveStart; 0: DefaultGrace
+	Epoch      int64   // that the placement must have; 0: any
+}
+
+// Move makes one transition. Its errors are [ErrNotFound], [Problems] that say what is in the way, or the store's.
+func (w *Writer) Move(ctx context.Context, actor string, request MoveRequest) (*Object, error) {
+	var moved *Object
+	_, err := w.transact(ctx, ApplyOptions{}, func(t *draft) {
+		moved = t.move(actor, request, w.now())
+		t.audit(actor, w.now())
+	})
+	return moved, err
+}
+
+// NextMove is the transition that a tenant's move makes by itself, and what it waits for: none of it, and it can be
+// made. It is "" for a tenant that does not move.
+func NextMove(objects map[Key]*Object, tenant string, now time.Time) (Transition, []Wait) {
+	m := newMover(objects, tenant, now)
+	if m == nil || m.move == nil || m.move.Outcome != "" {
+		return "", nil
+	}
+	var next Transition
+	switch m.p.State {
+	case StateMigrating:
+		if rest := m.move.Changed.Add(FenceRest).Sub(now); m.move.Fences > 0 && rest > 0 {
+			return MoveFence, []Wait{{fmt.Sprintf("a rest of %.0f s after %d fences that did not hold long enough", rest.Seconds(), m.move.Fences), "see what the last fence waited for in 'tenantmesh audit'"}}
+		}
+		next = MoveFence
+	case StateFencing:
+		next = MoveSeal
+		if m.p.Sealed {
+			next = MoveCutover
+		}
+		if waits := steps[next].waits(m); len(waits) > 0 && now.Sub(m.move.Changed) > FenceLimit {
+			return MoveUnfence, nil
+		}
+	case StateCutover:
+		next = MoveFinish
+	case StateFinal:
+		next = MoveSettle
+	default:
+		return "", nil
+	}
+	return next, steps[next].waits(m)
+}
+
+// mover looks at one tenant's move.
+type mover struct {
+	objects map[Key]*Object
+	tenant  *Object
+	p       *Placement
+	move    *MoveSpec // nil: it never moved
+	now     time.Time
+}
+
+func newMover(objects map[Key]*Object, name string, now time.Time) *mover {
+	tenant := objects[Key{KindTenant, name}]
+	if tenant == nil || tenant.Status.Placement == nil {
+		return nil
+	}
+	m := &mover{objects: objects, tenant: tenant, p: tenant.Status.Placement, now: now}
+	if o := objects[Key{KindMove, name}]; o != nil && o.Move.UID == tenant.Metadata.UID {
+		m.move = o.Move
+	}
+	return m
+}
+
+// members are those that count: not those that left, or were fenced.
+func (m *mover) members(counts func(*MemberSpec) bool) []*Object {
+	var list []*Object
+	for key, o := range m.objects {
+		if key.Kind == KindMember && !o.Member.Left && !o.Member.Fenced && counts(o.Member) {
+			list = append(list, o)
+		}
+	}
+	slices.SortFunc(list, func(a, b *Object) int { return strings.Compare(a.Metadata.Name, b.Metadata.Name) })
+	return list
+}
+
+func (m *mover) gateways() []*Object {
+	return m.members(func(s *MemberSpec) bool { return s.Role == RoleGateway })
+}
+
+func (m *mover) sidecars(cell string) []*Object {
+	return m.members(func(s *MemberSpec) bool { return s.Role == RoleSidecar && s.Cell == cell })
+}
+
+// PositionName is the name of a member's position about a tenant's incarnation.
+func PositionName(member, tenant string) string {
+	return digest(member + " " + tenant)
+}
+
+func (m *mover) position(member string) *PositionSpec {
+	if o := m.objects[Key{KindPosition, PositionName(member, m.tenant.Metadata.Name)}]; o != nil && o.Position.UID == m.tenant.Metadata.UID && o.Position.Member == member {
+		return o.Position
+	}
+	return &PositionSpec{}
+}
+
+func (m *mover) applied(members []*Object) (waits []Wait) {
+	for _, o := range members {
+		if at := m.position(o.Metadata.Name).Epoch; at < m.p.Epoch {
+			waits = append(waits, Wait{
+				fmt.Sprintf("%s (member %s) to apply epoch %d (is at %d)", o.Member.Principal, o.Metadata.Name, m.p.Epoch, at),
+				"bring it back, or if it is gone for good: tenantmesh member fence " + o.Metadata.Name,
+			})
+		}
+	}
+	return waits
+}
+
+func (m *mover) drained(members []*Object) []Wait {
+	waits := m.applied(members)
+	for _, o := range members {
+		if at := m.position(o.Metadata.Name); at.Epoch >= m.p.Epoch && !at.Drained {
+			waits = append(waits, Wait{fmt.Sprintf("%s (member %s) to end its requests from before epoch %d", o.Member.Principal, o.Metadata.Name, m.p.Epoch), ""})
+		}
+	}
+	return waits
+}
+
+func (m *mover) sealed() []Wait {
+	if m.p.Sealed {
+		return nil
+	}
+	return []Wait{{"the seal", ""}}
+}
+
+func (m *mover) grace() []Wait {
+	if left := m.move.Changed.Add(seconds(m.move.Grace)).Sub(m.now); left > 0 {
+		return []Wait{{fmt.Sprintf("%.0f s of grace, in which the source keeps its tombstone", left.Seconds()), ""}}
+	}
+	return nil
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// move makes a transition in the draft, or says in its error why not.
+func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
+	key := Key{KindTenant, request.Tenant}
+	m := newMover(t.objects, request.Tenant, now)
+	if m == nil {
+		t.err = fmt.Errorf("a placed %v: %w", key, ErrNotFound)
+		return nil
+	}
+	step, ok := steps[request.Transition]
+	problems := m.problems(request)
+	if !ok || !slices.Contains(step.from, m.p.State) {
+		problems = append(problems, Problem{Path: "state", Text: fmt.Sprintf("must be one of %v to %s (is %s)", step.from, request.Transition, m.p.State)})
+	} else if len(problems) == 0 && step.waits != nil {
+		for _, wait := range step.waits(m) {
+			problems = append(problems, Problem{Path: "waits", Text: "must have " + wait.For})
+		}
+	}
+	if request.Epoch != 0 && request.Epoch != m.p.Epoch {
+		problems = append(problems, Problem{Path: "epoch", Text: fmt.Sprintf("must be %d (is %d)", request.Epoch, m.p.Epoch)})
+	}
+	if len(problems) > 0 {
+		for i := range problems {
+			problems[i].Object = key.String()
+		}
+		t.err = problems
+		return nil
+	}
+	tenant := m.tenant.Clone()
+	p := tenant.Status.Placement
+	record := m.record(actor, request)
+	p.State, p.Sealed = step.to, false
+	p.Epoch++
+	switch request.Transition {
+	case MoveStart:
+		p.Target = request.To
+	case MoveFence:
+		record.Fences++
+	case MoveSeal:
+		p.Sealed = true
+	case MoveCutover:
+		p.Cell, p.Target, p.Since = p.Target, p.Cell, p.Epoch
+	case MoveAbort:
+		p.Target, record.Outcome = "", MoveAborted
+	case MoveRollback:
+		record.From, record.To, record.Rollback, record.Fences = p.Cell, p.Target, true, 0
+	case MoveSettle:
+		p.Target, record.Outcome = "", MoveDone
+	case MoveFinish, MoveUnfence:
+	}
+	record.Changed = now
+	t.details[key] = fmt.Sprintf("%s: %s from %s to %s, epoch %d", request.Transition, p.State, record.From, record.To, p.Epoch)
+	t.replace(tenant)
+	t.put(&Object{Kind: KindMove, Metadata: Metadata{Name: request.Tenant}, Move: record})
+	if record.Outcome != "" {
+		t.forget(request.Tenant)
+	}
+	return tenant
+}
+
+// record is the move's record as it will be: a new one for a new move.
+func (m *mover) record(actor string, request MoveRequest) *MoveSpec {
+	if request.Transition != MoveStart {
+		record := *m.move
+		return &record
+	}
+	record := &MoveSpec{
+		UID: m.tenant.Metadata.UID, From: m.p.Cell, To: request.To, Actor: actor, Began: m.now, Hold: request.Hold, Grace: request.Grace,
+	}
+	if record.Hold == 0 {
+		record.Hold = DefaultHold
+	}
+	if record.Grace == 0 {
+		record.Grace = DefaultGrace
+	}
+	return record
+}
+
+// problems are what is wrong with a request, but for the state and the waits.
+func (m *mover) problems(request MoveRequest) (problems Problems) {
+	add := func(path, format string, args ...any) {
+		problems = append(problems, Problem{Path: path, Text: fmt.Sprintf(format, args...)})
+	}
+	if request.Transition != MoveStart {
+		if m.move == nil || (m.move.Outcome != "" && request.Transition != MoveStart) {
+			add("state", "must be of a tenant that moves (is %s in %s)", m.p.State, m.p.Cell)
+		}
+		if request.Transition == MoveRollback && m.p.Target == "" {
+			add("state", "must be before the source's copy is gone (move it with --to instead)")
+		}
+		return problems
+	}
+	if request.Hold < 0 || request.Hold > MaxHold {
+		add("hold", "must be from 0 to %v seconds (got %v)", MaxHold, request.Hold)
+	}
+	if request.Grace != 0 && request.Grace < minGrace {
+		add("grace", "must be at least %v seconds (got %v)", minGrace, request.Grace)
+	}
+	if m.tenant.Status.Phase != Active {
+		add("tenant", "must be Active to be moved (is %s)", m.tenant.Status.Phase)
+	}
+	if m.p.Target != "" {
+		add("tenant", "must not move already (is %s from %s to %s; see 'tenantmesh tenant move status %s')", m.p.State, m.p.Cell, m.p.Target, m.tenant.Metadata.Name)
+		return problems
+	}
+	switch {
+	case request.To == "":
+		add("to", `must name a cell (got "")`)
+	case m.objects[Key{KindCell, request.To}] == nil:
+		add("to", "must name a cell that exists (got %q)", request.To)
+	case request.To == m.p.Cell:
+		add("to", "must be another cell: the tenant is in %s", m.p.Cell)
+	default:
+		for _, c := range Candidates(m.objects, m.tenant) {
+			if c.Cell == request.To && c.Rejected != "" {
+				add("to", "must be an eligible cell; of %s: %s", c.Cell, c.Rejected)
+			}
+		}
+	}
+	return problems
+}
+
+// forget removes what members said about a tenant that does not move any more.
+func (t *draft) forget(tenant string) {
+	for _, key := range slices.SortedFunc(maps.Keys(t.objects), func(a, b Key) int { return strings.Compare(a.Name, b.Name) }) {
+		if o := t.objects[key]; key.Kind == KindPosition && o.Position.Tenant == tenant {
+			t.remove(key)
+		}
+	}
+}
