@@ -38,6 +38,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/extauthz"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
+	"github.com/tenantmesh/tenantmesh/sidecar/mover"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 	"github.com/tenantmesh/tenantmesh/sidecar/policysync"
 	"github.com/tenantmesh/tenantmesh/sidecar/position"
@@ -183,7 +184,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	c := s.config
-	s.relay = relay.New(work, relay.Config{Source: s.source, Address: c.Address, ServicePort: c.ServicePort, Ports: map[string]int{
+	s.relay = relay.New(work, relay.Config{Source: s.source, Dir: c.DataDir, Address: c.Address, ServicePort: c.ServicePort, Ports: map[string]int{
 		meshname.ListenerGateway: c.GatewayPort, meshname.ListenerInbound: c.InboundPort, meshname.ListenerOutbound: c.OutboundPort,
 	}})
 	decisions := decisionlog.New(s.member, c.Log)
@@ -270,6 +271,10 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
+	move, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketMove))
+	if err != nil {
+		return err
+	}
 	metrics, err := net.Listen("tcp", fmt.Sprintf("%s:%d", s.config.Address, s.config.MetricsPort))
 	if err != nil {
 		return err
@@ -291,8 +296,12 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	})
 	group.Go(func() error { return g.Serve(socket) })
 	context.AfterFunc(ctx, g.Stop)
-	for listener, handler := range map[net.Listener]http.Handler{keys: http.HandlerFunc(s.jwks), metrics: metricsMux, health: healthMux} {
-		server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	held := mover.New(mover.Config{Decider: s.decider, Sets: s.sets, Egress: filepath.Join(s.config.DataDir, meshname.SocketEgress)})
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	for listener, handler := range map[net.Listener]http.Handler{keys: http.HandlerFunc(s.jwks), move: held, metrics: metricsMux, health: healthMux} {
+		server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, Protocols: protocols}
 		context.AfterFunc(ctx, func() { _ = server.Close() })
 		group.Go(func() error {
 			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

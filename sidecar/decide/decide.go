@@ -118,9 +118,7 @@ func (d *Decider) Decide(request *Request) Answer {
 		a.answer.Set, a.answer.Remove = nil, nil
 	}
 	decision.Duration = d.Now().Sub(a.now)
-	d.Log.Add(decision)
-	d.Metrics.decided(decision)
-	a.account()
+	a.log()
 	return a.answer
 }
 

@@ -19,7 +19,14 @@ func (a *attempt) gateway() {
 	}
 	a.answer.Decision.Tenant = id.String()
 	t, ok := a.tenant(id)
-	if !ok || !a.placed(t) || !a.admit(t, "", true) {
+	if !ok || !a.placed(t) {
+		return
+	}
+	if t.Moving() && a.stream() {
+		a.fenced("upgrades wait until the tenant has moved")
+		return
+	}
+	if !a.admit(t, "", true) {
 		return
 	}
 	if !a.enter(t) {
