@@ -319,8 +319,9 @@ type EndpointSpec struct {
 
 // SignerKeySpec is the spec of kind SignerKey. Its name is "<kid>".
 type SignerKeySpec struct {
-	Principal string `json:"principal"` // the signer; "iss" must match
-	PublicKey string `json:"publicKey"` // Ed25519, base64url without padding, 32 bytes
+	Principal string `json:"principal"`        // the signer; "iss" must match
+	Member    string `json:"member,omitempty"` // the instance that holds it
+	PublicKey string `json:"publicKey"`        // Ed25519, base64url without padding, 32 bytes
 	Role      Role   `json:"role"`
 	Cell      string `json:"cell,omitempty"`   // scope of a sidecar's key
 	Tenant    string `json:"tenant,omitempty"` // scope of a sidecar's key

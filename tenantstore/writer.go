@@ -109,6 +109,29 @@ func (w *Writer) PutSystem(ctx context.Context, actor string, put []*Object, rem
 	return result.Revision, err
 }
 
+// FenceMember shuts a member out for good: it counts for no move, its signing keys are taken away, and what it reports
+// is refused.
+func (w *Writer) FenceMember(ctx context.Context, actor, id string) (Revision, error) {
+	result, err := w.transact(ctx, ApplyOptions{}, func(t *draft) {
+		key := Key{KindMember, id}
+		member := t.objects[key]
+		if member == nil {
+			t.err = fmt.Errorf("%v: %w", key, ErrNotFound)
+			return
+		}
+		fenced := member.Clone()
+		fenced.Member.Fenced = true
+		t.put(fenced)
+		for key, o := range t.before {
+			if key.Kind == KindEndpoint && key.Name == id || key.Kind == KindSignerKey && o.SignerKey.Member == id {
+				t.remove(key)
+			}
+		}
+		t.audit(actor, w.now())
+	})
+	return result.Revision, err
+}
+
 // attempts bounds how often a write is made again because the store changed meanwhile.
 const attempts = 50
 

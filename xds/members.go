@@ -199,7 +199,7 @@ func (m *Members) publishKey(ctx context.Context, peer *server.Peer, key *api.Pu
 		return status.Errorf(codes.InvalidArgument, "notAfter must be within %v (got %v)", maxKeyLife, notAfter)
 	}
 	spec := &tenantstore.SignerKeySpec{
-		Principal: peer.Principal.String(), PublicKey: base64.RawURLEncoding.EncodeToString(key.PublicKey), Role: tenantstore.Role(peer.Subject.Role),
+		Principal: peer.Principal.String(), Member: peer.Hello.MemberId, PublicKey: base64.RawURLEncoding.EncodeToString(key.PublicKey), Role: tenantstore.Role(peer.Subject.Role),
 		NotAfter: notAfter.Format(time.RFC3339),
 	}
 	if peer.Subject.Workload != "" {

@@ -128,6 +128,30 @@ func (c *Client) Candidates(ctx context.Context, tenant string, place bool) (can
 	return candidates, err
 }
 
+// Move starts, rolls back or aborts a tenant's move.
+func (c *Client) Move(ctx context.Context, tenant string, input adminapi.MoveInput) (status adminapi.MoveStatus, err error) {
+	err = c.call(ctx, http.MethodPost, "/tenants/"+url.PathEscape(tenant)+"/move", input, &status)
+	return status, err
+}
+
+// MoveStatus says how far a tenant's move is.
+func (c *Client) MoveStatus(ctx context.Context, tenant string) (status adminapi.MoveStatus, err error) {
+	err = c.call(ctx, http.MethodGet, "/tenants/"+url.PathEscape(tenant)+"/move", nil, &status)
+	return status, err
+}
+
+// Moves says how far every move is.
+func (c *Client) Moves(ctx context.Context) (all []adminapi.MoveStatus, err error) {
+	err = c.call(ctx, http.MethodGet, "/moves", nil, &all)
+	return all, err
+}
+
+// FenceMember shuts a member out.
+func (c *Client) FenceMember(ctx context.Context, id string) (applied adminapi.Applied, err error) {
+	err = c.call(ctx, http.MethodPost, "/members/"+url.PathEscape(id)+"/fence", nil, &applied)
+	return applied, err
+}
+
 // Status says how far a revision is (0: the newest), and with wait at most seconds later.
 func (c *Client) Status(ctx context.Context, revision int64, wait bool, seconds int) (status server.Status, err error) {
 	err = c.call(ctx, http.MethodGet, fmt.Sprintf("/status?revision=%d&wait=%t&timeout=%d", revision, wait, seconds), nil, &status)

@@ -13,7 +13,7 @@ import (
 
 func newTenant() *cobra.Command {
 	cmd := &cobra.Command{Use: "tenant", Short: "Place and move tenants", Args: command.Args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newPlace())
+	cmd.AddCommand(newPlace(), newMove())
 	return cmd
 }
 
