@@ -33,7 +33,8 @@ var steps = map[Transition]struct {
 	waits func(*mover) []Wait
 }{
 	MoveStart: {[]MoveState{StateActive, StateFinal}, StateMigrating, nil},
-	MoveFence: {[]MoveState{StateMigrating}, StateFencing, func(m *mover) []Wait { return m.applied(m.gateways()) }},
+	// What a gateway sent straight to the cell has ended: all that is open can be held, and sent again.
+	MoveFence: {[]MoveState{StateMigrating}, StateFencing, func(m *mover) []Wait { return m.drained(m.gateways()) }},
 	MoveSeal:  {[]MoveState{StateFencing}, StateFencing, func(m *mover) []Wait { return append(m.drained(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
 	MoveCutover: {[]MoveState{StateFencing}, StateCutover, func(m *mover) []Wait {
 		return slices.Concat(m.sealed(), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.applied(m.sidecars(m.p.Target)))

@@ -14,7 +14,7 @@ import (
 )
 
 // enter counts an admitted request among those that are open, with its usage where it reaches a service. A request
-// that cannot be waited for is refused, and so is one whose client has hung up, who will not see it.
+// that cannot be waited for is refused (the caller releases it), and so is one whose client has hung up, who will not see it.
 func (a *attempt) enter(t *policyset.Tenant) bool {
 	d := &a.answer.Decision
 	r := inflight.Request{UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Since: a.now}
@@ -26,7 +26,6 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 		// Only now does a drain wait for this request: a placement that changed before may have been reported as
 		// drained already.
 		if now, ok := a.Sets.Load().Tenant(t.ID.String()); !ok || now.Placement != t.Placement {
-			a.release()
 			a.stale = true
 			return a.misdirected("the tenant's placement changes")
 		}

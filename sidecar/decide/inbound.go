@@ -89,7 +89,7 @@ func (a *attempt) owned(peer identity.Principal, claims *tenanttoken.Claims) (*p
 	}
 	// Until the seal, what came in before the fence may finish what it began within the cell.
 	if t.Cell == self.Cell && t.State == policyset.Fencing && c.Epoch <= t.Epoch && a.writes() && (t.Sealed || !identity.InCell(peer, self.Cell)) {
-		return nil, a.fenced("the tenant moves to cell " + t.Target)
+		return nil, a.fenced(fmt.Sprintf("the tenant moves to cell %s: fenced at epoch %d, and the context is of epoch %d", t.Target, t.Epoch, c.Epoch))
 	}
 	if t.Residency != "" && self.Residency != t.Residency {
 		return nil, a.refuse(policy.Residency, fmt.Sprintf("the tenant's data must stay in %q, and this cell is in %q", t.Residency, self.Residency))
