@@ -297,6 +297,9 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return g.Serve(socket) })
 	context.AfterFunc(ctx, g.Stop)
 	held := mover.New(mover.Config{Decider: s.decider, Sets: s.sets, Egress: filepath.Join(s.config.DataDir, meshname.SocketEgress)})
+	if s.config.Role == "gateway" {
+		group.Go(func() error { return held.Run(ctx, s.member, s.position.Copied, s.config.Log) })
+	}
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)

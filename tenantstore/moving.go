@@ -20,6 +20,7 @@ const (
 	MoveSeal     Transition = "seal"     // FENCING -> FENCING, sealed
 	MoveCutover  Transition = "cutover"  // FENCING, sealed -> CUTOVER, with the cells exchanged
 	MoveFinish   Transition = "finish"   // CUTOVER -> FINAL
+	MoveClean    Transition = "clean"    // FINAL -> FINAL, sealed: the source's copy is deleted
 	MoveSettle   Transition = "settle"   // FINAL -> FINAL without the tombstone
 	MoveUnfence  Transition = "unfence"  // FENCING -> MIGRATING
 	MoveAbort    Transition = "abort"    // MIGRATING or FENCING -> ACTIVE
@@ -37,10 +38,14 @@ var steps = map[Transition]struct {
 	MoveFence: {[]MoveState{StateMigrating}, StateFencing, func(m *mover) []Wait { return m.drained(m.gateways()) }},
 	MoveSeal:  {[]MoveState{StateFencing}, StateFencing, func(m *mover) []Wait { return append(m.drained(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
 	MoveCutover: {[]MoveState{StateFencing}, StateCutover, func(m *mover) []Wait {
-		return slices.Concat(m.sealed(), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.applied(m.sidecars(m.p.Target)))
+		return slices.Concat(m.sealed(), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.drained(m.sidecars(m.p.Target)),
+			m.copied(m.data("export"), func(c Copy) bool { return c.DigestFrom != "" && c.DigestFrom == c.DigestTo }))
 	}},
-	MoveFinish:   {[]MoveState{StateCutover}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
-	MoveSettle:   {[]MoveState{StateFinal}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.grace()...) }},
+	MoveFinish: {[]MoveState{StateCutover}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
+	MoveClean:  {[]MoveState{StateFinal}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.grace()...) }},
+	MoveSettle: {[]MoveState{StateFinal}, StateFinal, func(m *mover) []Wait {
+		return slices.Concat(m.applied(m.gateways()), m.grace(), m.copied(m.data("delete"), func(c Copy) bool { return c.Deleted }))
+	}},
 	MoveUnfence:  {[]MoveState{StateFencing}, StateMigrating, nil},
 	MoveAbort:    {[]MoveState{StateMigrating, StateFencing}, StateActive, nil},
 	MoveRollback: {[]MoveState{StateCutover, StateFinal}, StateMigrating, nil},
@@ -94,7 +99,7 @@ func NextMove(objects map[Key]*Object, tenant string, now time.Time) (Transition
 	switch m.p.State {
 	case StateMigrating:
 		if rest := m.move.Changed.Add(FenceRest).Sub(now); m.move.Fences > 0 && rest > 0 {
-			return MoveFence, []Wait{{fmt.Sprintf("a rest of %.0f s after %d fences that did not hold long enough", rest.Seconds(), m.move.Fences), "see what the last fence waited for in 'tenantmesh audit'"}}
+			return MoveFence, []Wait{{fmt.Sprintf("a rest of %.0f s after fence %d, which waited in vain for %s", rest.Seconds(), m.move.Fences, m.move.Trouble), "it tries again by itself; 'tenantmesh tenant move " + tenant + " --abort' gives it up"}}
 		}
 		next = MoveFence
 	case StateFencing:
@@ -102,13 +107,16 @@ func NextMove(objects map[Key]*Object, tenant string, now time.Time) (Transition
 		if m.p.Sealed {
 			next = MoveCutover
 		}
-		if waits := steps[next].waits(m); len(waits) > 0 && now.Sub(m.move.Changed) > FenceLimit {
+		if waits := steps[next].waits(m); len(waits) > 0 && (m.failed() || now.Sub(m.move.Changed) > FenceLimit) {
 			return MoveUnfence, nil
 		}
 	case StateCutover:
 		next = MoveFinish
 	case StateFinal:
 		next = MoveSettle
+		if !m.p.Sealed && len(m.data("delete")) > 0 {
+			next = MoveClean
+		}
 	default:
 		return "", nil
 	}
@@ -122,6 +130,54 @@ type mover struct {
 	p       *Placement
 	move    *MoveSpec // nil: it never moved
 	now     time.Time
+}
+
+// data are the workloads that keep data of tenants, by name; with hook, those that have it.
+func (m *mover) data(hook string) (names []string) {
+	for key, o := range m.objects {
+		if key.Kind == KindWorkload && o.Workload.TenantData != nil && o.Workload.TenantData.Hooks[hook] != "" {
+			names = append(names, key.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// copied waits until the mover has done its part for each of the workloads.
+func (m *mover) copied(workloads []string, done func(Copy) bool) (waits []Wait) {
+	at := m.position(m.p.Mover)
+	for _, name := range workloads {
+		var found *Copy
+		for i := range at.Copies {
+			if at.Copies[i].Workload == name && at.Epoch == m.p.Epoch {
+				found = &at.Copies[i]
+			}
+		}
+		switch {
+		case found == nil:
+			waits = append(waits, Wait{fmt.Sprintf("gateway %s to see to the data of workload %s", m.p.Mover, name), ""})
+		case found.Error != "":
+			waits = append(waits, Wait{fmt.Sprintf("the data of workload %s: %s", name, found.Error), "mend the workload's hooks; the move tries again by itself, 'tenantmesh tenant move " + m.tenant.Metadata.Name + " --abort' gives it up"})
+		case !done(*found):
+			waits = append(waits, Wait{fmt.Sprintf("equal digests of workload %s (%q at the source, %q at the target)", name, found.DigestFrom, found.DigestTo), "see why import does not give back what export gave"})
+		}
+	}
+	return waits
+}
+
+// failed reports whether the mover could not do its part: waiting does not help.
+func (m *mover) failed() bool {
+	at := m.position(m.p.Mover)
+	return at.Epoch == m.p.Epoch && slices.ContainsFunc(at.Copies, func(c Copy) bool { return c.Error != "" || c.DigestFrom != c.DigestTo })
+}
+
+// nextMover is the gateway that copies: another one at each try.
+func (m *mover) nextMover() string {
+	gateways := m.gateways()
+	if len(gateways) == 0 {
+		return ""
+	}
+	return gateways[m.move.Fences%len(gateways)].Metadata.Name
 }
 
 func newMover(objects map[Key]*Object, name string, now time.Time) *mover {
@@ -198,6 +254,9 @@ func (m *mover) sealed() []Wait {
 }
 
 func (m *mover) grace() []Wait {
+	if m.p.Sealed { // it has passed
+		return nil
+	}
 	if left := m.move.Changed.Add(seconds(m.move.Grace)).Sub(m.now); left > 0 {
 		return []Wait{{fmt.Sprintf("%.0f s of grace, in which the source keeps its tombstone", left.Seconds()), ""}}
 	}
@@ -236,7 +295,7 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 	tenant := m.tenant.Clone()
 	p := tenant.Status.Placement
 	record := m.record(actor, request)
-	p.State, p.Sealed = step.to, false
+	p.State, p.Sealed, p.Mover = step.to, false, ""
 	p.Epoch++
 	switch request.Transition {
 	case MoveStart:
@@ -244,7 +303,9 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 	case MoveFence:
 		record.Fences++
 	case MoveSeal:
-		p.Sealed = true
+		p.Sealed, p.Mover = true, m.nextMover()
+	case MoveClean:
+		p.Sealed, p.Mover = true, m.nextMover()
 	case MoveCutover:
 		p.Cell, p.Target, p.Since = p.Target, p.Cell, p.Epoch
 	case MoveAbort:
@@ -253,16 +314,34 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 		record.From, record.To, record.Rollback, record.Fences = p.Cell, p.Target, true, 0
 	case MoveSettle:
 		p.Target, record.Outcome = "", MoveDone
-	case MoveFinish, MoveUnfence:
+	case MoveUnfence:
+		record.Trouble = m.trouble()
+	case MoveFinish:
 	}
 	record.Changed = now
 	t.details[key] = fmt.Sprintf("%s: %s from %s to %s, epoch %d", request.Transition, p.State, record.From, record.To, p.Epoch)
+	if request.Transition == MoveUnfence {
+		t.details[key] += ", after waiting in vain for " + record.Trouble
+	}
 	t.replace(tenant)
 	t.put(&Object{Kind: KindMove, Metadata: Metadata{Name: request.Tenant}, Move: record})
 	if record.Outcome != "" {
 		t.forget(request.Tenant)
 	}
 	return tenant
+}
+
+// trouble is what keeps a fenced tenant from its cutover.
+func (m *mover) trouble() string {
+	next := MoveSeal
+	if m.p.Sealed {
+		next = MoveCutover
+	}
+	var parts []string
+	for _, wait := range steps[next].waits(m) {
+		parts = append(parts, wait.For)
+	}
+	return strings.Join(parts, ", and ")
 }
 
 // record is the move's record as it will be: a new one for a new move.

@@ -128,7 +128,8 @@ type Placement struct {
 	Target string    `json:"target,omitempty"` // the other cell of a move
 	Epoch  int64     `json:"epoch"`            // raised by every change of this; 1 is the first
 	Since  int64     `json:"since,omitempty"`  // epoch at which Cell became the owner: a context of an older one is refused
-	Sealed bool      `json:"sealed,omitempty"` // in FENCING: nothing that came by a gateway is open, and calls within the cell are refused too
+	Sealed bool      `json:"sealed,omitempty"` // in FENCING: nothing that came by a gateway is open, and calls within the cell are refused too; in FINAL: the source's copy is deleted
+	Mover  string    `json:"mover,omitempty"`  // member that copies, while sealed
 }
 
 // CellSpec is the spec of kind Cell.
@@ -225,7 +226,7 @@ const (
 // TenantData says how a workload's data of one tenant moves (design, section 8).
 type TenantData struct {
 	Strategy string            `json:"strategy,omitempty"` // fenced (default), catchUp, dualWrite
-	Hooks    map[string]string `json:"hooks,omitempty"`    // export, import, digest, delete -> a path
+	Hooks    map[string]string `json:"hooks,omitempty"`    // export (GET), import (PUT), digest (GET), delete (DELETE) -> a path of the service
 }
 
 // DependencySpec is the spec of kind Dependency: an external host that a workload may call.
@@ -273,10 +274,11 @@ type MoveSpec struct {
 	To       string    `json:"to"`
 	Actor    string    `json:"actor"` // who asked for it
 	Began    time.Time `json:"began"`
-	Changed  time.Time `json:"changed"` // of the last transition
-	Hold     float64   `json:"hold"`    // seconds that a gateway holds writes in FENCING
-	Grace    float64   `json:"grace"`   // seconds that the source keeps its tombstone, and its copy
-	Fences   int       `json:"fences"`  // how often the fence was tried
+	Changed  time.Time `json:"changed"`           // of the last transition
+	Hold     float64   `json:"hold"`              // seconds that a gateway holds writes in FENCING
+	Grace    float64   `json:"grace"`             // seconds that the source keeps its tombstone, and its copy
+	Fences   int       `json:"fences"`            // how often the fence was tried
+	Trouble  string    `json:"trouble,omitempty"` // what the last fence waited for in vain
 	Rollback bool      `json:"rollback,omitempty"`
 	Outcome  Outcome   `json:"outcome,omitempty"`
 }
@@ -297,6 +299,17 @@ type PositionSpec struct {
 	UID     string `json:"uid"`
 	Epoch   int64  `json:"epoch"`
 	Drained bool   `json:"drained"` // no request of an older epoch is open there
+	Copies  []Copy `json:"copies,omitempty"`
+}
+
+// Copy is what became of one workload's data of a tenant, as the mover reports it.
+type Copy struct {
+	Workload   string `json:"workload"`
+	Bytes      int64  `json:"bytes,omitempty"`
+	DigestFrom string `json:"digestFrom,omitempty"`
+	DigestTo   string `json:"digestTo,omitempty"`
+	Deleted    bool   `json:"deleted,omitempty"`
+	Error      string `json:"error,omitempty"`
 }
 
 // Role is what a sidecar is.

@@ -180,6 +180,12 @@ func (v *validation) workload(w *WorkloadSpec) {
 		oneOf(v, "spec.tenantData.strategy", w.TenantData.Strategy, "", "fenced", "catchUp", "dualWrite")
 		for _, hook := range slices.Sorted(maps.Keys(w.TenantData.Hooks)) {
 			oneOf(v, "spec.tenantData.hooks", hook, "export", "import", "digest", "delete")
+			if path, _ := authz.SplitPath(w.TenantData.Hooks[hook]); path != w.TenantData.Hooks[hook] || !strings.HasPrefix(path, "/") {
+				v.add("spec.tenantData.hooks."+hook, "must be a path such as /tenant-data/export (got %q)", w.TenantData.Hooks[hook])
+			}
+		}
+		for _, hook := range []string{"export", "import", "digest"} {
+			v.required("spec.tenantData.hooks."+hook, w.TenantData.Hooks[hook])
 		}
 	}
 }

@@ -261,8 +261,12 @@ func (m *Members) position(ctx context.Context, peer *server.Peer, at *api.Posit
 		return nil
 	}
 	name := tenantstore.PositionName(peer.Hello.MemberId, at.Tenant)
+	var copies []tenantstore.Copy
+	for _, c := range at.Copies {
+		copies = append(copies, tenantstore.Copy{Workload: c.Workload, Bytes: c.Bytes, DigestFrom: c.DigestFrom, DigestTo: c.DigestTo, Deleted: c.Deleted, Error: c.Error})
+	}
 	_, err = m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{system(tenantstore.KindPosition, name, func(o *tenantstore.Object) {
-		o.Position = &tenantstore.PositionSpec{Member: peer.Hello.MemberId, Tenant: at.Tenant, UID: at.TenantUid, Epoch: at.Epoch, Drained: at.Drained}
+		o.Position = &tenantstore.PositionSpec{Member: peer.Hello.MemberId, Tenant: at.Tenant, UID: at.TenantUid, Epoch: at.Epoch, Drained: at.Drained, Copies: copies}
 	})}, nil)
 	return err
 }

@@ -11,6 +11,8 @@ const (
 	HeaderTenantTier = "x-tenant-tier"     // likewise
 	HeaderCell       = "x-tenantmesh-cell" // the gateway's decision; "-" on arrival
 	HeaderLease      = "x-tenantmesh-lease"
+	HeaderHook       = "x-tenantmesh-hook"    // at a gateway's egress: the workload whose data moves
+	HeaderUntaken    = "x-tenantmesh-untaken" // a sidecar's answer: the service saw nothing of the request, send it again by a newer placement
 	HeaderReason     = "x-tenantmesh-reason"
 	HeaderDecision   = "x-tenantmesh-decision"
 
@@ -26,7 +28,7 @@ const (
 // ClientStripped are the headers that a client may not send through a gateway: tracing and baggage of
 // its own, and every name by which the mesh speaks.
 var ClientStripped = []string{
-	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision,
+	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook,
 	"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
 	"uber-trace-id", "baggage", "tracestate",
 }

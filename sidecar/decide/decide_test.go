@@ -243,7 +243,7 @@ func TestInbound(t *testing.T) {
 		"newer epoch":          {func(c *tenanttoken.Claims) { c.Context.Epoch = 8 }, nil, nil, policy.Permitted},
 		"moved away":           {nil, nil, func(p *api.TenantPolicy) { p.Placement.Cell = "us-2" }, policy.Misdirected},
 		"moved here, not told": {func(c *tenanttoken.Claims) { c.Context.Epoch = 8 }, nil, func(p *api.TenantPolicy) { p.Placement.Cell = "us-2" }, policy.Permitted},
-		"a replica":            {func(c *tenanttoken.Claims) { c.Context.Role = tenanttoken.Replica }, nil, nil, policy.Misdirected},
+		"a replica":            {func(c *tenanttoken.Claims) { c.Context.Role = tenanttoken.Replica }, nil, nil, policy.DeniedByPolicy},
 		"other incarnation":    {func(c *tenanttoken.Claims) { c.Context.UID = "uid-0" }, nil, nil, policy.TenantDeleted},
 		"unknown tenant":       {func(c *tenanttoken.Claims) { c.Context.Tenant, _ = identity.ParseTenantID("hooli") }, nil, nil, policy.TenantUnknown},
 		"suspended":            {nil, nil, func(p *api.TenantPolicy) { p.Phase = "Suspended" }, policy.TenantSuspended},

@@ -27,7 +27,7 @@ func (a *attempt) inbound() {
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	token, n := a.request.header(propagation.HeaderTxnToken)
 	request := &authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: decision.Path, Now: a.now}
-	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" {
+	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" && !a.hook() {
 		decision.Proof = "none: the workload's tenancy is " + self.Tenancy
 		a.authorize(request)
 		return
@@ -41,6 +41,10 @@ func (a *attempt) inbound() {
 		return
 	}
 	decision.Proof = "context signed by " + claims.Issuer.String()
+	if hook := a.hook(); hook || claims.Context.Purpose == tenanttoken.Export || claims.Context.Role == tenanttoken.Replica {
+		a.moveData(peer, claims, hook)
+		return
+	}
 	t, ok := a.owned(peer, claims)
 	if !ok {
 		return
@@ -65,6 +69,47 @@ func (a *attempt) inbound() {
 	}
 }
 
+// hook reports whether the path is one by which the workload's data of tenants moves.
+func (a *attempt) hook() bool {
+	path := a.answer.Decision.Path
+	for _, d := range a.set.Self.TenantData {
+		switch path {
+		case d.Export, d.Import, d.Digest, d.Delete:
+			return path != ""
+		}
+	}
+	return false
+}
+
+// moveData decides for the mover, who reads the tenant's data where it is and writes it where it goes, and for nobody
+// else: hooks are no part of what a workload exposes.
+func (a *attempt) moveData(peer identity.Principal, claims *tenanttoken.Claims, hook bool) {
+	self, c := a.set.Self, &claims.Context
+	a.answer.Decision.Rule = "Workload/" + self.Workload + " tenantData"
+	if !hook || c.Purpose != tenanttoken.Export || peer != claims.Issuer || identity.InCell(peer, self.Cell) {
+		a.refuse(policy.DeniedByPolicy, "a workload's hooks are for the gateway that moves the tenant, and its contexts for them only")
+		return
+	}
+	t, ok := a.tenant(c.Tenant)
+	if !ok {
+		return
+	}
+	switch {
+	case t.UID != c.UID:
+		a.refuse(policy.TenantDeleted, "the context is of another incarnation of the tenant")
+	case c.Cell != self.Cell || c.Epoch != t.Epoch || !t.Sealed:
+		a.misdirected(fmt.Sprintf("the context is for cell %s at epoch %d, and this is %s at epoch %d", c.Cell, c.Epoch, self.Cell, t.Epoch))
+	case c.Role == tenanttoken.Owner && (t.Cell != self.Cell || a.writes()), c.Role == tenanttoken.Replica && t.Target != self.Cell:
+		a.misdirected("the owner's data is only read, and only the other cell's is written")
+	case !a.enter(t):
+		a.release()
+	default:
+		a.remove(propagation.HeaderTxnToken)
+		a.put(propagation.HeaderTenantID, t.ID.String())
+		a.put(propagation.HeaderTenantTier, t.Tier)
+	}
+}
+
 // owned checks that the context is for a tenant that this cell owns, in this incarnation.
 func (a *attempt) owned(peer identity.Principal, claims *tenanttoken.Claims) (*policyset.Tenant, bool) {
 	self, c := a.set.Self, &claims.Context
@@ -77,9 +122,6 @@ func (a *attempt) owned(peer identity.Principal, claims *tenanttoken.Claims) (*p
 	}
 	if t.UID != c.UID {
 		return nil, a.refuse(policy.TenantDeleted, "the context is of another incarnation of the tenant")
-	}
-	if c.Role != tenanttoken.Owner {
-		return nil, a.misdirected("a replica's request came to the owner")
 	}
 	if t.Cell != self.Cell && c.Epoch <= t.Epoch {
 		return nil, a.misdirected("cell " + t.Cell + " owns the tenant")

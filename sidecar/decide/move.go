@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -51,6 +52,19 @@ func (d *Decider) Refuse(request *Request, reason policy.Reason, detail string) 
 	a.refuse(reason, detail)
 	a.log()
 	return a.answer
+}
+
+// ForData signs a context for the hooks of a tenant's data, for the owner's cell to read or for the other to write.
+func (d *Decider) ForData(t *policyset.Tenant, cell string, role tenanttoken.Role) (string, error) {
+	signer := d.Signer()
+	if signer == nil {
+		return "", errors.New("no signing key is in force")
+	}
+	now := d.Now()
+	return signer.Sign(tenanttoken.Claims{
+		Audience: d.Sets.Load().Self.TrustDomain, IssuedAt: now, Expiry: now.Add(contextLifetime), Txn: randomHex(16), Subject: "mover",
+		Context: tenanttoken.Context{Tenant: t.ID, UID: t.UID, Tier: t.Tier, Cell: cell, Epoch: t.Epoch, Role: role, Purpose: tenanttoken.Export},
+	})
 }
 
 func (a *attempt) log() {

@@ -176,8 +176,7 @@ func (q *request) forward(onward decide.Onward) (taken bool) {
 // notTaken reports whether a sidecar refused before the service saw anything, for a reason that a newer placement
 // lifts. Only sidecars can say so: they take the header out of services' answers.
 func notTaken(response *http.Response) bool {
-	reason := response.Header.Get(propagation.HeaderReason)
-	return reason == policy.Misdirected.String() || reason == policy.WriteFenced.String()
+	return response.Header.Get(propagation.HeaderUntaken) != ""
 }
 
 func copyFlushing(w http.ResponseWriter, body io.Reader) error {

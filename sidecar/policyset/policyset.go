@@ -57,6 +57,7 @@ type Placement struct {
 	Since  int64         // epoch at which Cell became the owner
 	Sealed bool          // in FENCING: calls within the cell are refused too
 	Hold   time.Duration // how long a gateway holds writes in FENCING
+	Mover  string        // member that copies the tenant's data
 }
 
 // Moving reports whether the tenant's requests take the way round by the gateway's Go process.
@@ -80,6 +81,7 @@ type Self struct {
 	DeliverContext bool
 	Peers          []string          // exact SPIFFE IDs that may connect
 	Cells          map[string]string // gateway: cell -> residency
+	TenantData     []*api.TenantData // a sidecar's own; a gateway's: of every workload
 }
 
 // Issuer is a token issuer.
@@ -280,7 +282,7 @@ func (e *editor) tenant(c Change) error {
 		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision,
 		Placement: Placement{
 			State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Target: m.Placement.GetTarget(), Epoch: m.Placement.GetEpoch(),
-			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Hold: m.Placement.GetHold().AsDuration(),
+			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Hold: m.Placement.GetHold().AsDuration(), Mover: m.Placement.GetMover(),
 		},
 		Limits: policy.Limits{RequestsPerSecond: m.Limits.GetRequestsPerSecond(), Burst: int(m.Limits.GetBurst()), Concurrency: int(m.Limits.GetConcurrency())},
 	}
@@ -334,7 +336,7 @@ func signerKey(m *api.SignerKey) (tenanttoken.Key, error) {
 func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
-		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells,
+		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData,
 	}
 	for _, c := range m.Classes {
 		class, problems := authz.NewClass(c.Name, c.Methods, c.Paths)

@@ -26,12 +26,13 @@ type Tracker struct {
 
 	mu      sync.Mutex
 	saved   *policyset.Set
+	copies  map[string]copied // by tenant
 	changed chan struct{}
 }
 
 // New returns a tracker of the requests of a ledger.
 func New(ledger *inflight.Ledger) *Tracker {
-	return &Tracker{inflight: ledger, changed: make(chan struct{})}
+	return &Tracker{inflight: ledger, changed: make(chan struct{}), copies: map[string]copied{}}
 }
 
 // Saved notes that a set is in force, and is on the disk (fsync).
@@ -39,8 +40,25 @@ func (t *Tracker) Saved(set *policyset.Set) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.saved = set
+	t.signal()
+}
+
+// Copied notes what this member did, as the mover of a tenant, at an epoch.
+func (t *Tracker) Copied(tenant string, epoch int64, copies []*api.Copy) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.copies[tenant] = copied{epoch, copies}
+	t.signal()
+}
+
+func (t *Tracker) signal() {
 	close(t.changed)
 	t.changed = make(chan struct{})
+}
+
+type copied struct {
+	epoch  int64
+	copies []*api.Copy
 }
 
 // Positions are those of the tenants that move, by name. changed is closed when there are others.
@@ -49,9 +67,15 @@ func (t *Tracker) Positions(now time.Time) (positions []*api.Position, changed <
 	set, changed := t.saved, t.changed
 	t.mu.Unlock()
 	for name, tenant := range set.Moving() {
-		positions = append(positions, &api.Position{
-			Tenant: name, TenantUid: tenant.UID, Epoch: tenant.Epoch, Drained: t.inflight.Older(now, tenant.UID, tenant.Epoch) == 0,
-		})
+		position := &api.Position{Tenant: name, TenantUid: tenant.UID, Epoch: tenant.Epoch, Drained: t.inflight.Older(now, tenant.UID, tenant.Epoch) == 0}
+		t.mu.Lock()
+		if c, ok := t.copies[name]; ok && c.epoch == tenant.Epoch {
+			position.Copies = c.copies
+		} else if ok && c.epoch < tenant.Epoch {
+			delete(t.copies, name)
+		}
+		t.mu.Unlock()
+		positions = append(positions, position)
 	}
 	slices.SortFunc(positions, func(a, b *api.Position) int { return cmp.Compare(a.Tenant, b.Tenant) })
 	return positions, changed

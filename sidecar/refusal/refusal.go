@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
@@ -49,6 +50,9 @@ func Of(answer *decide.Answer, grpc bool) Refusal {
 	add := func(name, value string) { r.Headers = append(r.Headers, Header{name, value}) }
 	add(propagation.HeaderReason, d.Reason.String())
 	add(propagation.HeaderDecision, d.ID)
+	if d.Point == meshname.ListenerInbound && (d.Reason == policy.Misdirected || d.Reason == policy.WriteFenced) {
+		add(propagation.HeaderUntaken, "1")
+	}
 	if d.Reason == policy.UnauthenticatedTenant {
 		add("www-authenticate", "Bearer") // RFC 6750, section 3
 	}

@@ -208,7 +208,7 @@ func (m *Mesh) instances(objects map[tenantstore.Key]*tenantstore.Object, w *Wor
 // peers are the gateways, when the workload is exposed, and the workloads of its cell that depend on it.
 func (m *Mesh) peers(w *Workload, cell string) []identity.Principal {
 	var peers []identity.Principal
-	if len(w.Spec.Expose) > 0 {
+	if w.Reached() {
 		peers = append(peers, m.Gateways...)
 	}
 	for _, other := range m.Workloads {
@@ -222,6 +222,9 @@ func (m *Mesh) peers(w *Workload, cell string) []identity.Principal {
 	slices.SortFunc(peers, func(a, b identity.Principal) int { return strings.Compare(a.String(), b.String()) })
 	return peers
 }
+
+// Reached reports whether gateways call the workload: it is exposed, or they move its tenants' data.
+func (w *Workload) Reached() bool { return len(w.Spec.Expose) > 0 || w.Spec.TenantData != nil }
 
 // In returns the workload's instance in a cell.
 func (w *Workload) In(cell string) (Instance, bool) {

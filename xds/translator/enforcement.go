@@ -49,9 +49,11 @@ func enforcement(mesh *ir.Mesh) []Resource {
 	for _, c := range mesh.Cells {
 		cells[c.Name] = c.Residency
 	}
-	resources = append(resources, Resource{meshname.TypeProxyConfig, meshname.ProxyConfigName, AudienceGateway, &api.ProxyConfig{
-		Role: "gateway", TrustDomain: mesh.TrustDomain, Cells: cells, Control: mesh.Control.String(),
-	}})
+	gateways := &api.ProxyConfig{Role: "gateway", TrustDomain: mesh.TrustDomain, Cells: cells, Control: mesh.Control.String()}
+	for i := range mesh.Workloads {
+		gateways.TenantData = append(gateways.TenantData, tenantData(&mesh.Workloads[i])...)
+	}
+	resources = append(resources, Resource{meshname.TypeProxyConfig, meshname.ProxyConfigName, AudienceGateway, gateways})
 	for i := range mesh.Workloads {
 		for _, instance := range mesh.Workloads[i].Instances {
 			resources = append(resources, proxyConfig(mesh, &mesh.Workloads[i], instance, cells[instance.Cell]))
@@ -64,7 +66,7 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 	config := &api.ProxyConfig{
 		Role: "sidecar", TrustDomain: mesh.TrustDomain, Principal: instance.ID.String(), Cell: instance.Cell, CellResidency: residency,
 		Workload: w.Name, ServicePort: uint32(w.Spec.Port), Tenancy: string(w.Spec.Tenancy), BoundTenant: w.Spec.BoundTenant,
-		DeliverContext: w.Spec.DeliverContext, Control: mesh.Control.String(),
+		DeliverContext: w.Spec.DeliverContext, Control: mesh.Control.String(), TenantData: tenantData(w),
 	}
 	for _, class := range w.Spec.Classes {
 		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths})
@@ -91,7 +93,7 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 func Tenant(t ir.Tenant) []Resource {
 	message := &api.TenantPolicy{
 		Tenant: t.Name, Uid: t.UID, Tier: t.Spec.Tier, Labels: t.Labels, Residency: t.Spec.Residency, Phase: string(t.Phase),
-		Placement: &api.Placement{State: string(t.Placement.State), Cell: t.Placement.Cell, Target: t.Placement.Target, Epoch: t.Placement.Epoch, Since: t.Placement.Since, Sealed: t.Placement.Sealed},
+		Placement: &api.Placement{State: string(t.Placement.State), Cell: t.Placement.Cell, Target: t.Placement.Target, Epoch: t.Placement.Epoch, Since: t.Placement.Since, Sealed: t.Placement.Sealed, Mover: t.Placement.Mover},
 		Limits:    limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision,
 	}
 	if t.Hold > 0 {
@@ -104,6 +106,16 @@ func Tenant(t ir.Tenant) []Resource {
 		}
 	}
 	return resources
+}
+
+func tenantData(w *ir.Workload) []*api.TenantData {
+	d := w.Spec.TenantData
+	if d == nil {
+		return nil
+	}
+	return []*api.TenantData{{
+		Workload: w.Name, Strategy: d.Strategy, Export: d.Hooks["export"], Import: d.Hooks["import"], Digest: d.Hooks["digest"], Delete: d.Hooks["delete"],
+	}}
 }
 
 func limits(l policy.Limits) *api.Limits {

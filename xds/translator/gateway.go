@@ -37,7 +37,7 @@ func gateway(mesh *ir.Mesh) []Resource {
 	for i := range mesh.Workloads {
 		w := &mesh.Workloads[i]
 		for _, instance := range w.Instances {
-			if len(w.Spec.Expose) > 0 {
+			if w.Reached() {
 				resources = append(resources, upstream(w, instance, AudienceGateway)...)
 			}
 		}
@@ -132,7 +132,7 @@ func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 	config := &route.RouteConfiguration{
 		Name:                    meshname.RouteGateway(cell),
 		RequestHeadersToRemove:  []string{propagation.HeaderCell},
-		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken},
+		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 	}
 	byHost := exposedByHost(mesh)
 	for _, host := range sortedKeys(byHost) {
@@ -199,19 +199,45 @@ func egressRoutes(mesh *ir.Mesh) *route.RouteConfiguration {
 	byHost := exposedByHost(mesh)
 	for _, host := range sortedKeys(byHost) {
 		virtualHost := &route.VirtualHost{Name: host, Domains: []string{host}}
+		if host == "*" {
+			virtualHost.Routes = hookRoutes(mesh)
+		}
 		for _, e := range byHost[host] {
 			for _, cell := range cellNames(mesh) {
 				r := e.route(cell)
 				r.Name, r.TypedPerFilterConfig = cell+"/"+r.Name, nil
-				r.Match.Headers = []*route.HeaderMatcher{{Name: propagation.HeaderCell, HeaderMatchSpecifier: &route.HeaderMatcher_StringMatch{
-					StringMatch: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: cell}},
-				}}}
+				r.Match.Headers = []*route.HeaderMatcher{exactly(propagation.HeaderCell, cell)}
 				virtualHost.Routes = append(virtualHost.Routes, r)
 			}
 		}
 		config.VirtualHosts = append(config.VirtualHosts, virtualHost)
 	}
 	return config
+}
+
+// hookRoutes lead to the hooks of the workloads that keep tenants' data, by the header that names one.
+func hookRoutes(mesh *ir.Mesh) (routes []*route.Route) {
+	for i := range mesh.Workloads {
+		w := &mesh.Workloads[i]
+		if w.Spec.TenantData == nil {
+			continue
+		}
+		for _, cell := range cellNames(mesh) {
+			match := prefix("/")
+			match.Headers = []*route.HeaderMatcher{exactly(propagation.HeaderHook, w.Name), exactly(propagation.HeaderCell, cell)}
+			routes = append(routes, &route.Route{
+				Name: cell + "/" + w.Name + "/tenantData", Match: match, Action: &route.Route_Route{Route: forward(meshname.ClusterWorkload(cell, w.Name))},
+				RequestHeadersToRemove: []string{propagation.HeaderHook},
+			})
+		}
+	}
+	return routes
+}
+
+func exactly(header, value string) *route.HeaderMatcher {
+	return &route.HeaderMatcher{Name: header, HeaderMatchSpecifier: &route.HeaderMatcher_StringMatch{
+		StringMatch: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: value}},
+	}}
 }
 
 // exposed is a workload under a path.

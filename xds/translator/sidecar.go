@@ -67,8 +67,8 @@ func inboundRoutes() *route.RouteConfiguration {
 	return &route.RouteConfiguration{
 		Name:                   meshname.RouteInbound,
 		RequestHeadersToRemove: []string{propagation.HeaderCell},
-		// A service does not speak for the mesh: a gateway repeats a request that a sidecar says it did not pass on.
-		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderReason, propagation.HeaderDecision},
+		// A gateway repeats what a sidecar says it did not pass on; a service cannot say so.
+		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 		VirtualHosts: []*route.VirtualHost{{
 			Name: meshname.RouteInbound, Domains: []string{"*"},
 			Routes:               []*route.Route{{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}}},

@@ -151,6 +151,7 @@ type Placement struct {
 	Since         int64                  `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`   // epoch at which the cell became the owner: a context of an older one is refused
 	Sealed        bool                   `protobuf:"varint,6,opt,name=sealed,proto3" json:"sealed,omitempty"` // FENCING: calls within the cell are refused too
 	Hold          *durationpb.Duration   `protobuf:"bytes,7,opt,name=hold,proto3" json:"hold,omitempty"`      // how long a gateway holds writes in FENCING
+	Mover         string                 `protobuf:"bytes,8,opt,name=mover,proto3" json:"mover,omitempty"`    // ID of the member that copies the tenant's data at this epoch
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -232,6 +233,13 @@ func (x *Placement) GetHold() *durationpb.Duration {
 		return x.Hold
 	}
 	return nil
+}
+
+func (x *Placement) GetMover() string {
+	if x != nil {
+		return x.Mover
+	}
+	return ""
 }
 
 // Limits: -1 is unlimited; 0 does not occur, defaults are already applied.
@@ -798,6 +806,7 @@ type ProxyConfig struct {
 	Peers          []string               `protobuf:"bytes,13,rep,name=peers,proto3" json:"peers,omitempty"`                                                                           // exact SPIFFE IDs that may connect inbound
 	Cells          map[string]string      `protobuf:"bytes,14,rep,name=cells,proto3" json:"cells,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // gateway: cell -> residency
 	Control        string                 `protobuf:"bytes,15,opt,name=control,proto3" json:"control,omitempty"`                                                                       // SPIFFE ID of the control plane
+	TenantData     []*TenantData          `protobuf:"bytes,16,rep,name=tenant_data,json=tenantData,proto3" json:"tenant_data,omitempty"`                                               // a sidecar: of its workload; a gateway: of every workload
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -937,6 +946,98 @@ func (x *ProxyConfig) GetControl() string {
 	return ""
 }
 
+func (x *ProxyConfig) GetTenantData() []*TenantData {
+	if x != nil {
+		return x.TenantData
+	}
+	return nil
+}
+
+// TenantData says by which paths of a workload a tenant's data moves.
+type TenantData struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Workload      string                 `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
+	Strategy      string                 `protobuf:"bytes,2,opt,name=strategy,proto3" json:"strategy,omitempty"`
+	Export        string                 `protobuf:"bytes,3,opt,name=export,proto3" json:"export,omitempty"` // GET: all of the tenant's data
+	Import        string                 `protobuf:"bytes,4,opt,name=import,proto3" json:"import,omitempty"` // PUT: what export gave, in place of what is there
+	Digest        string                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"` // GET: a text that is equal for equal data
+	Delete        string                 `protobuf:"bytes,6,opt,name=delete,proto3" json:"delete,omitempty"` // DELETE: all of the tenant's data; "" for none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TenantData) Reset() {
+	*x = TenantData{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TenantData) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TenantData) ProtoMessage() {}
+
+func (x *TenantData) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TenantData.ProtoReflect.Descriptor instead.
+func (*TenantData) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TenantData) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *TenantData) GetStrategy() string {
+	if x != nil {
+		return x.Strategy
+	}
+	return ""
+}
+
+func (x *TenantData) GetExport() string {
+	if x != nil {
+		return x.Export
+	}
+	return ""
+}
+
+func (x *TenantData) GetImport() string {
+	if x != nil {
+		return x.Import
+	}
+	return ""
+}
+
+func (x *TenantData) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *TenantData) GetDelete() string {
+	if x != nil {
+		return x.Delete
+	}
+	return ""
+}
+
 type Class struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -948,7 +1049,7 @@ type Class struct {
 
 func (x *Class) Reset() {
 	*x = Class{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[10]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1061,7 @@ func (x *Class) String() string {
 func (*Class) ProtoMessage() {}
 
 func (x *Class) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[10]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1074,7 @@ func (x *Class) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Class.ProtoReflect.Descriptor instead.
 func (*Class) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{10}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Class) GetName() string {
@@ -1008,7 +1109,7 @@ type Dependency struct {
 
 func (x *Dependency) Reset() {
 	*x = Dependency{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[11]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1121,7 @@ func (x *Dependency) String() string {
 func (*Dependency) ProtoMessage() {}
 
 func (x *Dependency) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[11]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1134,7 @@ func (x *Dependency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
 func (*Dependency) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{11}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Dependency) GetKind() string {
@@ -1075,7 +1176,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1188,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1201,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{12}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *MemberReport) GetReport() isMemberReport_Report {
@@ -1233,7 +1334,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1346,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1359,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{13}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Hello) GetMemberId() string {
@@ -1306,7 +1407,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1419,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1432,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{14}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Readiness) GetReady() bool {
@@ -1353,7 +1454,7 @@ type PublishKey struct {
 
 func (x *PublishKey) Reset() {
 	*x = PublishKey{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1466,7 @@ func (x *PublishKey) String() string {
 func (*PublishKey) ProtoMessage() {}
 
 func (x *PublishKey) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1479,7 @@ func (x *PublishKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishKey.ProtoReflect.Descriptor instead.
 func (*PublishKey) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{15}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PublishKey) GetKid() string {
@@ -1413,7 +1514,7 @@ type UsageBatch struct {
 
 func (x *UsageBatch) Reset() {
 	*x = UsageBatch{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1526,7 @@ func (x *UsageBatch) String() string {
 func (*UsageBatch) ProtoMessage() {}
 
 func (x *UsageBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1539,7 @@ func (x *UsageBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageBatch.ProtoReflect.Descriptor instead.
 func (*UsageBatch) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{16}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UsageBatch) GetSequence() int64 {
@@ -1474,7 +1575,7 @@ type UsageRecord struct {
 
 func (x *UsageRecord) Reset() {
 	*x = UsageRecord{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1587,7 @@ func (x *UsageRecord) String() string {
 func (*UsageRecord) ProtoMessage() {}
 
 func (x *UsageRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1600,7 @@ func (x *UsageRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRecord.ProtoReflect.Descriptor instead.
 func (*UsageRecord) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{17}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UsageRecord) GetMinute() *timestamppb.Timestamp {
@@ -1584,7 +1685,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1697,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1710,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{18}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Explanation) GetDecisionId() string {
@@ -1642,7 +1743,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1755,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1768,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{19}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{20}
 }
 
 // Position says that the member has applied a tenant's placement of an epoch, and keeps it on its disk.
@@ -1677,13 +1778,14 @@ type Position struct {
 	TenantUid     string                 `protobuf:"bytes,2,opt,name=tenant_uid,json=tenantUid,proto3" json:"tenant_uid,omitempty"`
 	Epoch         int64                  `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Drained       bool                   `protobuf:"varint,4,opt,name=drained,proto3" json:"drained,omitempty"` // no request that was admitted under an older epoch is open here
+	Copies        []*Copy                `protobuf:"bytes,5,rep,name=copies,proto3" json:"copies,omitempty"`    // by the mover, at this epoch
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1797,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1810,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{20}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Position) GetTenant() string {
@@ -1739,6 +1841,98 @@ func (x *Position) GetDrained() bool {
 	return false
 }
 
+func (x *Position) GetCopies() []*Copy {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+// Copy is what became of one workload's data of a tenant.
+type Copy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Workload      string                 `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
+	Bytes         int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	DigestFrom    string                 `protobuf:"bytes,3,opt,name=digest_from,json=digestFrom,proto3" json:"digest_from,omitempty"`
+	DigestTo      string                 `protobuf:"bytes,4,opt,name=digest_to,json=digestTo,proto3" json:"digest_to,omitempty"`
+	Deleted       bool                   `protobuf:"varint,5,opt,name=deleted,proto3" json:"deleted,omitempty"` // the source's copy is gone
+	Error         string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`      // "" when it was done
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Copy) Reset() {
+	*x = Copy{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Copy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Copy) ProtoMessage() {}
+
+func (x *Copy) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Copy.ProtoReflect.Descriptor instead.
+func (*Copy) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Copy) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Copy) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Copy) GetDigestFrom() string {
+	if x != nil {
+		return x.DigestFrom
+	}
+	return ""
+}
+
+func (x *Copy) GetDigestTo() string {
+	if x != nil {
+		return x.DigestTo
+	}
+	return ""
+}
+
+func (x *Copy) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+func (x *Copy) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type ControlMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -1754,7 +1948,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1960,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1973,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{21}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ControlMessage) GetMessage() isControlMessage_Message {
@@ -1865,7 +2059,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +2071,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +2084,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Welcome) GetPrincipal() string {
@@ -1931,7 +2125,7 @@ type KeyInForce struct {
 
 func (x *KeyInForce) Reset() {
 	*x = KeyInForce{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2137,7 @@ func (x *KeyInForce) String() string {
 func (*KeyInForce) ProtoMessage() {}
 
 func (x *KeyInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2150,7 @@ func (x *KeyInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyInForce.ProtoReflect.Descriptor instead.
 func (*KeyInForce) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *KeyInForce) GetKid() string {
@@ -1975,7 +2169,7 @@ type UsageAck struct {
 
 func (x *UsageAck) Reset() {
 	*x = UsageAck{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2181,7 @@ func (x *UsageAck) String() string {
 func (*UsageAck) ProtoMessage() {}
 
 func (x *UsageAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2194,7 @@ func (x *UsageAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAck.ProtoReflect.Descriptor instead.
 func (*UsageAck) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UsageAck) GetSequence() int64 {
@@ -2019,7 +2213,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2225,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2238,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{25}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Explain) GetDecisionId() string {
@@ -2073,7 +2267,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	" \x01(\x03R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc0\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd6\x01\n" +
 	"\tPlacement\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x12\n" +
 	"\x04cell\x18\x02 \x01(\tR\x04cell\x12\x16\n" +
@@ -2081,7 +2275,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\x12\x14\n" +
 	"\x05since\x18\x05 \x01(\x03R\x05since\x12\x16\n" +
 	"\x06sealed\x18\x06 \x01(\bR\x06sealed\x12-\n" +
-	"\x04hold\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04hold\"\x91\x02\n" +
+	"\x04hold\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12\x14\n" +
+	"\x05mover\x18\b \x01(\tR\x05mover\"\x91\x02\n" +
 	"\x06Limits\x12.\n" +
 	"\x13requests_per_second\x18\x01 \x01(\x01R\x11requestsPerSecond\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\x03R\x05burst\x12 \n" +
@@ -2136,7 +2331,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\atenants\x18\x06 \x03(\tR\atenants\x12\x1e\n" +
 	"\n" +
 	"algorithms\x18\a \x03(\tR\n" +
-	"algorithms\"\xe5\x04\n" +
+	"algorithms\"\xa7\x05\n" +
 	"\vProxyConfig\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x1c\n" +
@@ -2154,11 +2349,21 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x0fdeliver_context\x18\f \x01(\bR\x0edeliverContext\x12\x14\n" +
 	"\x05peers\x18\r \x03(\tR\x05peers\x12A\n" +
 	"\x05cells\x18\x0e \x03(\v2+.tenantmesh.v1alpha1.ProxyConfig.CellsEntryR\x05cells\x12\x18\n" +
-	"\acontrol\x18\x0f \x01(\tR\acontrol\x1a8\n" +
+	"\acontrol\x18\x0f \x01(\tR\acontrol\x12@\n" +
+	"\vtenant_data\x18\x10 \x03(\v2\x1f.tenantmesh.v1alpha1.TenantDataR\n" +
+	"tenantData\x1a8\n" +
 	"\n" +
 	"CellsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa4\x01\n" +
+	"\n" +
+	"TenantData\x12\x1a\n" +
+	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x1a\n" +
+	"\bstrategy\x18\x02 \x01(\tR\bstrategy\x12\x16\n" +
+	"\x06export\x18\x03 \x01(\tR\x06export\x12\x16\n" +
+	"\x06import\x18\x04 \x01(\tR\x06import\x12\x16\n" +
+	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06delete\x18\x06 \x01(\tR\x06delete\"K\n" +
 	"\x05Class\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\amethods\x18\x02 \x03(\tR\amethods\x12\x14\n" +
@@ -2215,13 +2420,22 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"decisionId\x12\x14\n" +
 	"\x05found\x18\x02 \x01(\bR\x05found\x12\x12\n" +
 	"\x04json\x18\x03 \x01(\tR\x04json\"\a\n" +
-	"\x05Leave\"q\n" +
+	"\x05Leave\"\xa4\x01\n" +
 	"\bPosition\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1d\n" +
 	"\n" +
 	"tenant_uid\x18\x02 \x01(\tR\ttenantUid\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\x12\x18\n" +
-	"\adrained\x18\x04 \x01(\bR\adrained\"\x92\x02\n" +
+	"\adrained\x18\x04 \x01(\bR\adrained\x121\n" +
+	"\x06copies\x18\x05 \x03(\v2\x19.tenantmesh.v1alpha1.CopyR\x06copies\"\xa6\x01\n" +
+	"\x04Copy\x12\x1a\n" +
+	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1f\n" +
+	"\vdigest_from\x18\x03 \x01(\tR\n" +
+	"digestFrom\x12\x1b\n" +
+	"\tdigest_to\x18\x04 \x01(\tR\bdigestTo\x12\x18\n" +
+	"\adeleted\x18\x05 \x01(\bR\adeleted\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\x92\x02\n" +
 	"\x0eControlMessage\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.tenantmesh.v1alpha1.WelcomeH\x00R\awelcome\x12C\n" +
 	"\fkey_in_force\x18\x02 \x01(\v2\x1f.tenantmesh.v1alpha1.KeyInForceH\x00R\n" +
@@ -2257,7 +2471,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*Placement)(nil),             // 1: tenantmesh.v1alpha1.Placement
@@ -2269,66 +2483,70 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*SignerKey)(nil),             // 7: tenantmesh.v1alpha1.SignerKey
 	(*TokenIssuer)(nil),           // 8: tenantmesh.v1alpha1.TokenIssuer
 	(*ProxyConfig)(nil),           // 9: tenantmesh.v1alpha1.ProxyConfig
-	(*Class)(nil),                 // 10: tenantmesh.v1alpha1.Class
-	(*Dependency)(nil),            // 11: tenantmesh.v1alpha1.Dependency
-	(*MemberReport)(nil),          // 12: tenantmesh.v1alpha1.MemberReport
-	(*Hello)(nil),                 // 13: tenantmesh.v1alpha1.Hello
-	(*Readiness)(nil),             // 14: tenantmesh.v1alpha1.Readiness
-	(*PublishKey)(nil),            // 15: tenantmesh.v1alpha1.PublishKey
-	(*UsageBatch)(nil),            // 16: tenantmesh.v1alpha1.UsageBatch
-	(*UsageRecord)(nil),           // 17: tenantmesh.v1alpha1.UsageRecord
-	(*Explanation)(nil),           // 18: tenantmesh.v1alpha1.Explanation
-	(*Leave)(nil),                 // 19: tenantmesh.v1alpha1.Leave
-	(*Position)(nil),              // 20: tenantmesh.v1alpha1.Position
-	(*ControlMessage)(nil),        // 21: tenantmesh.v1alpha1.ControlMessage
-	(*Welcome)(nil),               // 22: tenantmesh.v1alpha1.Welcome
-	(*KeyInForce)(nil),            // 23: tenantmesh.v1alpha1.KeyInForce
-	(*UsageAck)(nil),              // 24: tenantmesh.v1alpha1.UsageAck
-	(*Explain)(nil),               // 25: tenantmesh.v1alpha1.Explain
-	nil,                           // 26: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
-	nil,                           // 27: tenantmesh.v1alpha1.Limits.ClassesEntry
-	nil,                           // 28: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	nil,                           // 29: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*TenantData)(nil),            // 10: tenantmesh.v1alpha1.TenantData
+	(*Class)(nil),                 // 11: tenantmesh.v1alpha1.Class
+	(*Dependency)(nil),            // 12: tenantmesh.v1alpha1.Dependency
+	(*MemberReport)(nil),          // 13: tenantmesh.v1alpha1.MemberReport
+	(*Hello)(nil),                 // 14: tenantmesh.v1alpha1.Hello
+	(*Readiness)(nil),             // 15: tenantmesh.v1alpha1.Readiness
+	(*PublishKey)(nil),            // 16: tenantmesh.v1alpha1.PublishKey
+	(*UsageBatch)(nil),            // 17: tenantmesh.v1alpha1.UsageBatch
+	(*UsageRecord)(nil),           // 18: tenantmesh.v1alpha1.UsageRecord
+	(*Explanation)(nil),           // 19: tenantmesh.v1alpha1.Explanation
+	(*Leave)(nil),                 // 20: tenantmesh.v1alpha1.Leave
+	(*Position)(nil),              // 21: tenantmesh.v1alpha1.Position
+	(*Copy)(nil),                  // 22: tenantmesh.v1alpha1.Copy
+	(*ControlMessage)(nil),        // 23: tenantmesh.v1alpha1.ControlMessage
+	(*Welcome)(nil),               // 24: tenantmesh.v1alpha1.Welcome
+	(*KeyInForce)(nil),            // 25: tenantmesh.v1alpha1.KeyInForce
+	(*UsageAck)(nil),              // 26: tenantmesh.v1alpha1.UsageAck
+	(*Explain)(nil),               // 27: tenantmesh.v1alpha1.Explain
+	nil,                           // 28: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	nil,                           // 29: tenantmesh.v1alpha1.Limits.ClassesEntry
+	nil,                           // 30: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	nil,                           // 31: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
-	26, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	28, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	1,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	2,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
-	30, // 3: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	27, // 4: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	32, // 3: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	29, // 4: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
 	5,  // 5: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
 	6,  // 6: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	31, // 7: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
-	28, // 8: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	31, // 9: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
-	10, // 10: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
-	11, // 11: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	29, // 12: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	13, // 13: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
-	14, // 14: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
-	15, // 15: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
-	16, // 16: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	18, // 17: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	19, // 18: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	20, // 19: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
-	31, // 20: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	17, // 21: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	31, // 22: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	30, // 23: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	22, // 24: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	23, // 25: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	24, // 26: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	25, // 27: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	3,  // 28: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	12, // 29: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	21, // 30: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	30, // [30:31] is the sub-list for method output_type
-	29, // [29:30] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	33, // 7: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	30, // 8: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	33, // 9: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	11, // 10: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
+	12, // 11: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
+	31, // 12: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	10, // 13: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
+	14, // 14: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
+	15, // 15: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
+	16, // 16: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
+	17, // 17: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
+	19, // 18: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	20, // 19: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	21, // 20: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	33, // 21: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	18, // 22: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	33, // 23: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	32, // 24: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	22, // 25: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	24, // 26: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	25, // 27: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	26, // 28: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	27, // 29: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	3,  // 30: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	13, // 31: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	23, // 32: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	32, // [32:33] is the sub-list for method output_type
+	31, // [31:32] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -2336,7 +2554,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 	if File_tenantmesh_v1alpha1_resources_proto != nil {
 		return
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[12].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[13].OneofWrappers = []any{
 		(*MemberReport_Hello)(nil),
 		(*MemberReport_Readiness)(nil),
 		(*MemberReport_PublishKey)(nil),
@@ -2345,7 +2563,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 		(*MemberReport_Leave)(nil),
 		(*MemberReport_Position)(nil),
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[21].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[23].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_KeyInForce)(nil),
 		(*ControlMessage_UsageAck)(nil),
@@ -2357,7 +2575,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,4 +1,4 @@
-// Package demo runs AcmeDocs on this machine: control plane, development CA, token issuer, a gateway, and two cells of
+// Package demo runs AcmeDocs on this machine: control plane, development CA, token issuer, a gateway, and four cells of
 // three unmodified services, each beside an Envoy of its own and each a process of its own.
 //
 // It imports examples/acmedocs, the admin client, tenantstore, identity and the standard library.
@@ -45,7 +45,7 @@ const (
 )
 
 var (
-	cells    = []string{"us-1", "eu-1"}
+	cells    = []string{"us-1", "us-2", "us-9", "eu-1"}
 	services = []string{"documents", "search", "httpbin"}
 )
 
@@ -269,12 +269,20 @@ func (d *demo) startControl(ctx context.Context) error {
 
 // startAs starts a process and entitles it to an SVID.
 func (d *demo) startAs(ctx context.Context, s spec, id string) error {
-	s.Env = append(s.Env, "SPIFFE_ENDPOINT_SOCKET=unix://"+d.workloadAPI())
+	s.ID, s.Env = id, append(s.Env, "SPIFFE_ENDPOINT_SOCKET=unix://"+d.workloadAPI())
+	return d.startSpec(ctx, s)
+}
+
+// startSpec starts a process, and entitles it to its SVID if it has one.
+func (d *demo) startSpec(ctx context.Context, s spec) error {
 	p, err := d.processes.Start(s)
 	if err != nil {
 		return err
 	}
-	principal, err := identity.ParsePrincipal(id)
+	if s.ID == "" {
+		return nil
+	}
+	principal, err := identity.ParsePrincipal(s.ID)
 	if err != nil {
 		return err
 	}
@@ -350,6 +358,7 @@ func (d *demo) service(cell, name string, port, proxy int) spec {
 	}
 	if name != "httpbin" {
 		s.Dir = d.path("apps", name)
+		s.Env = append(s.Env, "DOCUMENTS_DB="+d.path(cell+"-documents.db"))
 		s.Path = filepath.Join(d.venv, "bin", "opentelemetry-instrument")
 		s.Args = append(gunicorn, "app:app")
 		s.Env = append(s.Env, "OTEL_TRACES_EXPORTER=none", "OTEL_METRICS_EXPORTER=none", "OTEL_LOGS_EXPORTER=none", "PATH="+filepath.Join(d.venv, "bin")+":"+os.Getenv("PATH"))
@@ -359,7 +368,7 @@ func (d *demo) service(cell, name string, port, proxy int) spec {
 
 // untilServed waits until every tenant is served by every service.
 func (d *demo) untilServed(ctx context.Context) error {
-	for _, tenant := range []string{"acme", "initech"} {
+	for _, tenant := range []string{"acme", "initech", "hooli"} {
 		for _, path := range []string{"/documents", "/search?q=road", "/httpbin/get"} {
 			if err := until(ctx, tenant+" "+path, func() error {
 				answer, err := d.request(ctx, call{path: path, tenant: tenant})
@@ -467,6 +476,7 @@ AcmeDocs is ready at %[1]s. Try:
   curl -i %[1]s/documents                       # no token: 401, and a decision to explain
   %[2]s explain <x-tenantmesh-decision>%[4]s
   %[2]s get tenants%[4]s
+  %[2]s tenant move acme --to us-2 --wait%[4]s
   %[2]s status%[4]s
   %[2]s usage --tenant acme%[4]s
 

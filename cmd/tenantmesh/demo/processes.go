@@ -20,6 +20,7 @@ type spec struct {
 	Name string // "us-1/documents"
 	Role string // control, ca, issuer, gateway, sidecar, service
 	Cell string
+	ID   string // SPIFFE ID that it is entitled to, "" for none
 
 	Path string
 	Args []string

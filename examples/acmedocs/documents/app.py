@@ -1,25 +1,69 @@
-"""Documents: keeps documents, and finds them with the search service."""
+"""Documents: keeps each tenant's documents in SQLite, and finds them with the search service."""
+
+import hashlib
+import json
+import os
+import sqlite3
 
 import requests
-from flask import Flask, jsonify, request
+from flask import Flask, g, jsonify, request
 
 app = Flask(__name__)
+DATABASE = os.environ.get("DOCUMENTS_DB", "documents.db")
 
-DOCUMENTS = {
-    "1": {"title": "Welcome", "body": "How AcmeDocs works."},
-    "2": {"title": "Roadmap", "body": "What comes next, and when."},
-}
+
+def database():
+    if "database" not in g:
+        g.database = sqlite3.connect(DATABASE, timeout=10)
+    return g.database
+
+
+@app.teardown_appcontext
+def close_database(_error):
+    if "database" in g:
+        g.pop("database").close()
+
+
+with sqlite3.connect(DATABASE) as start:
+    start.execute("PRAGMA journal_mode=WAL")
+    start.execute(
+        "CREATE TABLE IF NOT EXISTS documents (tenant TEXT, key TEXT, title TEXT, body TEXT, writes INTEGER, PRIMARY KEY (tenant, key))"
+    )
+
+
+def tenant():
+    return request.headers["X-Tenant-Id"]
+
+
+def rows():
+    query = "SELECT key, title, body, writes FROM documents WHERE tenant = ? ORDER BY key"
+    return database().execute(query, (tenant(),)).fetchall()
 
 
 @app.get("/documents")
 def list_documents():
-    return jsonify(sorted(DOCUMENTS))
+    return jsonify([row[0] for row in rows()])
 
 
 @app.get("/documents/<key>")
 def read_document(key):
-    document = DOCUMENTS.get(key)
-    return (jsonify(document), 200) if document else (jsonify(error="no such document"), 404)
+    query = "SELECT title, body, writes FROM documents WHERE tenant = ? AND key = ?"
+    row = database().execute(query, (tenant(), key)).fetchone()
+    if row is None:
+        return jsonify(error="no such document"), 404
+    return jsonify(title=row[0], body=row[1], writes=row[2])
+
+
+@app.put("/documents/<key>")
+def write_document(key):
+    document = request.get_json()
+    with database() as transaction:
+        transaction.execute(
+            "INSERT INTO documents VALUES (?, ?, ?, ?, 1) ON CONFLICT (tenant, key)"
+            " DO UPDATE SET title = excluded.title, body = excluded.body, writes = writes + 1",
+            (tenant(), key, document.get("title", ""), document.get("body", "")),
+        )
+    return jsonify(key=key)
 
 
 @app.post("/documents/<key>/export")
@@ -31,6 +75,34 @@ def export_document(key):
 def find_documents():
     answer = requests.get("http://search/search", params={"q": request.args.get("q", "")}, timeout=5)
     return answer.content, answer.status_code, {"Content-Type": answer.headers.get("Content-Type", "text/plain")}
+
+
+# How a tenant's documents leave one store for another.
+
+
+@app.get("/tenant-data")
+def export_data():
+    return jsonify(rows())
+
+
+@app.put("/tenant-data")
+def import_data():
+    with database() as transaction:
+        transaction.execute("DELETE FROM documents WHERE tenant = ?", (tenant(),))
+        transaction.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", [[tenant(), *row] for row in request.get_json()])
+    return "", 204
+
+
+@app.delete("/tenant-data")
+def delete_data():
+    with database() as transaction:
+        transaction.execute("DELETE FROM documents WHERE tenant = ?", (tenant(),))
+    return "", 204
+
+
+@app.get("/tenant-data/digest")
+def digest_data():
+    return hashlib.sha256(json.dumps(rows()).encode()).hexdigest()
 
 
 @app.get("/documents/debug/search")
