@@ -315,6 +315,44 @@ func (m *Members) Explain(ctx context.Context, id string) (policy.Decision, erro
 	}
 }
 
+// Follow ends the stream of each member that is fenced, until ctx ends.
+func (m *Members) Follow(ctx context.Context) error {
+	for ctx.Err() == nil {
+		snapshot, err := m.Store.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		changes, err := m.Store.Watch(ctx, snapshot.Revision)
+		if err != nil {
+			return err
+		}
+		for key, o := range snapshot.Objects {
+			if key.Kind == tenantstore.KindMember && o.Member.Fenced {
+				m.end(key.Name)
+			}
+		}
+		for change := range changes {
+			if change.Err != nil && !errors.Is(change.Err, tenantstore.ErrCompacted) {
+				return change.Err
+			}
+			for _, o := range change.Put {
+				if o.Kind == tenantstore.KindMember && o.Member.Fenced {
+					m.end(o.Metadata.Name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (m *Members) end(member string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if peer := m.present[member]; peer != nil {
+		peer.End()
+	}
+}
+
 // RemoveOldKeys takes away signing keys that ended more than an hour ago, now and every hour until ctx ends.
 func (m *Members) RemoveOldKeys(ctx context.Context) error {
 	for {

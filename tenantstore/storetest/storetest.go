@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -263,7 +264,7 @@ func oneLeads(t *testing.T, ctx context.Context, s Compacter) {
 				terms++
 				most = max(most, leading)
 				mu.Unlock()
-				time.Sleep(10 * time.Millisecond)
+				runtime.Gosched()
 				mu.Lock()
 				leading--
 				mu.Unlock()

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -191,5 +193,150 @@ func TestMove(t *testing.T) {
 	answer := w.Get(t, w.gateway.URL+"/front/rows", "acme")
 	if answer.Status != 200 || answer.Header.Get("x-cell") != "us-1" {
 		t.Errorf("after the moves: %d, served by %s", answer.Status, answer.Header.Get("x-cell"))
+	}
+}
+
+// rest is how the tenant is, once it does not move.
+func (w *moving) rest(t *testing.T) tenantstore.Placement {
+	t.Helper()
+	var at tenantstore.Placement
+	until(t, func() bool {
+		status, err := w.Admin.MoveStatus(t.Context(), "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at = *status.Placement
+		return at.State == tenantstore.StateActive || at.State == tenantstore.StateFinal
+	})
+	return at
+}
+
+// stalled stops the sidecar of a cell, so that a move cannot go on, and waits until the fence waits for it.
+func (w *moving) stalled(t *testing.T, cell string) adminapi.MoveStatus {
+	t.Helper()
+	s := w.fronts[cell]
+	if err := syscall.Kill(s.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(s.PID, syscall.SIGCONT) })
+	w.move(t, adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "us-2", Grace: 1})
+	var status adminapi.MoveStatus
+	until(t, func() bool {
+		var err error
+		if status, err = w.Admin.MoveStatus(t.Context(), "acme"); err != nil {
+			t.Fatal(err)
+		}
+		return status.Placement.State == tenantstore.StateFencing && len(status.Waits) > 0 && strings.Contains(status.Waits[0].For, "/cell/"+cell+"/workload/front")
+	})
+	return status
+}
+
+func resume(t *testing.T, s *meshtest.Sidecar) {
+	t.Helper()
+	if err := syscall.Kill(s.PID, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMoveAborted gives a move up that a sidecar of the source keeps from its cutover: the source has the tenant back.
+func TestMoveAborted(t *testing.T) {
+	w := newMoving(t)
+	stop := w.load(t, 2)
+	status := w.stalled(t, "us-2")
+	if at := status.Waits[0]; !strings.Contains(at.Hint, "member fence") {
+		t.Errorf("it waits for %+v", at)
+	}
+	w.move(t, adminapi.MoveInput{Transition: tenantstore.MoveAbort})
+	if at := w.rest(t); at.Cell != "us-1" || at.State != tenantstore.StateActive {
+		t.Errorf("after the abort: %+v", at)
+	}
+	resume(t, w.fronts["us-2"])
+	answer := w.Get(t, w.gateway.URL+"/front/rows", "acme")
+	if answer.Status != 200 || answer.Header.Get("x-cell") != "us-1" {
+		t.Errorf("after the abort: %d from %q", answer.Status, answer.Header.Get("x-cell"))
+	}
+	w.check(t, first(stop()), nil) // clients may have been told 503 while it was fenced
+	if _, err := w.Admin.Move(t.Context(), "acme", adminapi.MoveInput{Transition: tenantstore.MoveRollback}); err == nil {
+		t.Error("an aborted move can be rolled back")
+	}
+}
+
+func first(acknowledged map[string]bool, _ []string) map[string]bool { return acknowledged }
+
+// TestMoveRolledBack goes back from FINAL, under load: the same barrier in reverse.
+func TestMoveRolledBack(t *testing.T) {
+	w := newMoving(t)
+	stop := w.load(t, 2)
+	w.move(t, adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "us-2", Grace: 60})
+	w.arrived(t, "us-2")
+	w.move(t, adminapi.MoveInput{Transition: tenantstore.MoveRollback})
+	w.arrived(t, "us-1")
+	acknowledged, failures := stop()
+	w.check(t, acknowledged, failures)
+}
+
+// TestMoveWaitsForWhoCannotBeHeard: a sidecar of the source that is gone stalls the move, and never splits it; once an
+// operator shuts it out, the move goes on, and the member may not come back.
+func TestMoveWaitsForWhoCannotBeHeard(t *testing.T) {
+	w := newMoving(t)
+	gone := w.fronts["us-1"]
+	status := w.stalled(t, "us-1")
+	_, member, _ := strings.Cut(status.Waits[0].Hint, "tenantmesh member fence ")
+	post := func() meshtest.Response {
+		return meshtest.Do(t, nil, http.MethodPost, w.gateway.URL+"/front/rows", http.Header{"Authorization": {"Bearer " + w.Token(t, "acme")}}, []byte("x"))
+	}
+	if answer := post(); answer.Reason() != "write_fenced" || answer.Header.Get("Retry-After") == "" {
+		t.Errorf("a write while nobody owns the tenant: %d %s", answer.Status, answer.Reason())
+	}
+	if _, err := w.Admin.FenceMember(t.Context(), member); err != nil {
+		t.Fatal(err)
+	}
+	w.arrived(t, "us-2")
+	if answer := post(); answer.Status != 200 || answer.Header.Get("x-cell") != "us-2" {
+		t.Errorf("after the move: %d from %q", answer.Status, answer.Header.Get("x-cell"))
+	}
+	resume(t, gone)
+	log := func() string {
+		text, err := os.ReadFile(gone.Log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	until(t, func() bool { return strings.Contains(log(), "was fenced by an operator") })
+}
+
+// TestMoveOutlivesTheControlPlane: it is killed in the middle, and the next one goes on.
+func TestMoveOutlivesTheControlPlane(t *testing.T) {
+	w := newMoving(t)
+	stop := w.load(t, 2)
+	w.stalled(t, "us-2")
+	w.StopControl()
+	resume(t, w.fronts["us-2"])
+	w.StartControl(t)
+	w.arrived(t, "us-2")
+	acknowledged, _ := stop()
+	w.check(t, acknowledged, nil)
+}
+
+// TestMoveRefused: each impossible move says why.
+func TestMoveRefused(t *testing.T) {
+	w := &moving{Mesh: meshtest.Start(t, objects+secondCell)}
+	for want, input := range map[string]struct {
+		tenant string
+		move   adminapi.MoveInput
+	}{
+		"must be another cell":                  {"acme", adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "us-1"}},
+		"must name a cell that exists":          {"acme", adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "mars"}},
+		`must be an eligible cell; of eu-1`:     {"acme", adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "eu-1"}},
+		`of us-1: region must be "eu"`:          {"initech", adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "us-1"}},
+		"must be from 0 to 30 seconds":          {"acme", adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "us-2", Hold: 99}},
+		"must be of a tenant that moves":        {"acme", adminapi.MoveInput{Transition: tenantstore.MoveAbort}},
+		"not found":                             {"nobody", adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "us-2"}},
+		"transition must be start, rollback or": {"acme", adminapi.MoveInput{Transition: tenantstore.MoveCutover}},
+	} {
+		if _, err := w.Admin.Move(t.Context(), input.tenant, input.move); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", input, err, want)
+		}
 	}
 }

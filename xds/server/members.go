@@ -19,7 +19,12 @@ type Peer struct {
 
 	mu     sync.Mutex
 	stream api.MemberService_ReportServer
+	ended  chan struct{}
+	end    sync.Once
 }
+
+// End ends the member's stream.
+func (p *Peer) End() { p.end.Do(func() { close(p.ended) }) }
 
 // Send sends a message to the member. It may be called from many goroutines.
 func (p *Peer) Send(message *api.ControlMessage) error {
@@ -57,7 +62,7 @@ func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
 	if hello.GetMemberId() == "" {
 		return status.Error(codes.InvalidArgument, "the first report must be a hello with a member ID")
 	}
-	peer := &Peer{Principal: principal, Subject: subject, Hello: hello, stream: stream}
+	peer := &Peer{Principal: principal, Subject: subject, Hello: hello, stream: stream, ended: make(chan struct{})}
 	if err := s.config.Members.Joined(stream.Context(), peer); err != nil {
 		return err
 	}
@@ -65,11 +70,26 @@ func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
 	err = peer.Send(&api.ControlMessage{Message: &api.ControlMessage_Welcome{Welcome: &api.Welcome{
 		Principal: principal.String(), Role: subject.Role, Cell: subject.Cell, Workload: subject.Workload,
 	}}})
-	for err == nil {
-		var report *api.MemberReport
-		if report, err = stream.Recv(); err == nil {
-			err = s.config.Members.Reported(stream.Context(), peer, report)
-		}
+	if err != nil {
+		return err
 	}
-	return err
+	failed := make(chan error, 1)
+	go func() { // ends with the stream, and that with this call
+		for {
+			report, err := stream.Recv()
+			if err == nil {
+				err = s.config.Members.Reported(stream.Context(), peer, report)
+			}
+			if err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-failed:
+		return err
+	case <-peer.ended:
+		return status.Error(codes.PermissionDenied, "the member was fenced by an operator")
+	}
 }

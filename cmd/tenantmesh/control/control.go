@@ -111,6 +111,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	published := make(chan struct{})
 	group.Go(func() error { return publisher.Run(ctx, func() { close(published) }) })
 	group.Go(func() error { return members.RemoveOldKeys(ctx) })
+	group.Go(func() error { return members.Follow(ctx) })
 	group.Go(func() error {
 		return move.Run(ctx, move.Config{Store: store, Writer: writer, Now: time.Now, Log: config.Log})
 	})

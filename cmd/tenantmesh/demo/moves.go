@@ -53,7 +53,7 @@ func (d *demo) writers(ctx context.Context, clients int) (stop func() (acknowled
 					acknowledged = append(acknowledged, key)
 				}
 				mu.Unlock()
-				time.Sleep(10 * time.Millisecond)
+				pause(ctx, 10*time.Millisecond)
 			}
 		})
 	}
@@ -64,10 +64,19 @@ func (d *demo) writers(ctx context.Context, clients int) (stop func() (acknowled
 	}
 }
 
+// pause lets time pass in which others work.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
 // untilMoved waits until a move is as it should be.
-func (d *demo) untilMoved(ctx context.Context, tenant string, good func(adminapi.MoveStatus) bool) (status adminapi.MoveStatus, err error) {
-	return status, until(ctx, "the move of "+tenant, func() error {
-		if status, err = d.admin.MoveStatus(ctx, tenant); err == nil && !good(status) {
+func (d *demo) untilMoved(ctx context.Context, tenant string, good func(adminapi.MoveStatus) bool) error {
+	return until(ctx, "the move of "+tenant, func() error {
+		status, err := d.admin.MoveStatus(ctx, tenant)
+		if err == nil && !good(status) {
 			err = fmt.Errorf("it is %s at epoch %d and waits for %v", status.Placement.State, status.Placement.Epoch, status.Waits)
 		}
 		return err
@@ -76,16 +85,16 @@ func (d *demo) untilMoved(ctx context.Context, tenant string, good func(adminapi
 
 func (d *demo) showMove(ctx context.Context) (string, error) {
 	stop := d.writers(ctx, 3)
-	time.Sleep(300 * time.Millisecond)
+	pause(ctx, 300*time.Millisecond)
 	began := time.Now()
 	_, err := d.admin.Move(ctx, "acme", adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "us-2", Grace: 1})
 	if err == nil {
-		_, err = d.untilMoved(ctx, "acme", func(s adminapi.MoveStatus) bool {
+		err = d.untilMoved(ctx, "acme", func(s adminapi.MoveStatus) bool {
 			return s.Placement.Cell == "us-2" && s.Placement.State == tenantstore.StateFinal
 		})
 	}
 	took := time.Since(began)
-	time.Sleep(300 * time.Millisecond)
+	pause(ctx, 300*time.Millisecond)
 	acknowledged, failures := stop()
 	if err != nil {
 		return "", err
@@ -96,7 +105,7 @@ func (d *demo) showMove(ctx context.Context) (string, error) {
 	if err := d.account(ctx, acknowledged); err != nil {
 		return "", err
 	}
-	if _, err := d.untilMoved(ctx, "acme", func(s adminapi.MoveStatus) bool { return s.Move.Outcome == tenantstore.MoveDone }); err != nil {
+	if err := d.untilMoved(ctx, "acme", func(s adminapi.MoveStatus) bool { return s.Move.Outcome == tenantstore.MoveDone }); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%d writes acknowledged, each is in us-2 and was applied once; no client saw an error; it took %v; us-1's copy is deleted", len(acknowledged), took.Round(time.Millisecond)), nil
