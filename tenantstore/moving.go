@@ -408,7 +408,7 @@ func (m *mover) problems(request MoveRequest) (problems Problems) {
 
 // forget removes what members said about a tenant that does not move any more.
 func (t *draft) forget(tenant string) {
-	for _, key := range slices.SortedFunc(maps.Keys(t.objects), func(a, b Key) int { return strings.Compare(a.Name, b.Name) }) {
+	for _, key := range slices.SortedFunc(maps.Keys(t.objects), compareKeys) {
 		if o := t.objects[key]; key.Kind == KindPosition && o.Position.Tenant == tenant {
 			t.remove(key)
 		}

@@ -38,7 +38,7 @@ func (w *Writer) Place(ctx context.Context, actor string) (Result, error) {
 // in the transaction that makes the tenant, so it happens once.
 func (t *draft) place() {
 	var cells []placement.Cell
-	for _, key := range slices.SortedFunc(maps.Keys(t.objects), func(a, b Key) int { return strings.Compare(a.Name, b.Name) }) {
+	for _, key := range slices.SortedFunc(maps.Keys(t.objects), compareKeys) {
 		tenant := t.objects[key]
 		if key.Kind != KindTenant || tenant.Status.Placement != nil {
 			continue

@@ -26,15 +26,17 @@ func Validate(objects map[Key]*Object, changed []Key) Problems {
 			v.object(object)
 		}
 	}
-	keys := slices.SortedFunc(maps.Keys(objects), func(a, b Key) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
-	})
+	keys := slices.SortedFunc(maps.Keys(objects), compareKeys)
 	v.unique = map[string]Key{}
 	for _, key := range keys {
 		v.at = key
 		v.references(objects[key])
 	}
 	return v.problems
+}
+
+func compareKeys(a, b Key) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
 }
 
 type validation struct {

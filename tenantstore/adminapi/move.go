@@ -42,6 +42,8 @@ func (s *server) registerMoves(api huma.API) {
 	huma.Register(api, start, s.move)
 	huma.Register(api, operation("move-status", http.MethodGet, "/tenants/{name}/move", "How far a tenant's move is"), s.moveStatus)
 	huma.Register(api, operation("moves", http.MethodGet, "/moves", "How far every move is"), s.moves)
+	huma.Register(api, operation("drain", http.MethodPost, "/cells/{name}/drain", "Empty a cell, one tenant at a time"), s.drain)
+	huma.Register(api, operation("drain-status", http.MethodGet, "/cells/{name}/drain", "Who is still in a cell, and where each goes"), s.drainStatus)
 	huma.Register(api, operation("fence-member", http.MethodPost, "/members/{name}/fence", "Shut a member out for good"), s.fenceMember)
 }
 
@@ -94,6 +96,25 @@ func (s *server) moves(ctx context.Context, in *list) (*body, error) {
 	}
 	slices.SortFunc(all, func(a, b MoveStatus) int { return strings.Compare(a.Tenant, b.Tenant) })
 	return answer(all, snapshot.Revision, in.IfNoneMatch)
+}
+
+func (s *server) drain(ctx context.Context, in *one) (*body, error) {
+	if _, err := s.Writer.DrainCell(ctx, actor(ctx), in.Name); err != nil {
+		return nil, fail(err)
+	}
+	return s.drainStatus(ctx, &one{Name: in.Name})
+}
+
+func (s *server) drainStatus(ctx context.Context, in *one) (*body, error) {
+	snapshot, err := s.Store.Snapshot(ctx)
+	if err != nil {
+		return nil, fail(err)
+	}
+	key := tenantstore.Key{Kind: tenantstore.KindCell, Name: in.Name}
+	if snapshot.Objects[key] == nil {
+		return nil, fail(fmt.Errorf("%v: %w", key, tenantstore.ErrNotFound))
+	}
+	return answer(tenantstore.PlanDrain(snapshot.Objects, in.Name), snapshot.Revision, in.IfNoneMatch)
 }
 
 func (s *server) fenceMember(ctx context.Context, in *one) (*body, error) {

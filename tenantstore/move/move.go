@@ -95,6 +95,11 @@ func (c *Config) follow(ctx context.Context, objects map[tenantstore.Key]*tenant
 
 // step makes the next step of every move that waits for nothing.
 func (c *Config) step(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object) error {
+	for _, request := range tenantstore.NextDrains(objects) {
+		if err := c.make(ctx, request); err != nil {
+			return err
+		}
+	}
 	for key, o := range objects {
 		if key.Kind != tenantstore.KindMove || o.Move.Outcome != "" {
 			continue
@@ -104,17 +109,24 @@ func (c *Config) step(ctx context.Context, objects map[tenantstore.Key]*tenantst
 			continue
 		}
 		epoch := objects[tenantstore.Key{Kind: tenantstore.KindTenant, Name: key.Name}].Status.Placement.Epoch
-		moved, err := c.Writer.Move(ctx, actor, tenantstore.MoveRequest{Tenant: key.Name, Transition: next, Epoch: epoch})
-		var problems tenantstore.Problems
-		switch {
-		case errors.As(err, &problems), errors.Is(err, tenantstore.ErrNotFound), errors.Is(err, tenantstore.ErrConflict):
-			// The store is ahead of what was seen here: its change is on the way.
-		case err != nil:
+		if err := c.make(ctx, tenantstore.MoveRequest{Tenant: key.Name, Transition: next, Epoch: epoch}); err != nil {
 			return err
-		default:
-			p := moved.Status.Placement
-			c.Log.Info("a move goes on", zap.String("tenant", key.Name), zap.String("step", string(next)), zap.String("state", string(p.State)), zap.String("cell", p.Cell), zap.Int64("epoch", p.Epoch))
 		}
+	}
+	return nil
+}
+
+func (c *Config) make(ctx context.Context, request tenantstore.MoveRequest) error {
+	moved, err := c.Writer.Move(ctx, actor, request)
+	var problems tenantstore.Problems
+	switch {
+	case errors.As(err, &problems), errors.Is(err, tenantstore.ErrNotFound), errors.Is(err, tenantstore.ErrConflict):
+		// The store is ahead of what was seen here: its change is on the way.
+	case err != nil:
+		return err
+	default:
+		p := moved.Status.Placement
+		c.Log.Info("a move goes on", zap.String("tenant", request.Tenant), zap.String("step", string(request.Transition)), zap.String("state", string(p.State)), zap.String("cell", p.Cell), zap.Int64("epoch", p.Epoch))
 	}
 	return nil
 }

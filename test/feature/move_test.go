@@ -340,3 +340,25 @@ func TestMoveRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestDrainCell empties a cell: its tenants go where they may, one after the other, and who may go nowhere is named.
+func TestDrainCell(t *testing.T) {
+	w := newMoving(t)
+	plan, err := w.Admin.Drain(t.Context(), "us-1", false)
+	if err != nil || len(plan.Tenants) == 0 {
+		t.Fatalf("the plan is %+v, %v", plan, err)
+	}
+	until(t, func() bool {
+		plan, err = w.Admin.Drain(t.Context(), "us-1", true)
+		return err == nil && len(plan.Tenants) == 0
+	})
+	for _, tenant := range []string{"acme", "globex"} {
+		if answer := w.Get(t, w.gateway.URL+"/front/rows", tenant); answer.Status != 200 || answer.Header.Get("x-cell") != "us-2" {
+			t.Errorf("%s after the drain: %d from %q", tenant, answer.Status, answer.Header.Get("x-cell"))
+		}
+	}
+	plan, err = w.Admin.Drain(t.Context(), "eu-1", false)
+	if err != nil || len(plan.Tenants) != 1 || !strings.Contains(plan.Tenants[0].Stuck, "no cell is eligible") {
+		t.Errorf("the drain of eu-1 is %+v, %v", plan, err)
+	}
+}

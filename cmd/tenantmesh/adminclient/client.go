@@ -146,6 +146,16 @@ func (c *Client) Moves(ctx context.Context) (all []adminapi.MoveStatus, err erro
 	return all, err
 }
 
+// Drain empties a cell, or with status only says who is still there.
+func (c *Client) Drain(ctx context.Context, cell string, status bool) (plan tenantstore.Drain, err error) {
+	method := http.MethodPost
+	if status {
+		method = http.MethodGet
+	}
+	err = c.call(ctx, method, "/cells/"+url.PathEscape(cell)+"/drain", nil, &plan)
+	return plan, err
+}
+
 // FenceMember shuts a member out.
 func (c *Client) FenceMember(ctx context.Context, id string) (applied adminapi.Applied, err error) {
 	err = c.call(ctx, http.MethodPost, "/members/"+url.PathEscape(id)+"/fence", nil, &applied)

@@ -1,0 +1,84 @@
+// Package robustness breaks things at every moment, and looks whether what is promised holds (docs/guarantees.md).
+package robustness
+
+import (
+	"flag"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+)
+
+var (
+	seeds = flag.Int("seeds", 1000, "how many runs")
+	seed  = flag.Uint64("seed", 0, "replay this one only")
+)
+
+const events = 600
+
+func signingKeys(t *testing.T) map[string]tenanttoken.SigningKey {
+	t.Helper()
+	keys := map[string]tenanttoken.SigningKey{}
+	for i := range 2 {
+		key, err := tenanttoken.NewSigningKey(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC))
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[fmt.Sprintf("%032x", 0xa0+i)] = key
+	}
+	return keys
+}
+
+func play(t *testing.T, seed uint64, broken fault, keys map[string]tenanttoken.SigningKey) (*world, error) {
+	t.Helper()
+	w, err := newWorld(seed, broken, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.store.Close()
+	return w, w.run(events)
+}
+
+// TestMoveModel plays moves with lost links, crashes, restarts from disk, stale controllers and impatient operators.
+func TestMoveModel(t *testing.T) {
+	keys := signingKeys(t)
+	if *seed != 0 {
+		if _, err := play(t, *seed, none, keys); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	accepted, acked, moved := 0, 0, 0
+	for s := range uint64(*seeds) {
+		w, err := play(t, s+1, none, keys)
+		if err != nil {
+			t.Fatalf("%v\nreplay: go test ./test/robustness -run TestMoveModel -seed %d", err, s+1)
+		}
+		accepted, acked, moved = accepted+w.accepted, acked+len(w.acked), moved+w.moved
+	}
+	t.Logf("%d runs of %d events: %d writes accepted, %d acknowledged, %d cutovers", *seeds, events, accepted, acked, moved)
+	if 2*moved < *seeds || accepted < 10**seeds {
+		t.Errorf("too little happened to prove anything")
+	}
+}
+
+// TestMoveModelCatches breaks the protocol on purpose: a model that holds all the same would prove nothing.
+func TestMoveModelCatches(t *testing.T) {
+	keys := signingKeys(t)
+	for broken, name := range map[fault]string{drainedLies: "drains that are reported too early", fenceIsIgnored: "a fence that is ignored", reportsUnsaved: "reports of what is not on the disk", copiesNothing: "a copy that was not made"} {
+		caught := ""
+		for s := uint64(1); s <= 1000 && caught == ""; s++ {
+			if _, err := play(t, s, broken, keys); err != nil {
+				caught = fmt.Sprintf("seed %d: %v", s, err)
+			}
+		}
+		if caught == "" {
+			t.Errorf("%s: not caught in 1000 runs", name)
+		} else if strings.Contains(caught, "comes to rest") {
+			t.Errorf("%s: caught only as %s", name, caught)
+		}
+		t.Logf("%s: %s", name, caught)
+	}
+}
