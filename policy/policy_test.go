@@ -13,7 +13,7 @@ func TestReasons(t *testing.T) {
 		}
 		seen[r.String()] = true
 		switch r.Status() {
-		case 401, 403, 421, 429, 503:
+		case 401, 403, 413, 421, 429, 503:
 		default:
 			t.Errorf("%s answers %d", r, r.Status())
 		}

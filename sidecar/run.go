@@ -51,21 +51,22 @@ import (
 
 // Config says how a sidecar runs. Its JSON form is that of the YAML configuration file.
 type Config struct {
-	Role         string        `json:"role"`                  // gateway or sidecar
-	Control      string        `json:"control"`               // host:port of the control plane's xDS
-	WorkloadAPI  string        `json:"workloadAPI,omitempty"` // "unix:///path"; default: the environment's
-	DataDir      string        `json:"dataDir"`               // keeps the member's ID, its signing key and the last good state
-	Address      string        `json:"address,omitempty"`     // of the inbound or gateway listener, as peers reach it; default 127.0.0.1
-	ServicePort  int           `json:"servicePort,omitempty"` // where the service listens on 127.0.0.1; default: the Workload's
-	GatewayPort  int           `json:"gatewayPort,omitempty"`
-	InboundPort  int           `json:"inboundPort,omitempty"`
-	OutboundPort int           `json:"outboundPort,omitempty"`
-	AdminPort    int           `json:"adminPort,omitempty"`
-	MetricsPort  int           `json:"metricsPort,omitempty"`
-	HealthPort   int           `json:"healthPort,omitempty"`
-	Drain        time.Duration `json:"-"` // how long open requests have at the end
-	Version      string        `json:"-"`
-	Log          *zap.Logger   `json:"-"`
+	Role         string           `json:"role"`                  // gateway or sidecar
+	Control      string           `json:"control"`               // host:port of the control plane's xDS
+	WorkloadAPI  string           `json:"workloadAPI,omitempty"` // "unix:///path"; default: the environment's
+	DataDir      string           `json:"dataDir"`               // keeps the member's ID, its signing key and the last good state
+	Address      string           `json:"address,omitempty"`     // of the inbound or gateway listener, as peers reach it; default 127.0.0.1
+	ServicePort  int              `json:"servicePort,omitempty"` // where the service listens on 127.0.0.1; default: the Workload's
+	GatewayPort  int              `json:"gatewayPort,omitempty"`
+	InboundPort  int              `json:"inboundPort,omitempty"`
+	OutboundPort int              `json:"outboundPort,omitempty"`
+	AdminPort    int              `json:"adminPort,omitempty"`
+	MetricsPort  int              `json:"metricsPort,omitempty"`
+	HealthPort   int              `json:"healthPort,omitempty"`
+	Drain        time.Duration    `json:"-"` // how long open requests have at the end
+	Staleness    decide.Staleness `json:"-"`
+	Version      string           `json:"-"`
+	Log          *zap.Logger      `json:"-"`
 }
 
 // Defaults fills in what is not said.
@@ -177,6 +178,7 @@ type sidecar struct {
 	relay    *relay.Relay
 	serving  atomic.Bool
 	draining atomic.Bool
+	left     atomic.Bool // what the disk remembers is not to be served again
 }
 
 func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.Principal, envoyVersion string, ready func()) error {
@@ -198,7 +200,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	}
 	s.decider = decide.New(decide.Config{
 		Sets: s.sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
-		Signer: reporter.Signer, Metrics: decide.NewMetrics(s.registry), Now: time.Now,
+		Signer: reporter.Signer, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness,
 	})
 	s.registerMetrics()
 	client, err := s.restore(conn, self)
@@ -232,12 +234,18 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 		stop()
 		return nil
 	})
-	return group.Wait()
+	err = group.Wait()
+	if s.left.Load() {
+		err = errors.Join(err, os.Remove(s.statePath()))
+	}
+	return err
 }
+
+func (s *sidecar) statePath() string { return filepath.Join(s.config.DataDir, "last-good-state.json") }
 
 // restore begins with the last good state. One that cannot be used is named and left; the control plane has another.
 func (s *sidecar) restore(conn *grpc.ClientConn, self identity.Principal) (*policysync.Client, error) {
-	config := policysync.Config{Conn: conn, Sets: s.sets, Envoy: s.relay, Path: filepath.Join(s.config.DataDir, "last-good-state.json"), Saved: s.position.Saved, Log: s.config.Log}
+	config := policysync.Config{Conn: conn, Sets: s.sets, Envoy: s.relay, Path: s.statePath(), Saved: s.position.Saved, Log: s.config.Log}
 	state, err := policysync.Load(config.Path, self.String())
 	if err == nil {
 		var client *policysync.Client
@@ -361,6 +369,7 @@ func (s *sidecar) watch(ctx context.Context, reporter *report.Reporter, ready fu
 	}
 	address := net.JoinHostPort(s.config.Address, fmt.Sprint(port))
 	dialer := net.Dialer{Timeout: time.Second}
+	warned := false
 	for first := true; ; {
 		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err == nil {
@@ -378,6 +387,11 @@ func (s *sidecar) watch(ctx context.Context, reporter *report.Reporter, ready fu
 		if serving {
 			pause = time.Second
 		}
+		if old := s.sets.Age(time.Now()) > warnAge; old != warned {
+			if warned = old; old {
+				s.config.Log.Warn("the control plane has not been heard for a while; what was pushed last stays in force", zap.Duration("age", s.sets.Age(time.Now())))
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -385,6 +399,9 @@ func (s *sidecar) watch(ctx context.Context, reporter *report.Reporter, ready fu
 		}
 	}
 }
+
+// warnAge is how old the configuration may be without a word.
+const warnAge = time.Minute
 
 // drain takes this member out of the mesh, and waits until its requests and its service are gone, or the deadline.
 func (s *sidecar) drain(ctx context.Context, reporter *report.Reporter) {
@@ -395,16 +412,30 @@ func (s *sidecar) drain(ctx context.Context, reporter *report.Reporter) {
 	}
 	deadline := time.NewTimer(s.config.Drain)
 	defer deadline.Stop()
-	for s.inflight.Open() > 0 || s.serviceAnswers(ctx) {
+	for over := false; !over && (s.inflight.Open() > 0 || s.serviceAnswers(ctx)); {
 		select {
 		case <-deadline.C:
-			return
+			over = true
 		case <-ctx.Done():
 			return
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+	if open := s.inflight.Open(); open > 0 {
+		s.config.Log.Warn("requests are open at the end of the drain; this member counts as one that will come back", zap.Int("open", open))
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	if err := reporter.Leave(ctx); err != nil {
+		s.config.Log.Warn("the control plane could not be told that this member leaves; it counts as one that will come back", zap.Error(err))
+		return
+	}
+	s.left.Store(true)
 }
+
+// leaveTime is how long the control plane has to note that a member leaves.
+const leaveTime = 2 * time.Second
 
 func (s *sidecar) serviceAnswers(ctx context.Context) bool {
 	set := s.sets.Load()

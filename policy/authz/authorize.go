@@ -25,6 +25,7 @@ type Request struct {
 	Method    string
 	Path      string // without query, see [SplitPath]
 	Now       time.Time
+	Lapsed    bool // the policies are too old to know whether a grant still holds: none does
 }
 
 // Diagnostic says how a judgement came about.
@@ -92,7 +93,7 @@ func (s *Set) Len() int { return len(s.rules) }
 
 // why returns the first part that does not match, "" when all but the condition match.
 func (r *rule) why(request *Request) string {
-	if !r.notAfter.IsZero() && !request.Now.Before(r.notAfter) {
+	if !r.notAfter.IsZero() && (request.Lapsed || !request.Now.Before(r.notAfter)) {
 		return "notAfter"
 	}
 	if !slices.ContainsFunc(r.principals, func(p identity.Pattern) bool { return p.Match(request.Principal) }) {

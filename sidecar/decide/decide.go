@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -70,13 +71,25 @@ type Config struct {
 	Signer      func() *tenanttoken.Signer // nil while no key is in force
 	Metrics     *Metrics
 	Now         func() time.Time
+	Staleness   Staleness
 }
+
+// Staleness bounds how long what was pushed counts while the control plane is out of reach; zero fields take the
+// defaults named there. Routing and limits count as long as they last.
+type Staleness struct {
+	Grants  time.Duration // AccessGrants lapse; default 5 min
+	Issuers time.Duration // token issuers' keys are not trusted any more; default 24 h
+}
+
+// outOfReach is the age at which the control plane counts as out of reach.
+const outOfReach = 5 * time.Second
 
 // How long things live.
 const (
 	contextLifetime = 5 * time.Minute
 	leaseTTL        = 90 * time.Second // more than the longest route timeout
 	maxClockSkew    = 30 * time.Second
+	unknownRetry    = 10 * time.Second
 )
 
 // Decider decides.
@@ -86,7 +99,15 @@ type Decider struct {
 }
 
 // New returns a decider.
-func New(config Config) *Decider { return &Decider{Config: config} }
+func New(config Config) *Decider {
+	if config.Staleness.Grants == 0 {
+		config.Staleness.Grants = 5 * time.Minute
+	}
+	if config.Staleness.Issuers == 0 {
+		config.Staleness.Issuers = 24 * time.Hour
+	}
+	return &Decider{Config: config}
+}
 
 // attempt is one decision in the making.
 type attempt struct {
@@ -160,6 +181,11 @@ func (a *attempt) remove(names ...string) { a.answer.Remove = append(a.answer.Re
 func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
 	t, ok := a.set.Tenant(id.String())
 	if !ok {
+		if age := a.Sets.Age(a.now); age > outOfReach {
+			// It may be a new one.
+			a.answer.Decision.RetryAfter = unknownRetry
+			return nil, a.refuse(policy.EnforcementUnavailable, fmt.Sprintf("no tenant %s is known here, and the control plane has not been heard for %v", id, age.Round(time.Second)))
+		}
 		return nil, a.refuse(policy.TenantUnknown, "no tenant "+id.String()+" is served here")
 	}
 	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch

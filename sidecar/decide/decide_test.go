@@ -349,3 +349,38 @@ func TestOutboundBound(t *testing.T) {
 	w.signer = nil
 	w.want("no key", outbound("workload/back", nil), policy.EnforcementUnavailable)
 }
+
+// TestStaleness: what must not outlive the control plane lapses, the rest stays.
+func TestStaleness(t *testing.T) {
+	w := newWorld(t, &api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}})
+	unknown := func(r *Request) { r.Tokens["login"]["org"] = "new"; r.Lease = "u" }
+	speaks, err := w.decider.Sets.Load().With([]policyset.Change{{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "org", Tenants: []string{"*"}}}}, 43)
+	check(t, err)
+	w.decider.Sets.Store(speaks)
+	w.decider.Sets.Heard(start)
+	w.now = start.Add(2 * time.Second)
+	w.want("an unknown tenant", gatewayRequest(unknown), policy.TenantUnknown)
+	w.now = start.Add(6 * time.Second)
+	if a := w.want("an unknown tenant, and nobody to ask", gatewayRequest(unknown), policy.EnforcementUnavailable); a.Decision.RetryAfter == 0 {
+		t.Error("it has no Retry-After")
+	}
+	w.now = start.Add(20 * time.Minute)
+	w.want("a known tenant after 20 minutes", gatewayRequest(), policy.Permitted)
+	w.now = start.Add(25 * time.Hour)
+	w.want("after a day", gatewayRequest(func(r *Request) { r.Lease = "d" }), policy.UnauthenticatedTenant)
+}
+
+// TestGrantLapses: an AccessGrant holds for five minutes without the control plane, a policy for good.
+func TestGrantLapses(t *testing.T) {
+	w := newWorld(t, sidecar())
+	granted, err := w.decider.Sets.Load().With([]policyset.Change{{TypeURL: meshname.TypeAccessPolicy, Name: "p", Message: &api.AccessPolicy{
+		Name: "grant/g", Effect: "Permit", Principals: []string{edge}, Targets: []*api.Target{{Workload: "front"}}, NotAfter: timestamppb.New(start.Add(24 * time.Hour)),
+	}}}, 43)
+	check(t, err)
+	w.decider.Sets.Store(granted)
+	w.decider.Sets.Heard(start)
+	w.now = start.Add(4 * time.Minute)
+	w.want("within the bound", w.inbound(w.token(), func(r *Request) { r.Lease = "1" }), policy.Permitted)
+	w.decider.Sets.Heard(start.Add(-2 * time.Minute))
+	w.want("past it", w.inbound(w.token(), func(r *Request) { r.Lease = "2" }), policy.DeniedByPolicy)
+}

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
@@ -78,6 +79,9 @@ func (a *attempt) authenticate() (id identity.TenantID, subject string, ok bool)
 			detail = "the bearer token was not accepted: " + a.request.TokenFailure
 		}
 		return none, "", a.refuse(policy.UnauthenticatedTenant, detail)
+	}
+	if age := a.Sets.Age(a.now); age > a.Staleness.Issuers {
+		return none, "", a.refuse(policy.UnauthenticatedTenant, fmt.Sprintf("the issuers' keys are %v old, and are trusted for %v without the control plane", age.Round(time.Second), a.Staleness.Issuers))
 	}
 	subject, _ = claims["sub"].(string)
 	a.answer.Decision.Principal = issuer.Name + "/" + subject

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -60,6 +61,7 @@ const (
 type Client struct {
 	Config
 	state *State
+	noted time.Time // when it was last written down that the control plane was heard
 
 	mu     sync.Mutex // guards stream.Send and nonces
 	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
@@ -87,6 +89,7 @@ func New(config Config, state *State) (*Client, error) {
 		return nil, err
 	}
 	c.Sets.Store(set)
+	c.Sets.Heard(c.lastHeard())
 	c.Saved(set) // it comes from there
 	_, err = c.Envoy.Update(state, set)
 	return c, err
@@ -157,11 +160,16 @@ func (c *Client) follow(ctx context.Context) error {
 			}
 		}
 	}()
+	// While the stream is up, the state is as new as it can be; its breaking is noticed by the connection's keepalive.
+	alive := time.NewTicker(time.Second)
+	defer alive.Stop()
 	var save <-chan time.Time
+	heard := false
 	for {
 		select {
 		case response := <-responses:
-			c.Sets.Heard(time.Now())
+			heard = true
+			c.heard(time.Now())
 			before := c.Sets.Load().Moving()
 			c.take(ctx, response)
 			// A move waits until its placement is on the disk; nothing else is in such a hurry.
@@ -171,6 +179,10 @@ func (c *Client) follow(ctx context.Context) error {
 			} else if save == nil {
 				save = time.After(saveDelay)
 			}
+		case <-alive.C:
+			if heard {
+				c.heard(time.Now())
+			}
 		case <-save:
 			save = nil
 			c.save()
@@ -179,6 +191,34 @@ func (c *Client) follow(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// heardInterval is how often it is written down that the control plane was heard, so that a restart does not make the
+// state younger than it is.
+const heardInterval = 15 * time.Second
+
+func (c *Client) heard(now time.Time) {
+	c.Sets.Heard(now)
+	if now.Sub(c.noted) < heardInterval {
+		return
+	}
+	c.noted = now
+	if err := os.WriteFile(c.Path+".heard", []byte(now.UTC().Format(time.RFC3339)), 0o600); err != nil {
+		c.Log.Error("when the control plane was last heard could not be written", zap.Error(err))
+	}
+}
+
+// lastHeard is when the control plane was last heard before this process began; long ago when that is not known.
+func (c *Client) lastHeard() time.Time {
+	text, err := os.ReadFile(c.Path + ".heard")
+	if err != nil {
+		return time.Unix(1, 0)
+	}
+	at, err := time.Parse(time.RFC3339, string(text))
+	if err != nil {
+		return time.Unix(1, 0)
+	}
+	return at
 }
 
 func (c *Client) save() {

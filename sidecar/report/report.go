@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -58,6 +59,8 @@ type Reporter struct {
 	signer   atomic.Pointer[tenanttoken.Signer]
 	sequence int64
 
+	leaving chan chan error
+
 	mu      sync.Mutex
 	ready   bool
 	changed chan struct{}
@@ -66,7 +69,7 @@ type Reporter struct {
 
 // New returns a reporter. A signing key that was in force before is so at once: whoever may verify it has it.
 func New(config Config, signs func() bool, now time.Time) (*Reporter, error) {
-	r := &Reporter{Config: config, signs: signs, changed: make(chan struct{}), sequence: now.UnixMicro()}
+	r := &Reporter{Config: config, signs: signs, leaving: make(chan chan error), changed: make(chan struct{}), sequence: now.UnixMicro()}
 	key, err := tenanttoken.LoadKey(r.path(inForce))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -140,7 +143,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 	for {
 		began := time.Now()
 		err := r.stream(ctx)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, errLeft) {
 			return nil
 		}
 		if time.Since(began) > maxBackoff {
@@ -228,11 +231,54 @@ func (r *Reporter) stream(ctx context.Context) error {
 			if err := r.sendUsage(stream); err != nil {
 				return err
 			}
+		case done := <-r.leaving:
+			done <- leave(stream, messages, failed)
+			return errLeft
 		case message := <-messages:
 			if err := r.heard(stream, message); err != nil {
 				return err
 			}
 		case err := <-failed:
+			return err
+		}
+	}
+}
+
+// errLeft ends the stream of a member that left.
+var errLeft = errors.New("this member has left the mesh")
+
+// Leave tells the control plane that this member has drained and is gone for good: moves need not wait for it, and it
+// may not serve again by what its disk remembers. It returns once the control plane has noted it.
+func (r *Reporter) Leave(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case r.leaving <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func leave(stream api.MemberService_ReportClient, messages <-chan *api.ControlMessage, failed <-chan error) error {
+	err := stream.Send(&api.MemberReport{Report: &api.MemberReport_Leave{Leave: &api.Leave{}}})
+	if err != nil {
+		return err
+	}
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-messages: // nobody is here to answer any more
+		case err := <-failed:
+			if errors.Is(err, io.EOF) { // the other side noted everything before it closed too
+				return nil
+			}
 			return err
 		}
 	}

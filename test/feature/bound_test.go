@@ -1,9 +1,12 @@
 package feature
 
 import (
+	"errors"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -102,5 +105,18 @@ func TestDrain(t *testing.T) {
 	log, err := os.ReadFile(w.back.Log)
 	if err != nil || strings.Contains(string(log), "error:") {
 		t.Errorf("it did not end cleanly: %v\n%s", err, log)
+	}
+	// It left: no move waits for it, and what its disk remembers is not served again.
+	snapshot, err := w.Store.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range snapshot.Objects {
+		if o.Kind == tenantstore.KindMember && o.Member.Left != (o.Member.Workload == "back") {
+			t.Errorf("the member of %s: left is %v", o.Member.Principal, o.Member.Left)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(w.back.Dir, "last-good-state.json")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the last good state is still there (%v)", err)
 	}
 }

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
+	"io"
 	"sync"
 
 	"google.golang.org/grpc/codes"
@@ -88,6 +90,9 @@ func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
 	}()
 	select {
 	case err := <-failed:
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		return err
 	case <-peer.ended:
 		return status.Error(codes.PermissionDenied, "the member was fenced by an operator")

@@ -39,7 +39,7 @@ func tempData(t *testing.T) string {
 
 func TestTour(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), build(t), "demo", "--tour", "--gateway-port", "0", "--data", tempData(t)).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "all 14 steps passed") || strings.Contains(string(out), "FAIL") {
+	if err != nil || !strings.Contains(string(out), "all 17 steps passed") || strings.Contains(string(out), "FAIL") {
 		t.Errorf("the tour: %v\n%s", err, out)
 	}
 }
@@ -71,7 +71,7 @@ func TestNothingStaysBehind(t *testing.T) {
 	for _, p := range r.Processes {
 		roles[p.Role]++
 	}
-	for role, n := range map[string]int{"control": 1, "ca": 1, "issuer": 1, "gateway": 1, "sidecar": 6, "envoy": 7, "service": 6} {
+	for role, n := range map[string]int{"control": 1, "ca": 1, "issuer": 1, "gateway": 1, "sidecar": 12, "envoy": 13, "service": 12} {
 		if roles[role] != n {
 			t.Errorf("%d processes of role %s, want %d", roles[role], role, n)
 		}
