@@ -25,6 +25,7 @@ var kinds = []KindInfo{
 	{KindTokenIssuer, "tokenissuers", true, func(o *Object) any { return &o.TokenIssuer }},
 	{KindAccessPolicy, "accesspolicies", true, func(o *Object) any { return &o.AccessPolicy }},
 	{KindAccessGrant, "accessgrants", true, func(o *Object) any { return &o.AccessGrant }},
+	{KindTierPromotion, "tierpromotions", true, func(o *Object) any { return &o.TierPromotion }},
 	{KindMember, "members", false, func(o *Object) any { return &o.Member }},
 	{KindEndpoint, "endpoints", false, func(o *Object) any { return &o.Endpoint }},
 	{KindSignerKey, "signerkeys", false, func(o *Object) any { return &o.SignerKey }},

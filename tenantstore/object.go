@@ -15,14 +15,15 @@ type Kind string
 
 // Kinds that people write.
 const (
-	KindCell         Kind = "Cell"
-	KindTier         Kind = "Tier"
-	KindTenant       Kind = "Tenant"
-	KindWorkload     Kind = "Workload"
-	KindDependency   Kind = "Dependency"
-	KindTokenIssuer  Kind = "TokenIssuer"
-	KindAccessPolicy Kind = "AccessPolicy"
-	KindAccessGrant  Kind = "AccessGrant"
+	KindCell          Kind = "Cell"
+	KindTier          Kind = "Tier"
+	KindTenant        Kind = "Tenant"
+	KindWorkload      Kind = "Workload"
+	KindDependency    Kind = "Dependency"
+	KindTokenIssuer   Kind = "TokenIssuer"
+	KindAccessPolicy  Kind = "AccessPolicy"
+	KindAccessGrant   Kind = "AccessGrant"
+	KindTierPromotion Kind = "TierPromotion"
 )
 
 // Kinds that the control plane writes for itself; the admin API only reads them.
@@ -56,19 +57,20 @@ type Object struct {
 	Kind       Kind     `json:"kind"`
 	Metadata   Metadata `json:"metadata"`
 
-	Cell         *CellSpec                `json:"-"`
-	Tier         *policy.TierSpec         `json:"-"`
-	Tenant       *TenantSpec              `json:"-"`
-	Workload     *WorkloadSpec            `json:"-"`
-	Dependency   *DependencySpec          `json:"-"`
-	TokenIssuer  *TokenIssuerSpec         `json:"-"`
-	AccessPolicy *policy.AccessPolicySpec `json:"-"`
-	AccessGrant  *policy.AccessGrantSpec  `json:"-"`
-	Member       *MemberSpec              `json:"-"`
-	Endpoint     *EndpointSpec            `json:"-"`
-	SignerKey    *SignerKeySpec           `json:"-"`
-	Move         *MoveSpec                `json:"-"`
-	Position     *PositionSpec            `json:"-"`
+	Cell          *CellSpec                `json:"-"`
+	Tier          *policy.TierSpec         `json:"-"`
+	Tenant        *TenantSpec              `json:"-"`
+	Workload      *WorkloadSpec            `json:"-"`
+	Dependency    *DependencySpec          `json:"-"`
+	TokenIssuer   *TokenIssuerSpec         `json:"-"`
+	AccessPolicy  *policy.AccessPolicySpec `json:"-"`
+	AccessGrant   *policy.AccessGrantSpec  `json:"-"`
+	TierPromotion *TierPromotionSpec       `json:"-"`
+	Member        *MemberSpec              `json:"-"`
+	Endpoint      *EndpointSpec            `json:"-"`
+	SignerKey     *SignerKeySpec           `json:"-"`
+	Move          *MoveSpec                `json:"-"`
+	Position      *PositionSpec            `json:"-"`
 
 	Status Status `json:"status,omitzero"`
 }
@@ -253,6 +255,17 @@ type JWKS struct {
 	Inline string `json:"inline,omitempty"`
 	File   string `json:"file,omitempty"`
 	URI    string `json:"uri,omitempty"`
+}
+
+// TierPromotionSpec is the spec of kind TierPromotion: when a tenant of one tier should be thought of for another.
+// Every threshold that is said must be met, over the last hour. It only suggests: an operator decides.
+type TierPromotionSpec struct {
+	From              string  `json:"from"`                        // tier
+	To                string  `json:"to"`                          // tier
+	RequestsPerSecond float64 `json:"requestsPerSecond,omitempty"` // mean, refused ones too
+	RefusedShare      float64 `json:"refusedShare,omitempty"`      // of its requests at the gateway, 0 to 1
+	PeakToMean        float64 `json:"peakToMean,omitempty"`        // of its requests a minute
+	Residency         string  `json:"residency,omitempty"`         // the tenant's
 }
 
 // MemberSpec is the spec of kind Member. Its name is the member's ID, kept on the member's disk.

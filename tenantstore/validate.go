@@ -97,6 +97,18 @@ func (v *validation) object(o *Object) {
 		v.fields(authz.CheckSpec(*o.AccessPolicy))
 	case KindAccessGrant:
 		v.grant(o.AccessGrant)
+	case KindTierPromotion:
+		p := o.TierPromotion
+		between(v, "spec.requestsPerSecond", p.RequestsPerSecond, 0, 1e6)
+		between(v, "spec.refusedShare", p.RefusedShare, 0, 1)
+		between(v, "spec.peakToMean", p.PeakToMean, 0, 60)
+		oneOf(v, "spec.residency", p.Residency, "", "eu")
+		if p.RequestsPerSecond == 0 && p.RefusedShare == 0 && p.PeakToMean == 0 && p.Residency == "" {
+			v.add("spec", "must name at least one threshold (got none)")
+		}
+		if p.From == p.To {
+			v.add("spec.to", "must be another tier than from (got %q)", p.To)
+		}
 	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
 	}
 }
@@ -312,6 +324,12 @@ func (v *validation) references(o *Object) {
 		for i, name := range o.TokenIssuer.Tenants {
 			if name != "*" {
 				v.exists(fmt.Sprintf("spec.tenants[%d]", i), KindTenant, name)
+			}
+		}
+	case KindTierPromotion:
+		for field, name := range map[string]string{"from": o.TierPromotion.From, "to": o.TierPromotion.To} {
+			if _, ok := v.tiers[name]; !ok {
+				v.add("spec."+field, "must name a tier that exists (got %q)", name)
 			}
 		}
 	case KindAccessPolicy:

@@ -158,7 +158,7 @@ func (p *Publisher) note(b *batch, change tenantstore.Change) (urgent bool) {
 			b.tenants[key.Name] = struct{}{}
 		case tenantstore.KindTier:
 			b.all = true
-		case tenantstore.KindMove, tenantstore.KindPosition: // sidecars see a move by the tenant's placement
+		case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindTierPromotion: // sidecars see a move by the tenant's placement
 		default:
 			b.shared = true
 		}

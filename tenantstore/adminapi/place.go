@@ -2,7 +2,10 @@ package adminapi
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
+	"time"
 
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/placement"
@@ -44,4 +47,14 @@ func (s *server) place(ctx context.Context, in *one) (*body, error) {
 		return nil, fail(err)
 	}
 	return s.candidates(ctx, &one{Name: in.Name})
+}
+
+func (s *server) advice(ctx context.Context, _ *struct{}) (*body, error) {
+	snapshot, err := s.Store.Snapshot(ctx)
+	if err != nil {
+		return nil, fail(err)
+	}
+	now := time.Now()
+	text, err := json.Marshal(tenantstore.Advise(snapshot.Objects, s.Usage.Sum("", now.Add(-tenantstore.AdviceWindow), now)))
+	return &body{Status: http.StatusOK, Body: text}, err
 }

@@ -19,14 +19,15 @@ type envelope[Spec any] struct {
 }
 
 var envelopes = map[tenantstore.Kind]reflect.Type{
-	tenantstore.KindCell:         reflect.TypeFor[envelope[tenantstore.CellSpec]](),
-	tenantstore.KindTier:         reflect.TypeFor[envelope[policy.TierSpec]](),
-	tenantstore.KindTenant:       reflect.TypeFor[envelope[tenantstore.TenantSpec]](),
-	tenantstore.KindWorkload:     reflect.TypeFor[envelope[tenantstore.WorkloadSpec]](),
-	tenantstore.KindDependency:   reflect.TypeFor[envelope[tenantstore.DependencySpec]](),
-	tenantstore.KindTokenIssuer:  reflect.TypeFor[envelope[tenantstore.TokenIssuerSpec]](),
-	tenantstore.KindAccessPolicy: reflect.TypeFor[envelope[policy.AccessPolicySpec]](),
-	tenantstore.KindAccessGrant:  reflect.TypeFor[envelope[policy.AccessGrantSpec]](),
+	tenantstore.KindCell:          reflect.TypeFor[envelope[tenantstore.CellSpec]](),
+	tenantstore.KindTier:          reflect.TypeFor[envelope[policy.TierSpec]](),
+	tenantstore.KindTenant:        reflect.TypeFor[envelope[tenantstore.TenantSpec]](),
+	tenantstore.KindWorkload:      reflect.TypeFor[envelope[tenantstore.WorkloadSpec]](),
+	tenantstore.KindDependency:    reflect.TypeFor[envelope[tenantstore.DependencySpec]](),
+	tenantstore.KindTokenIssuer:   reflect.TypeFor[envelope[tenantstore.TokenIssuerSpec]](),
+	tenantstore.KindAccessPolicy:  reflect.TypeFor[envelope[policy.AccessPolicySpec]](),
+	tenantstore.KindAccessGrant:   reflect.TypeFor[envelope[policy.AccessGrantSpec]](),
+	tenantstore.KindTierPromotion: reflect.TypeFor[envelope[tenantstore.TierPromotionSpec]](),
 }
 
 // schema is the JSON Schema of a kind's objects.

@@ -137,7 +137,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			if err == nil && err2 == nil {
 				mesh.Keys = append(mesh.Keys, Key{key.Name, o.SignerKey, public, notAfter})
 			}
-		case tenantstore.KindTier, tenantstore.KindEndpoint, tenantstore.KindMove, tenantstore.KindPosition:
+		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindEndpoint, tenantstore.KindMove, tenantstore.KindPosition:
 		}
 	}
 	for i := range mesh.Workloads {

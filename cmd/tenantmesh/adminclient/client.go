@@ -128,6 +128,12 @@ func (c *Client) Candidates(ctx context.Context, tenant string, place bool) (can
 	return candidates, err
 }
 
+// Advice says what an operator might do about tenants.
+func (c *Client) Advice(ctx context.Context) (list []tenantstore.Advice, err error) {
+	err = c.call(ctx, http.MethodGet, "/advice", nil, &list)
+	return list, err
+}
+
 // Move starts, rolls back or aborts a tenant's move.
 func (c *Client) Move(ctx context.Context, tenant string, input adminapi.MoveInput) (status adminapi.MoveStatus, err error) {
 	err = c.call(ctx, http.MethodPost, "/tenants/"+url.PathEscape(tenant)+"/move", input, &status)

@@ -13,7 +13,7 @@ import (
 
 func newTenant() *cobra.Command {
 	cmd := &cobra.Command{Use: "tenant", Short: "Place and move tenants", Args: command.Args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newPlace(), newMove())
+	cmd.AddCommand(newPlace(), newMove(), newAdvise())
 	return cmd
 }
 
@@ -72,6 +72,35 @@ func newPlace() *cobra.Command {
 		return nil
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show the table")
+	addOutput(cmd, &format)
+	return cmd
+}
+
+func newAdvise() *cobra.Command {
+	var format output
+	cmd := &cobra.Command{
+		Use: "advise", Short: "Suggest tiers and flags, by what tenants used in the last hour", Args: command.Args(cobra.NoArgs),
+		Long: `Suggest tiers, by the TierPromotions, and the flag spiky, by what tenants used in the last hour. Nothing is changed: what is
+good is applied by an operator.`,
+	}
+	client := addAdmin(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		list, err := client().Advice(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return format.print(cmd.OutOrStdout(), list, func(w io.Writer) {
+			if len(list) == 0 {
+				fmt.Fprintln(w, "nothing to suggest")
+				return
+			}
+			rows := make([][]string, len(list))
+			for i, a := range list {
+				rows[i] = []string{a.Tenant, a.Do, a.Why}
+			}
+			columns(w, []string{"TENANT", "DO", "WHY"}, rows)
+		})
+	}
 	addOutput(cmd, &format)
 	return cmd
 }
