@@ -37,15 +37,19 @@ func (w *Writer) Place(ctx context.Context, actor string) (Result, error) {
 // place gives every tenant without a place one, if a cell is eligible; otherwise a condition says why not. It happens
 // in the transaction that makes the tenant, so it happens once.
 func (t *draft) place() {
-	var cells []placement.Cell
-	for _, key := range slices.SortedFunc(maps.Keys(t.objects), compareKeys) {
+	var waiting []Key
+	for key, o := range t.objects {
+		if key.Kind == KindTenant && o.Status.Placement == nil {
+			waiting = append(waiting, key)
+		}
+	}
+	if len(waiting) == 0 {
+		return
+	}
+	slices.SortFunc(waiting, compareKeys)
+	cells := cellsOf(t.objects, Key{})
+	for _, key := range waiting {
 		tenant := t.objects[key]
-		if key.Kind != KindTenant || tenant.Status.Placement != nil {
-			continue
-		}
-		if cells == nil {
-			cells = cellsOf(t.objects, Key{})
-		}
 		candidates := placement.Place(placed(t.objects, tenant), cells)
 		found := tenant.Clone()
 		condition := Condition{Type: "Placed", Status: "True"}

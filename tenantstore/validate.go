@@ -19,6 +19,11 @@ import (
 // Validate returns every problem of the changed objects in themselves, and every reference in objects, which
 // is the whole store as it would be, that names nothing.
 func Validate(objects map[Key]*Object, changed []Key) Problems {
+	return validate(objects, changed, true)
+}
+
+// validate spares the references of tenants that did not change where nothing was removed: they name what is there.
+func validate(objects map[Key]*Object, changed []Key, removed bool) Problems {
 	v := &validation{objects: objects, tiers: Tiers(objects)}
 	for _, key := range changed {
 		if object := objects[key]; object != nil {
@@ -26,7 +31,20 @@ func Validate(objects map[Key]*Object, changed []Key) Problems {
 			v.object(object)
 		}
 	}
-	keys := slices.SortedFunc(maps.Keys(objects), compareKeys)
+	var keys []Key
+	for key := range objects {
+		if removed || key.Kind != KindTenant {
+			keys = append(keys, key)
+		}
+	}
+	if !removed {
+		for _, key := range changed {
+			if key.Kind == KindTenant && objects[key] != nil {
+				keys = append(keys, key)
+			}
+		}
+	}
+	slices.SortFunc(keys, compareKeys)
 	v.unique = map[string]Key{}
 	for _, key := range keys {
 		v.at = key

@@ -155,7 +155,7 @@ func (w *Writer) transact(ctx context.Context, options ApplyOptions, change func
 		if t.err != nil {
 			return Result{}, t.err
 		}
-		if problems := Validate(t.objects, t.changed()); len(problems) > 0 {
+		if problems := validate(t.objects, t.changed(), len(t.Transaction.Delete) > 0); len(problems) > 0 {
 			return Result{}, problems
 		}
 		result := Result{snapshot.Revision, t.changes}

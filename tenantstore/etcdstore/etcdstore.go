@@ -62,7 +62,13 @@ type Config struct {
 type Store struct {
 	client *clientv3.Client
 	server *embedded // nil for a cluster elsewhere
+	mirror mirror
+	stop   context.CancelFunc // of the mirror
+	done   chan struct{}      // closed once it has stopped
 }
+
+// mirrorPatience is how long a snapshot waits for the mirror to see the newest revision before it reads everything.
+const mirrorPatience = 500 * time.Millisecond
 
 // Open connects, and starts the embedded etcd first when that is what is configured.
 func Open(ctx context.Context, config Config) (*Store, error) {
@@ -72,7 +78,7 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 	if config.Log == nil {
 		config.Log = zap.NewNop()
 	}
-	s := &Store{}
+	s := &Store{mirror: mirror{changed: make(chan struct{})}}
 	client := clientv3.Config{
 		Endpoints: config.Endpoints, DialTimeout: dialTimeout, Context: context.WithoutCancel(ctx), Logger: config.Log.Named("etcd-client"),
 		MaxCallSendMsgSize: maxRequest, MaxCallRecvMsgSize: 4 * maxRequest, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
@@ -103,6 +109,12 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("etcd at %v does not answer: %w", client.Endpoints, err), s.Close())
 	}
+	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.done = make(chan struct{})
+	go func() {
+		defer close(s.done)
+		s.mirror.follow(ctx, s)
+	}()
 	return s, nil
 }
 
@@ -177,8 +189,23 @@ func (s *Store) whyNot(ctx context.Context, tx tenantstore.Transaction) error {
 	return tenantstore.ErrConflict
 }
 
-// Snapshot implements [tenantstore.Store]. Its revision is that of the last Apply, whatever else is in the cluster.
+// Snapshot implements [tenantstore.Store]. Its revision is that of the last Apply, whatever else is in the cluster. It
+// is as new as the cluster is when it is called: the mirror is asked for no less than the head that is read here.
 func (s *Store) Snapshot(ctx context.Context) (tenantstore.Snapshot, error) {
+	head, err := s.client.Get(ctx, headKey)
+	if err != nil {
+		return tenantstore.Snapshot{}, err
+	}
+	if len(head.Kvs) > 0 {
+		if snapshot, ok := s.mirror.at(ctx, head.Kvs[0].ModRevision, mirrorPatience); ok {
+			return snapshot, nil
+		}
+	}
+	return s.read(ctx)
+}
+
+// read reads everything.
+func (s *Store) read(ctx context.Context) (tenantstore.Snapshot, error) {
 	response, err := s.client.Txn(ctx).Then(clientv3.OpGet(headKey), clientv3.OpGet(objectPrefix, clientv3.WithPrefix())).Commit()
 	if err != nil {
 		return tenantstore.Snapshot{}, err
@@ -328,6 +355,10 @@ func (s *Store) Lead(ctx context.Context, name string, work func(context.Context
 // Close implements [tenantstore.Store].
 func (s *Store) Close() error {
 	var err error
+	if s.stop != nil {
+		s.stop()
+		<-s.done
+	}
 	if s.client != nil {
 		err = s.client.Close()
 	}
