@@ -25,6 +25,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -52,7 +54,7 @@ import (
 // Config says how a sidecar runs. Its JSON form is that of the YAML configuration file.
 type Config struct {
 	Role         string           `json:"role"`                  // gateway or sidecar
-	Control      string           `json:"control"`               // host:port of the control plane's xDS
+	Control      string           `json:"control"`               // host:port of the control plane's xDS; several with commas between
 	WorkloadAPI  string           `json:"workloadAPI,omitempty"` // "unix:///path"; default: the environment's
 	DataDir      string           `json:"dataDir"`               // keeps the member's ID, its signing key and the last good state
 	Address      string           `json:"address,omitempty"`     // of the inbound or gateway listener, as peers reach it; default 127.0.0.1
@@ -93,8 +95,10 @@ func (c *Config) Check() error {
 	if c.Role != "gateway" && c.Role != "sidecar" {
 		problems = append(problems, fmt.Errorf("role must be gateway or sidecar (got %q)", c.Role))
 	}
-	if _, _, err := net.SplitHostPort(c.Control); err != nil {
-		problems = append(problems, fmt.Errorf("control must be host:port (got %q)", c.Control))
+	for _, address := range strings.Split(c.Control, ",") {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			problems = append(problems, fmt.Errorf("control must be host:port, or several with commas between (got %q)", c.Control))
+		}
 	}
 	if c.DataDir == "" {
 		problems = append(problems, errors.New(`data-dir must be set (got "")`))
@@ -137,7 +141,14 @@ func Run(ctx context.Context, config Config, ready func()) error {
 	if err != nil {
 		return err
 	}
-	conn, err := grpc.NewClient(config.Control, grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientTLS(source, svid.AuthorizeIDs(control)))),
+	addresses := manual.NewBuilderWithScheme("control")
+	state := resolver.State{}
+	for _, address := range strings.Split(config.Control, ",") {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: address})
+	}
+	addresses.InitialState(state)
+	// One of them, at random; another when that one is gone.
+	conn, err := grpc.NewClient("control:///control", grpc.WithResolvers(addresses), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}`), grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientTLS(source, svid.AuthorizeIDs(control)))),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
 	if err != nil {

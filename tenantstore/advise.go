@@ -29,8 +29,8 @@ const (
 
 // demand is what a tenant asked for within the window.
 type demand struct {
-	requests, atGateway, refused int64 // all; those that the gateway refused count as atGateway and refused
-	minutes                      map[time.Time]int64
+	requests, refused int64 // all, and those of them that the gateway refused
+	minutes           map[time.Time]int64
 }
 
 func (d *demand) perSecond() float64 { return float64(d.requests) / AdviceWindow.Seconds() }

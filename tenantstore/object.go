@@ -341,6 +341,7 @@ type EndpointSpec struct {
 	Address  string `json:"address"` // IP address of the sidecar's inbound listener
 	Port     int    `json:"port"`
 	Ready    bool   `json:"ready"`
+	Control  string `json:"control,omitempty"` // control plane that the member reports to
 }
 
 // SignerKeySpec is the spec of kind SignerKey. Its name is "<kid>".

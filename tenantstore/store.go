@@ -32,6 +32,13 @@ type Store interface {
 	// what it writes must stand on a compare-and-set.
 	Lead(ctx context.Context, name string, work func(ctx context.Context) error) error
 
+	// Present keeps id among the live control planes until ctx ends. It comes back by itself after the store was out
+	// of reach.
+	Present(ctx context.Context, id string) error
+
+	// Live returns the control planes that are present. One that died stays for a few seconds.
+	Live(ctx context.Context) ([]string, error)
+
 	// Close releases what the store holds. Watches end.
 	Close() error
 }

@@ -109,6 +109,18 @@ func (w *Writer) PutSystem(ctx context.Context, actor string, put []*Object, rem
 	return result.Revision, err
 }
 
+// RemoveEndpoints removes the endpoints that gone says are gone, as they are in the store when that happens.
+func (w *Writer) RemoveEndpoints(ctx context.Context, gone func(member string, at *EndpointSpec) bool) error {
+	_, err := w.transact(ctx, ApplyOptions{}, func(t *draft) {
+		for key, o := range t.before {
+			if key.Kind == KindEndpoint && gone(key.Name, o.Endpoint) {
+				t.remove(key)
+			}
+		}
+	})
+	return err
+}
+
 // FenceMember shuts a member out for good: it counts for no move, its signing keys are taken away, and what it reports
 // is refused.
 func (w *Writer) FenceMember(ctx context.Context, actor, id string) (Revision, error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ type MembersConfig struct {
 	Cache  *server.Cache
 	Usage  *ledger.Usage
 	Lease  time.Duration // how long an endpoint outlives its member's stream
+	ID     string        // of this control plane, among those of the store
 	Log    *zap.Logger
 }
 
@@ -49,20 +51,56 @@ type Members struct {
 	asked   map[string]chan *api.Explanation // by decision ID
 }
 
-// NewMembers returns the members, whose work in the background ends with ctx. Endpoints that the store holds from
-// before have one lease's time from now to come back.
-func NewMembers(ctx context.Context, config MembersConfig) (*Members, error) {
-	m := &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[string]chan *api.Explanation{}}
-	snapshot, err := config.Store.Snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for key := range snapshot.Objects {
-		if key.Kind == tenantstore.KindEndpoint {
-			m.expireLater(key.Name)
+// NewMembers returns the members, whose work in the background ends with ctx.
+func NewMembers(ctx context.Context, config MembersConfig) *Members {
+	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[string]chan *api.Explanation{}}
+}
+
+// Sweep removes the endpoints whose members reported to a control plane that is gone, once that was so for a lease's
+// time, as this one saw it: until then they may come here, or to another.
+func (m *Members) Sweep(ctx context.Context) error {
+	missing := map[string]time.Time{} // since when, by control plane
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(m.Lease / 3):
+		}
+		live, err := m.Store.Live(ctx)
+		if err == nil {
+			err = m.sweep(ctx, live, missing)
+		}
+		if err != nil && ctx.Err() == nil {
+			m.Log.Warn("endpoints of control planes that are gone could not be looked at", zap.Error(err))
 		}
 	}
-	return m, nil
+}
+
+func (m *Members) sweep(ctx context.Context, live []string, missing map[string]time.Time) error {
+	snapshot, err := m.Store.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	now, due := time.Now(), false
+	for key, o := range snapshot.Objects {
+		if key.Kind != tenantstore.KindEndpoint || slices.Contains(live, o.Endpoint.Control) || o.Endpoint.Control == m.ID {
+			continue
+		}
+		if missing[o.Endpoint.Control].IsZero() {
+			missing[o.Endpoint.Control] = now
+		}
+		due = due || now.Sub(missing[o.Endpoint.Control]) >= m.Lease
+	}
+	for _, id := range live {
+		delete(missing, id)
+	}
+	if !due {
+		return nil
+	}
+	return m.Writer.RemoveEndpoints(ctx, func(_ string, at *tenantstore.EndpointSpec) bool {
+		since, ok := missing[at.Control]
+		return ok && now.Sub(since) >= m.Lease
+	})
 }
 
 // Joined implements [server.Members]. A member that is here already is replaced: it connected again.
@@ -140,7 +178,8 @@ func (m *Members) expireLater(member string) {
 }
 
 func (m *Members) removeEndpoint(ctx context.Context, member string) {
-	if _, err := m.Writer.PutSystem(ctx, "control", nil, []tenantstore.Key{{Kind: tenantstore.KindEndpoint, Name: member}}); err != nil && ctx.Err() == nil {
+	err := m.Writer.RemoveEndpoints(ctx, func(name string, at *tenantstore.EndpointSpec) bool { return name == member && at.Control == m.ID })
+	if err != nil && ctx.Err() == nil {
 		m.Log.Error("an endpoint could not be removed", zap.String("member", member), zap.Error(err))
 	}
 }
@@ -182,7 +221,7 @@ func (m *Members) readiness(ctx context.Context, peer *server.Peer, ready bool) 
 	}
 	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{system(tenantstore.KindEndpoint, peer.Hello.MemberId, func(o *tenantstore.Object) {
 		o.Endpoint = &tenantstore.EndpointSpec{
-			Cell: peer.Subject.Cell, Workload: peer.Subject.Workload, Address: peer.Hello.Address, Port: int(peer.Hello.Port), Ready: ready,
+			Cell: peer.Subject.Cell, Workload: peer.Subject.Workload, Address: peer.Hello.Address, Port: int(peer.Hello.Port), Ready: ready, Control: m.ID,
 		}
 	})}, nil)
 	return err

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -22,11 +23,7 @@ const memberA = "0123456789abcdef0123456789abcdef"
 func newMembers(t *testing.T) *Members {
 	t.Helper()
 	store := memstore.New()
-	m, err := NewMembers(t.Context(), MembersConfig{Store: store, Writer: tenantstore.NewWriter(store, time.Now), Lease: time.Minute, Log: zap.NewNop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return NewMembers(t.Context(), MembersConfig{Store: store, Writer: tenantstore.NewWriter(store, time.Now), Lease: time.Minute, ID: "here", Log: zap.NewNop()})
 }
 
 func gatewayPeer(t *testing.T, name, id, address string) *server.Peer {
@@ -80,5 +77,55 @@ func TestPublishedKeyMustEndSoonAndBeWhole(t *testing.T) {
 		if status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestSweep: endpoints of members that reported to a control plane that is gone stay for a lease's time, and no longer;
+// those of members that came here, or to another that lives, stay.
+func TestSweep(t *testing.T) {
+	m := newMembers(t)
+	apply := func(member, control string) {
+		o := system(tenantstore.KindEndpoint, member, func(o *tenantstore.Object) {
+			o.Endpoint = &tenantstore.EndpointSpec{Cell: "a", Workload: "w", Address: "127.0.0.1", Port: 1, Control: control}
+		})
+		if _, err := m.Writer.PutSystem(t.Context(), "test", []*tenantstore.Object{o}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() (names []string) {
+		snapshot, err := m.Store.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key := range snapshot.Objects {
+			if key.Kind == tenantstore.KindEndpoint {
+				names = append(names, key.Name)
+			}
+		}
+		slices.Sort(names)
+		return names
+	}
+	apply("one", "here")
+	apply("two", "other")
+	apply("three", "gone")
+	missing := map[string]time.Time{}
+	for range 2 {
+		if err := m.sweep(t.Context(), []string{"here", "other"}, missing); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := left(); len(got) != 3 {
+		t.Errorf("within the lease's time %v are left", got)
+	}
+	missing["gone"] = time.Now().Add(-m.Lease)
+	if err := m.sweep(t.Context(), []string{"here", "other"}, missing); err != nil {
+		t.Fatal(err)
+	}
+	if got := left(); !slices.Equal(got, []string{"one", "two"}) {
+		t.Errorf("after it %v are left", got)
+	}
+	m.removeEndpoint(t.Context(), "two") // its stream here ended, but it is at the other by now
+	if got := left(); len(got) != 2 {
+		t.Errorf("the endpoint of a member that went to another control plane was removed: %v", got)
 	}
 }

@@ -33,7 +33,7 @@ func root() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&file, "config", "", "YAML file with these settings; flags win")
 	flags.StringVar(&config.Role, "role", "sidecar", "gateway or sidecar")
-	flags.StringVar(&config.Control, "control", "", "host:port of the control plane's xDS")
+	flags.StringVar(&config.Control, "control", "", "host:port of the control plane's xDS; several with commas between")
 	flags.StringVar(&config.WorkloadAPI, "workload-api", "", "SPIFFE Workload API, unix:///path (default: $SPIFFE_ENDPOINT_SOCKET)")
 	flags.StringVar(&config.DataDir, "data-dir", "", "folder for the member's ID, its signing key and the last good state")
 	flags.StringVar(&config.Address, "address", "127.0.0.1", "IP address of the listener that peers or clients reach")

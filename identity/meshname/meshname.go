@@ -84,5 +84,8 @@ const (
 	TypeProxyConfig  = typePrefix + "ProxyConfig" // one, named "self": what this sidecar is
 )
 
+// MetadataRevision is the gRPC metadata by which a sidecar tells a control plane which revision it has.
+const MetadataRevision = "tenantmesh-revision"
+
 // ProxyConfigName is the name of the only resource of [TypeProxyConfig].
 const ProxyConfigName = "self"

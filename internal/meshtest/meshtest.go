@@ -52,12 +52,15 @@ type Mesh struct {
 	Admin *adminclient.Client
 	Store tenantstore.Store
 
-	dir, xds string
-	ttl      time.Duration
-	stop     func() // of the control plane
-	ca       *devca.Client
-	key      *ecdsa.PrivateKey
-	binary   string
+	dir    string
+	xds    []string // of each control plane
+	ttl    time.Duration
+	lease  time.Duration
+	others int
+	stop   func() // of the control plane
+	ca     *devca.Client
+	key    *ecdsa.PrivateKey
+	binary string
 }
 
 var build = sync.OnceValues(func() (string, error) {
@@ -76,6 +79,12 @@ type Option func(*Mesh)
 
 // SVIDTTL sets the life of SVIDs.
 func SVIDTTL(ttl time.Duration) Option { return func(m *Mesh) { m.ttl = ttl } }
+
+// Others starts that many control planes more, over the same store.
+func Others(n int) Option { return func(m *Mesh) { m.others = n } }
+
+// Lease sets how long an endpoint outlives its member's stream.
+func Lease(d time.Duration) Option { return func(m *Mesh) { m.lease = d } }
 
 // Start starts the CA and a control plane that holds the objects of mesh, and a TokenIssuer "test" that may speak for
 // every tenant.
@@ -101,8 +110,13 @@ func Start(t testing.TB, mesh string, options ...Option) *Mesh {
 	id, err := identity.ControlID(TrustDomain)
 	check(t, err)
 	check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: os.Getpid(), UID: os.Getuid()}))
-	m.xds = loopback(freePorts(t, 1)[0])
+	for _, port := range freePorts(t, 1+m.others) {
+		m.xds = append(m.xds, loopback(port))
+	}
 	m.StartControl(t)
+	for i := range m.others {
+		m.startControl(t, 1+i)
+	}
 	m.Apply(t, mesh+m.issuer(t))
 	return m
 }
@@ -110,15 +124,32 @@ func Start(t testing.TB, mesh string, options ...Option) *Mesh {
 // StartControl starts the control plane again, on the store as it is.
 func (m *Mesh) StartControl(t testing.TB) {
 	t.Helper()
-	m.stop = run(t, "the control plane", func(ctx context.Context, ready func()) error {
+	var socket string
+	m.stop, socket = m.startControl(t, 0)
+	m.Admin = adminclient.New(socket)
+}
+
+// Other is the admin client of another control plane, from 1.
+func (m *Mesh) Other(i int) *adminclient.Client {
+	return adminclient.New(filepath.Join(m.dir, fmt.Sprint("control-", i), "admin.sock"))
+}
+
+func (m *Mesh) startControl(t testing.TB, i int) (stop func(), socket string) {
+	t.Helper()
+	name := "control"
+	if i > 0 {
+		name = fmt.Sprint("control-", i)
+	}
+	stop = run(t, "the control plane", func(ctx context.Context, ready func()) error {
 		return control.Run(ctx, control.Config{
-			DataDir: filepath.Join(m.dir, "control"), TrustDomain: TrustDomain, WorkloadAPI: "unix://" + filepath.Join(m.dir, "ca.sock"),
-			XDSAddress: m.xds, Store: m.Store, Log: zap.NewNop(),
+			DataDir: filepath.Join(m.dir, name), TrustDomain: TrustDomain, WorkloadAPI: "unix://" + filepath.Join(m.dir, "ca.sock"),
+			XDSAddress: m.xds[i], Store: m.Store, Lease: m.lease, Log: zap.NewNop(),
 		}, func(a control.Addresses) {
-			m.Admin = adminclient.New(a.AdminSocket)
+			socket = a.AdminSocket
 			ready()
 		})
 	})
+	return stop, socket
 }
 
 // AdminSocket is the path of the control plane's admin socket.
@@ -298,7 +329,7 @@ func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service
 	if service == 0 {
 		role = "gateway"
 	}
-	cmd := exec.Command(m.binary, "--role", role, "--control", m.xds, "--data-dir", s.Dir, "--drain", "1s", "--service-port", strconv.Itoa(service),
+	cmd := exec.Command(m.binary, "--role", role, "--control", strings.Join(m.xds, ","), "--data-dir", s.Dir, "--drain", "1s", "--service-port", strconv.Itoa(service),
 		"--gateway-port", strconv.Itoa(ports[0]), "--inbound-port", strconv.Itoa(ports[0]), "--outbound-port", strconv.Itoa(ports[1]),
 		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]))
 	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(m.dir, "ca.sock"))

@@ -278,6 +278,9 @@ func (e *editor) tenant(c Change) error {
 	if err != nil {
 		return err
 	}
+	if old := byName[c.Name]; old != nil && old.UID == m.Uid && m.Placement.GetEpoch() < old.Epoch {
+		return fmt.Errorf("placement.epoch must not go back (from %d to %d): a fence is never forgotten", old.Epoch, m.Placement.GetEpoch())
+	}
 	t := &Tenant{
 		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision,
 		Placement: Placement{

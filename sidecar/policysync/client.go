@@ -16,8 +16,10 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
@@ -128,7 +130,8 @@ func (c *Client) Run(ctx context.Context) error {
 func (c *Client) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := discovery.NewAggregatedDiscoveryServiceClient(c.Conn).DeltaAggregatedResources(ctx)
+	outgoing := metadata.AppendToOutgoingContext(ctx, meshname.MetadataRevision, strconv.FormatInt(c.state.Revision, 10))
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(c.Conn).DeltaAggregatedResources(outgoing)
 	if err != nil {
 		return err
 	}

@@ -352,6 +352,43 @@ func (s *Store) Lead(ctx context.Context, name string, work func(context.Context
 	return errors.Join(work(ctx), session.Close())
 }
 
+// livePrefix is where the control planes that are present have their keys.
+const livePrefix = "/controls/"
+
+// Present implements [tenantstore.Store].
+func (s *Store) Present(ctx context.Context, id string) error {
+	for ctx.Err() == nil {
+		session, err := concurrency.NewSession(s.client, concurrency.WithTTL(leadTTL))
+		if err == nil {
+			if _, err = s.client.Put(ctx, livePrefix+id, "", clientv3.WithLease(session.Lease())); err == nil {
+				select {
+				case <-session.Done():
+				case <-ctx.Done():
+				}
+			}
+			_ = session.Close() // its lease ends by itself if this does not reach the store
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(mirrorRetry):
+		}
+	}
+	return nil
+}
+
+// Live implements [tenantstore.Store].
+func (s *Store) Live(ctx context.Context) ([]string, error) {
+	response, err := s.client.Get(ctx, livePrefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(response.Kvs))
+	for i, kv := range response.Kvs {
+		ids[i] = strings.TrimPrefix(string(kv.Key), livePrefix)
+	}
+	return ids, nil
+}
+
 // Close implements [tenantstore.Store].
 func (s *Store) Close() error {
 	var err error

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/tenantmesh/tenantmesh/ledger"
@@ -34,11 +35,12 @@ type Store struct {
 	rev     tenantstore.Revision
 	changed chan struct{} // closed at the next change
 	leads   map[string]chan struct{}
+	live    map[string]struct{}
 }
 
 // New returns an empty store.
 func New() *Store {
-	return &Store{objects: map[tenantstore.Key]*tenantstore.Object{}, changed: make(chan struct{}), done: make(chan struct{}), leads: map[string]chan struct{}{}}
+	return &Store{objects: map[tenantstore.Key]*tenantstore.Object{}, changed: make(chan struct{}), done: make(chan struct{}), leads: map[string]chan struct{}{}, live: map[string]struct{}{}}
 }
 
 // Apply implements [tenantstore.Store].
@@ -182,4 +184,23 @@ func (s *Store) Lead(ctx context.Context, name string, work func(context.Context
 	}
 	defer func() { <-lead }()
 	return work(ctx)
+}
+
+// Present implements [tenantstore.Store].
+func (s *Store) Present(ctx context.Context, id string) error {
+	s.mu.Lock()
+	s.live[id] = struct{}{}
+	s.mu.Unlock()
+	<-ctx.Done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, id)
+	return nil
+}
+
+// Live implements [tenantstore.Store].
+func (s *Store) Live(context.Context) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.live)), nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -35,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) Compacter) {
 		"writers at once":      writersAtOnce,
 		"objects are not ours": objectsAreNotOurs,
 		"one leads":            oneLeads,
+		"who is live":          whoIsLive,
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -287,4 +289,38 @@ func oneLeads(t *testing.T, ctx context.Context, s Compacter) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("who waits for a lead until its context ends got %v", err)
 	}
+}
+
+func whoIsLive(t *testing.T, ctx context.Context, s Compacter) {
+	want := func(ids ...string) {
+		t.Helper()
+		for {
+			live, err := s.Live(ctx)
+			if err != nil {
+				t.Fatal(err) // of time too
+			}
+			if slices.Equal(live, ids) {
+				return
+			}
+			runtime.Gosched()
+		}
+	}
+	want()
+	var wg sync.WaitGroup
+	present := func(id string) (gone func()) {
+		ctx, cancel := context.WithCancel(ctx)
+		wg.Go(func() {
+			if err := s.Present(ctx, id); err != nil {
+				t.Error(err)
+			}
+		})
+		return cancel
+	}
+	a, b := present("a"), present("b")
+	want("a", "b")
+	a()
+	want("b")
+	b()
+	want()
+	wg.Wait()
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"strconv"
+	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -10,10 +11,12 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/svid"
 )
 
@@ -78,9 +81,46 @@ func (c *callbacks) OnDeltaStreamOpen(ctx context.Context, id int64, _ string) e
 		c.Log.Warn("refused a stream", zap.Error(err))
 		return err
 	}
+	if err := c.Cache.reach(ctx, have(ctx)); err != nil {
+		c.Log.Warn("refused a stream", zap.Stringer("principal", principal), zap.Error(err))
+		return err
+	}
 	c.Log.Info("stream opened", zap.Int64("stream", id), zap.Stringer("principal", principal))
 	c.Cache.open(&stream{id: id, subject: subject, principal: principal.String(), types: map[string]*subscription{}})
 	return nil
+}
+
+// have is the revision that a sidecar says it has from before, 0 for none.
+func have(ctx context.Context) int64 {
+	incoming, _ := metadata.FromIncomingContext(ctx)
+	for _, value := range incoming.Get(meshname.MetadataRevision) {
+		if revision, err := strconv.ParseInt(value, 10, 64); err == nil {
+			return revision
+		}
+	}
+	return 0
+}
+
+// reachTime is how long a stream waits for a control plane that is behind what its sidecar had from another.
+const reachTime = 10 * time.Second
+
+// reach waits until a revision is published here: nothing that a sidecar has may go backwards.
+func (c *Cache) reach(ctx context.Context, revision int64) error {
+	ctx, cancel := context.WithTimeout(ctx, reachTime)
+	defer cancel()
+	for {
+		c.mu.Lock()
+		published, changed := c.revision, c.changed
+		c.mu.Unlock()
+		if published >= revision {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return status.Errorf(codes.Unavailable, "this control plane is at revision %d, and the sidecar has %d from another: if the store was restored from a backup, start the sidecar with an empty data directory", published, revision)
+		}
+	}
 }
 
 // OnDeltaStreamClosed implements deltaserver.Callbacks.

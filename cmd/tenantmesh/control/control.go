@@ -5,6 +5,7 @@ package control
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -104,14 +105,14 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	cache := server.NewCache()
 	writer := tenantstore.NewWriter(store, time.Now)
 	publisher := xds.NewPublisher(xds.PublisherConfig{Store: store, Cache: cache, TrustDomain: config.TrustDomain, AllowHTTPJWKS: config.AllowHTTPJWKS, Log: config.Log})
-	members, err := xds.NewMembers(ctx, xds.MembersConfig{Store: store, Writer: writer, Cache: cache, Usage: usage, Lease: config.Lease, Log: config.Log})
-	if err != nil {
-		return err
-	}
+	id := rand.Text()
+	members := xds.NewMembers(ctx, xds.MembersConfig{Store: store, Writer: writer, Cache: cache, Usage: usage, Lease: config.Lease, ID: id, Log: config.Log})
 	published := make(chan struct{})
 	group.Go(func() error { return publisher.Run(ctx, func() { close(published) }) })
 	group.Go(func() error { return members.RemoveOldKeys(ctx) })
 	group.Go(func() error { return members.Follow(ctx) })
+	group.Go(func() error { return members.Sweep(ctx) })
+	group.Go(func() error { return store.Present(ctx, id) })
 	group.Go(func() error {
 		return move.Run(ctx, move.Config{Store: store, Writer: writer, Now: time.Now, Log: config.Log})
 	})
@@ -132,6 +133,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 		},
 	})
 	var addresses Addresses
+	var err error
 	if addresses.AdminSocket, err = serveSocket(ctx, group, config.AdminSocket, api); err != nil {
 		return err
 	}
