@@ -18,7 +18,8 @@ const (
 	MoveStart    Transition = "start"    // ACTIVE or FINAL -> MIGRATING
 	MoveFence    Transition = "fence"    // MIGRATING -> FENCING
 	MoveSeal     Transition = "seal"     // FENCING -> FENCING, sealed
-	MoveCutover  Transition = "cutover"  // FENCING, sealed -> CUTOVER, with the cells exchanged
+	MoveShut     Transition = "shut"     // FENCING, sealed -> FENCING, shut: the data is there, and reads are held too
+	MoveCutover  Transition = "cutover"  // FENCING, shut -> CUTOVER, with the cells exchanged
 	MoveFinish   Transition = "finish"   // CUTOVER -> FINAL
 	MoveClean    Transition = "clean"    // FINAL -> FINAL, sealed: the source's copy is deleted
 	MoveSettle   Transition = "settle"   // FINAL -> FINAL without the tombstone
@@ -37,9 +38,12 @@ var steps = map[Transition]struct {
 	// What a gateway sent straight to the cell has ended: all that is open can be held, and sent again.
 	MoveFence: {[]MoveState{StateMigrating}, StateFencing, func(m *mover) []Wait { return m.drained(m.gateways()) }},
 	MoveSeal:  {[]MoveState{StateFencing}, StateFencing, func(m *mover) []Wait { return append(m.drained(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
-	MoveCutover: {[]MoveState{StateFencing}, StateCutover, func(m *mover) []Wait {
-		return slices.Concat(m.sealed(), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.drained(m.sidecars(m.p.Target)),
+	MoveShut: {[]MoveState{StateFencing}, StateFencing, func(m *mover) []Wait {
+		return slices.Concat(m.is(m.p.Sealed, "the seal"), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.drained(m.sidecars(m.p.Target)),
 			m.copied(m.data("export"), func(c Copy) bool { return c.DigestFrom != "" && c.DigestFrom == c.DigestTo }))
+	}},
+	MoveCutover: {[]MoveState{StateFencing}, StateCutover, func(m *mover) []Wait {
+		return slices.Concat(m.is(m.p.Shut, "reads to be held"), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.applied(m.sidecars(m.p.Target)))
 	}},
 	MoveFinish: {[]MoveState{StateCutover}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
 	MoveClean:  {[]MoveState{StateFinal}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.grace()...) }},
@@ -103,10 +107,7 @@ func NextMove(objects map[Key]*Object, tenant string, now time.Time) (Transition
 		}
 		next = MoveFence
 	case StateFencing:
-		next = MoveSeal
-		if m.p.Sealed {
-			next = MoveCutover
-		}
+		next = m.nextInFence()
 		if waits := steps[next].waits(m); len(waits) > 0 && (m.failed() || now.Sub(m.move.Changed) > FenceLimit) {
 			return MoveUnfence, nil
 		}
@@ -246,11 +247,24 @@ func (m *mover) drained(members []*Object) []Wait {
 	return waits
 }
 
-func (m *mover) sealed() []Wait {
-	if m.p.Sealed {
+// is waits for a step that comes before.
+func (m *mover) is(done bool, what string) []Wait {
+	if done {
 		return nil
 	}
-	return []Wait{{"the seal", ""}}
+	return []Wait{{what, ""}}
+}
+
+// nextInFence is the next step of a tenant in FENCING.
+func (m *mover) nextInFence() Transition {
+	switch {
+	case m.p.Shut:
+		return MoveCutover
+	case m.p.Sealed:
+		return MoveShut
+	default:
+		return MoveSeal
+	}
 }
 
 func (m *mover) grace() []Wait {
@@ -295,7 +309,7 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 	tenant := m.tenant.Clone()
 	p := tenant.Status.Placement
 	record := m.record(actor, request)
-	p.State, p.Sealed, p.Mover = step.to, false, ""
+	p.State, p.Sealed, p.Shut, p.Mover = step.to, false, false, ""
 	p.Epoch++
 	switch request.Transition {
 	case MoveStart:
@@ -304,6 +318,8 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 		record.Fences++
 	case MoveSeal:
 		p.Sealed, p.Mover = true, m.nextMover()
+	case MoveShut:
+		p.Sealed, p.Shut = true, true
 	case MoveClean:
 		p.Sealed, p.Mover = true, m.nextMover()
 	case MoveCutover:
@@ -333,12 +349,8 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 
 // trouble is what keeps a fenced tenant from its cutover.
 func (m *mover) trouble() string {
-	next := MoveSeal
-	if m.p.Sealed {
-		next = MoveCutover
-	}
 	var parts []string
-	for _, wait := range steps[next].waits(m) {
+	for _, wait := range steps[m.nextInFence()].waits(m) {
 		parts = append(parts, wait.For)
 	}
 	return strings.Join(parts, ", and ")

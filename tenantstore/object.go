@@ -131,6 +131,7 @@ type Placement struct {
 	Epoch  int64     `json:"epoch"`            // raised by every change of this; 1 is the first
 	Since  int64     `json:"since,omitempty"`  // epoch at which Cell became the owner: a context of an older one is refused
 	Sealed bool      `json:"sealed,omitempty"` // in FENCING: nothing that came by a gateway is open, and calls within the cell are refused too; in FINAL: the source's copy is deleted
+	Shut   bool      `json:"shut,omitempty"`   // in FENCING, sealed: reads are held too, so that nobody reads here what the new owner has changed
 	Mover  string    `json:"mover,omitempty"`  // member that copies, while sealed
 }
 

@@ -130,7 +130,7 @@ func (a *attempt) owned(peer identity.Principal, claims *tenanttoken.Claims) (*p
 		return nil, a.misdirected(fmt.Sprintf("the context is of epoch %d, and the cell owns the tenant since epoch %d", c.Epoch, t.Since))
 	}
 	// Until the seal, what came in before the fence may finish what it began within the cell.
-	if t.Cell == self.Cell && t.State == policyset.Fencing && c.Epoch <= t.Epoch && a.writes() && (t.Sealed || !identity.InCell(peer, self.Cell)) {
+	if t.Cell == self.Cell && t.State == policyset.Fencing && c.Epoch <= t.Epoch && (t.Shut || a.writes() && (t.Sealed || !identity.InCell(peer, self.Cell))) {
 		return nil, a.fenced(fmt.Sprintf("the tenant moves to cell %s: fenced at epoch %d, and the context is of epoch %d", t.Target, t.Epoch, c.Epoch))
 	}
 	if t.Residency != "" && self.Residency != t.Residency {

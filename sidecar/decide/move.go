@@ -97,7 +97,7 @@ func (a *attempt) onward() (Onward, bool) {
 		a.stale = true
 		return Onward{}, a.misdirected("the tenant's placement changes")
 	}
-	if t.State == policyset.Fencing && a.writes() {
+	if t.State == policyset.Fencing && (a.writes() || t.Shut) {
 		return Onward{Held: true, Hold: t.Hold}, true
 	}
 	signer := a.Signer()

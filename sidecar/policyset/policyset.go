@@ -56,6 +56,7 @@ type Placement struct {
 	Epoch  int64
 	Since  int64         // epoch at which Cell became the owner
 	Sealed bool          // in FENCING: calls within the cell are refused too
+	Shut   bool          // in FENCING: reads are held too
 	Hold   time.Duration // how long a gateway holds writes in FENCING
 	Mover  string        // member that copies the tenant's data
 }
@@ -285,7 +286,7 @@ func (e *editor) tenant(c Change) error {
 		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision,
 		Placement: Placement{
 			State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Target: m.Placement.GetTarget(), Epoch: m.Placement.GetEpoch(),
-			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Hold: m.Placement.GetHold().AsDuration(), Mover: m.Placement.GetMover(),
+			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Shut: m.Placement.GetShut(), Hold: m.Placement.GetHold().AsDuration(), Mover: m.Placement.GetMover(),
 		},
 		Limits: policy.Limits{RequestsPerSecond: m.Limits.GetRequestsPerSecond(), Burst: int(m.Limits.GetBurst()), Concurrency: int(m.Limits.GetConcurrency())},
 	}

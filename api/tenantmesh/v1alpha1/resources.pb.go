@@ -151,6 +151,7 @@ type Placement struct {
 	Since         int64                  `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`   // epoch at which the cell became the owner: a context of an older one is refused
 	Sealed        bool                   `protobuf:"varint,6,opt,name=sealed,proto3" json:"sealed,omitempty"` // FENCING: calls within the cell are refused too
 	Hold          *durationpb.Duration   `protobuf:"bytes,7,opt,name=hold,proto3" json:"hold,omitempty"`      // how long a gateway holds writes in FENCING
+	Shut          bool                   `protobuf:"varint,9,opt,name=shut,proto3" json:"shut,omitempty"`     // FENCING: reads are held too
 	Mover         string                 `protobuf:"bytes,8,opt,name=mover,proto3" json:"mover,omitempty"`    // ID of the member that copies the tenant's data at this epoch
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -233,6 +234,13 @@ func (x *Placement) GetHold() *durationpb.Duration {
 		return x.Hold
 	}
 	return nil
+}
+
+func (x *Placement) GetShut() bool {
+	if x != nil {
+		return x.Shut
+	}
+	return false
 }
 
 func (x *Placement) GetMover() string {
@@ -2267,7 +2275,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	" \x01(\x03R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd6\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xea\x01\n" +
 	"\tPlacement\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x12\n" +
 	"\x04cell\x18\x02 \x01(\tR\x04cell\x12\x16\n" +
@@ -2275,7 +2283,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\x12\x14\n" +
 	"\x05since\x18\x05 \x01(\x03R\x05since\x12\x16\n" +
 	"\x06sealed\x18\x06 \x01(\bR\x06sealed\x12-\n" +
-	"\x04hold\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12\x14\n" +
+	"\x04hold\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12\x12\n" +
+	"\x04shut\x18\t \x01(\bR\x04shut\x12\x14\n" +
 	"\x05mover\x18\b \x01(\tR\x05mover\"\x91\x02\n" +
 	"\x06Limits\x12.\n" +
 	"\x13requests_per_second\x18\x01 \x01(\x01R\x11requestsPerSecond\x12\x14\n" +
