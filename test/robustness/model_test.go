@@ -460,9 +460,6 @@ func (w *world) serve(r *request) bool {
 			w.fail("nobody accepts writes while the tenant is sealed: %s did, at epoch %d", r.cell, p.Epoch)
 		}
 	} else if p.State != tenantstore.StateFencing {
-		if p.Cell != r.cell {
-			println("STALE READ", p.State, len(r.knew), r.at, r.byMover)
-		}
 		for id := range r.knew {
 			if w.data[r.cell][id] == 0 {
 				w.fail("reads follow writes outside FENCING: %s does not have %s (%s, epoch %d)", r.cell, id, p.State, p.Epoch)
