@@ -221,6 +221,10 @@ func (t *draft) put(object *Object) {
 	if object.Kind == KindTenant {
 		object.Status.Phase = phase(object)
 	}
+	// Whatever a member still reports: that it was shut out is never forgotten.
+	if old := t.before[key]; old != nil && old.Kind == KindMember && old.Member.Fenced {
+		object.Member.Fenced = true
+	}
 	if old := t.before[key]; old != nil && old.Equal(object) {
 		t.changes = append(t.changes, ObjectChange{key, Unchanged, old})
 		return

@@ -129,3 +129,21 @@ func TestSweep(t *testing.T) {
 		t.Errorf("the endpoint of a member that went to another control plane was removed: %v", got)
 	}
 }
+
+// TestFenceIsNotForgotten: whatever a fenced member still reports, it stays out.
+func TestFenceIsNotForgotten(t *testing.T) {
+	m := newMembers(t)
+	edge := gatewayPeer(t, "edge", memberA, "127.0.0.1")
+	if err := m.Joined(t.Context(), edge); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Writer.FenceMember(t.Context(), "operator", memberA); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Reported(t.Context(), edge, &api.MemberReport{Report: &api.MemberReport_Leave{Leave: &api.Leave{}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := status.Code(m.Joined(t.Context(), edge)); got != codes.PermissionDenied {
+		t.Errorf("a fenced member that left may come back: %v", got)
+	}
+}
