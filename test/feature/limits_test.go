@@ -81,7 +81,11 @@ func TestClassConcurrency(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		first := make(chan error, 1)
 		go func() { first <- post(ctx, "?slow") }()
-		<-arrived
+		select {
+		case <-arrived:
+		case err := <-first:
+			t.Fatalf("the first export did not arrive: %v", err)
+		}
 		r := meshtest.Do(t, nil, http.MethodPost, export, header, nil)
 		want(t, "a second export", r, 429, "concurrency_limited")
 		if hangUp {
