@@ -63,16 +63,16 @@ func Advise(objects map[Key]*Object, usage []ledger.UsageRecord) []Advice {
 			d.refused += u.Refused
 		}
 	}
-	list := []Advice{}
+	list, promotions := []Advice{}, keysOf(objects, KindTierPromotion)
 	for _, name := range slices.Sorted(maps.Keys(demands)) {
 		if d := demands[name]; d.requests >= adviceAtLeast {
-			list = append(list, advise(objects, objects[Key{KindTenant, name}], d)...)
+			list = append(list, advise(objects, promotions, objects[Key{KindTenant, name}], d)...)
 		}
 	}
 	return list
 }
 
-func advise(objects map[Key]*Object, tenant *Object, d *demand) (list []Advice) {
+func advise(objects map[Key]*Object, promotions []Key, tenant *Object, d *demand) (list []Advice) {
 	figures := fmt.Sprintf("%.1f requests a second, %.0f %% refused at the gateway, busiest minute %.1f x the mean", d.perSecond(), 100*d.refusedShare(), d.peakToMean())
 	add := func(do, why string) { list = append(list, Advice{tenant.Metadata.Name, do, why}) }
 	switch peak := d.peakToMean(); {
@@ -81,10 +81,7 @@ func advise(objects map[Key]*Object, tenant *Object, d *demand) (list []Advice) 
 	case peak < evenUnder && tenant.Tenant.Spiky:
 		add("clear spiky", figures)
 	}
-	for _, key := range slices.SortedFunc(maps.Keys(objects), compareKeys) {
-		if key.Kind != KindTierPromotion {
-			continue
-		}
+	for _, key := range promotions {
 		p := objects[key].TierPromotion
 		if p.From == tenant.Tenant.Tier && d.perSecond() >= p.RequestsPerSecond && d.refusedShare() >= p.RefusedShare && d.peakToMean() >= p.PeakToMean &&
 			(p.Residency == "" || p.Residency == tenant.Tenant.Residency) {

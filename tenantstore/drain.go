@@ -3,7 +3,6 @@ package tenantstore
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 )
 
@@ -41,51 +40,60 @@ func (w *Writer) DrainCell(ctx context.Context, actor, name string) (Revision, e
 // PlanDrain is the plan for a cell, from the store as it is: nothing else is kept, so it can be taken up at any time.
 func PlanDrain(objects map[Key]*Object, cell string) Drain {
 	plan := Drain{Cell: cell, Tenants: []DrainMove{}}
-	var names []string
-	for key, o := range objects {
-		if key.Kind == KindTenant && o.Status.Placement != nil && (o.Status.Placement.Cell == cell || o.Status.Placement.Target == cell && o.Status.Placement.State.Moving()) {
-			names = append(names, key.Name)
-		}
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		tenant := objects[Key{KindTenant, name}]
-		p := tenant.Status.Placement
-		move := DrainMove{Tenant: name, State: p.State}
-		switch candidates := Candidates(objects, tenant); {
-		case p.Target != "":
-			move.Moving, move.To = true, p.Target
-			if p.State == StateCutover || p.State == StateFinal {
-				move.To = p.Cell
-			}
-		case tenant.Status.Phase != Active:
-			move.Stuck = "it is " + string(tenant.Status.Phase)
-		case len(candidates) == 0 || candidates[0].Rejected != "":
-			move.Stuck = "no cell is eligible: " + scores(candidates)
-		default:
-			move.To = candidates[0].Cell
-		}
-		plan.Tenants = append(plan.Tenants, move)
+	for _, tenant := range drained(objects, cell) {
+		plan.Tenants = append(plan.Tenants, drainMove(objects, tenant))
 	}
 	return plan
 }
 
+// drained are the tenants that are in a cell, or on their way into it, by name.
+func drained(objects map[Key]*Object, cell string) (tenants []*Object) {
+	for key, o := range objects {
+		if p := o.Status.Placement; key.Kind == KindTenant && p != nil && (p.Cell == cell || p.Target == cell && p.State.Moving()) {
+			tenants = append(tenants, o)
+		}
+	}
+	slices.SortFunc(tenants, func(a, b *Object) int { return compareKeys(a.Key(), b.Key()) })
+	return tenants
+}
+
+func drainMove(objects map[Key]*Object, tenant *Object) DrainMove {
+	p := tenant.Status.Placement
+	move := DrainMove{Tenant: tenant.Metadata.Name, State: p.State}
+	if p.Target != "" {
+		move.Moving, move.To = true, p.Target
+		if p.State == StateCutover || p.State == StateFinal {
+			move.To = p.Cell
+		}
+		return move
+	}
+	if tenant.Status.Phase != Active {
+		move.Stuck = "it is " + string(tenant.Status.Phase)
+		return move
+	}
+	if candidates := Candidates(objects, tenant); len(candidates) > 0 && candidates[0].Rejected == "" {
+		move.To = candidates[0].Cell
+	} else {
+		move.Stuck = "no cell is eligible: " + scores(candidates)
+	}
+	return move
+}
+
 // NextDrains are the moves that draining cells may begin now: one a cell, and none while one of its tenants moves.
-func NextDrains(objects map[Key]*Object) []MoveRequest {
-	var requests []MoveRequest
-	for _, key := range slices.SortedFunc(maps.Keys(objects), compareKeys) {
-		if key.Kind != KindCell || objects[key].Cell.State != CellDraining {
+func NextDrains(objects map[Key]*Object) (requests []MoveRequest) {
+	for _, key := range keysOf(objects, KindCell) {
+		if objects[key].Cell.State != CellDraining {
 			continue
 		}
-		plan := PlanDrain(objects, key.Name)
-		if slices.ContainsFunc(plan.Tenants, func(m DrainMove) bool { return m.Moving }) {
+		tenants := drained(objects, key.Name)
+		if slices.ContainsFunc(tenants, func(o *Object) bool { return o.Status.Placement.Target != "" }) {
 			continue
 		}
-		if i := slices.IndexFunc(plan.Tenants, func(m DrainMove) bool { return m.To != "" }); i >= 0 {
-			requests = append(requests, MoveRequest{
-				Tenant: plan.Tenants[i].Tenant, Transition: MoveStart, To: plan.Tenants[i].To,
-				Epoch: objects[Key{KindTenant, plan.Tenants[i].Tenant}].Status.Placement.Epoch,
-			})
+		for _, tenant := range tenants {
+			if move := drainMove(objects, tenant); move.To != "" {
+				requests = append(requests, MoveRequest{Tenant: move.Tenant, Transition: MoveStart, To: move.To, Epoch: tenant.Status.Placement.Epoch})
+				break
+			}
 		}
 	}
 	return requests

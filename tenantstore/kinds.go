@@ -3,6 +3,7 @@ package tenantstore
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/tenantmesh/tenantmesh/policy"
@@ -63,6 +64,17 @@ func (o *Object) spec() (reflect.Value, bool) {
 		}
 	}
 	return reflect.Value{}, false
+}
+
+// keysOf returns the keys of a kind, by name.
+func keysOf(objects map[Key]*Object, kind Kind) (keys []Key) {
+	for key := range objects {
+		if key.Kind == kind {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, compareKeys)
+	return keys
 }
 
 // Tiers returns every tier in force: those built in, under those of the store.

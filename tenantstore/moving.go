@@ -3,7 +3,6 @@ package tenantstore
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -135,12 +134,11 @@ type mover struct {
 
 // data are the workloads that keep data of tenants, by name; with hook, those that have it.
 func (m *mover) data(hook string) (names []string) {
-	for key, o := range m.objects {
-		if key.Kind == KindWorkload && o.Workload.TenantData != nil && o.Workload.TenantData.Hooks[hook] != "" {
+	for _, key := range keysOf(m.objects, KindWorkload) {
+		if data := m.objects[key].Workload.TenantData; data != nil && data.Hooks[hook] != "" {
 			names = append(names, key.Name)
 		}
 	}
-	slices.Sort(names)
 	return names
 }
 
@@ -420,8 +418,8 @@ func (m *mover) problems(request MoveRequest) (problems Problems) {
 
 // forget removes what members said about a tenant that does not move any more.
 func (t *draft) forget(tenant string) {
-	for _, key := range slices.SortedFunc(maps.Keys(t.objects), compareKeys) {
-		if o := t.objects[key]; key.Kind == KindPosition && o.Position.Tenant == tenant {
+	for _, key := range keysOf(t.objects, KindPosition) {
+		if t.objects[key].Position.Tenant == tenant {
 			t.remove(key)
 		}
 	}

@@ -127,9 +127,7 @@ func (d *Decider) Decide(request *Request) Answer {
 	a := &attempt{Decider: d, request: request, now: d.Now()}
 	decision := &a.answer.Decision
 	for range rounds {
-		a.set, a.stale, a.answer = d.Sets.Load(), false, Answer{}
-		decision.Time, decision.Method, decision.Point = a.now.UTC(), request.Method, request.Listener
-		decision.Path, _ = authz.SplitPath(request.Path)
+		a.begin()
 		if a.judge(); !a.stale {
 			break
 		}
@@ -141,6 +139,14 @@ func (d *Decider) Decide(request *Request) Answer {
 	decision.Duration = d.Now().Sub(a.now)
 	a.log()
 	return a.answer
+}
+
+// begin begins a decision, or begins it anew, by the set in force.
+func (a *attempt) begin() {
+	a.set, a.stale, a.answer = a.Sets.Load(), false, Answer{}
+	decision := &a.answer.Decision
+	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
+	decision.Path, _ = authz.SplitPath(a.request.Path)
 }
 
 func (a *attempt) judge() {
@@ -230,13 +236,11 @@ func (a *attempt) release() {
 }
 
 // writes reports whether the request may change something; an upgrade or a CONNECT counts as one that does.
-func (a *attempt) writes() bool { return IsWrite(a.request.Method) || a.stream() }
-
-// IsWrite reports whether a method may change something (RFC 9110, section 9.2.1).
-func IsWrite(method string) bool {
-	switch method {
+// Safe methods are those of RFC 9110, section 9.2.1.
+func (a *attempt) writes() bool {
+	switch a.request.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return false
+		return a.stream()
 	default:
 		return true
 	}

@@ -24,10 +24,8 @@ type Onward struct {
 func (d *Decider) Onward(request *Request) (onward Onward, answer Answer, ok bool) {
 	a := &attempt{Decider: d, request: request, now: d.Now()}
 	for range rounds {
-		a.set, a.stale, a.answer = d.Sets.Load(), false, Answer{}
-		decision := &a.answer.Decision
-		decision.Time, decision.Method, decision.Point, decision.Path = a.now.UTC(), request.Method, request.Listener, request.Path
-		decision.Revision = a.set.Revision
+		a.begin()
+		a.answer.Decision.Revision = a.set.Revision
 		if onward, ok = a.onward(); !a.stale {
 			break
 		}
@@ -40,9 +38,10 @@ func (d *Decider) Onward(request *Request) (onward Onward, answer Answer, ok boo
 
 // Refuse records a refusal of a request that was held.
 func (d *Decider) Refuse(request *Request, reason policy.Reason, detail string) Answer {
-	a := &attempt{Decider: d, request: request, set: d.Sets.Load(), now: d.Now()}
+	a := &attempt{Decider: d, request: request, now: d.Now()}
+	a.begin()
 	decision := &a.answer.Decision
-	decision.Time, decision.Method, decision.Point, decision.Path, decision.Revision = a.now.UTC(), request.Method, request.Listener, request.Path, a.set.Revision
+	decision.Revision = a.set.Revision
 	if token, n := request.header(propagation.HeaderTxnToken); n == 1 {
 		if claims, ok := a.verify(token); ok {
 			decision.TenantUID, decision.Tier = claims.Context.UID, claims.Context.Tier

@@ -28,12 +28,20 @@ spec: {expose: [{pathPrefix: /front}]}
 `
 
 // TestScripts runs testdata/script against one mesh: a control plane and a gateway, both real.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "script") }
+
+// TestMoves and TestWatching have a mesh each: what moves changes the newest revision by itself, and so do the other
+// scripts, which run at once.
+func TestMoves(t *testing.T)    { runScripts(t, "moves") }
+func TestWatching(t *testing.T) { runScripts(t, "watching") }
+
+func runScripts(t *testing.T, folder string) {
+	t.Helper()
 	m := meshtest.Start(t, mesh)
 	gateway := m.Gateway(t)
 	refused := m.Get(t, gateway.URL+"/front", "nobody")
 	testscript.Run(t, testscript.Params{
-		Dir: filepath.Join("testdata", "script"),
+		Dir: filepath.Join("testdata", folder),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TENANTMESH_ADMIN", m.AdminSocket())
 			env.Setenv("DECISION", refused.Header.Get("x-tenantmesh-decision"))
