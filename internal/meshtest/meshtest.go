@@ -14,7 +14,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -37,6 +36,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/control"
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/svid/devca"
+	"github.com/tenantmesh/tenantmesh/internal/freeport"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/memstore"
 )
@@ -394,13 +394,8 @@ func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 func freePorts(t testing.TB, n int) []int {
 	t.Helper()
-	var ports []int
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		check(t, err)
-		defer listener.Close()
-		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
-	}
+	ports, err := freeport.Take(n)
+	check(t, err)
 	return ports
 }
 

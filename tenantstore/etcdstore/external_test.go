@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"net/url"
@@ -18,6 +19,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
+	"github.com/tenantmesh/tenantmesh/internal/freeport"
 	"github.com/tenantmesh/tenantmesh/tenantstore/storetest"
 )
 
@@ -56,13 +58,10 @@ func check(t *testing.T, err error) {
 // external runs an etcd of its own that answers over mutual TLS only.
 func external(t *testing.T, ca, cert, key string) (endpoint string) {
 	t.Helper()
-	free := func() url.URL {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		check(t, err)
-		defer listener.Close()
-		return url.URL{Scheme: "https", Host: listener.Addr().String()}
-	}
-	client, peer := free(), free()
+	ports, err := freeport.Take(2)
+	check(t, err)
+	at := func(port int) url.URL { return url.URL{Scheme: "https", Host: fmt.Sprintf("127.0.0.1:%d", port)} }
+	client, peer := at(ports[0]), at(ports[1])
 	tls := transport.TLSInfo{CertFile: cert, KeyFile: key, TrustedCAFile: ca, ClientCertAuth: true}
 	etcd := embed.NewConfig()
 	etcd.Name, etcd.Dir = "external", t.TempDir()

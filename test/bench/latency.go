@@ -24,6 +24,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/tenantmesh/tenantmesh/internal/freeport"
 	"github.com/tenantmesh/tenantmesh/xds/bootstrap"
 )
 
@@ -61,7 +62,7 @@ func measureLatency(ctx context.Context, rounds int) error {
 		return err
 	}
 	names := []string{"no filter", "floor", "tenantmesh"}
-	ports, err := freePorts(len(names))
+	ports, err := freeport.Take(len(names))
 	if err != nil {
 		return err
 	}
@@ -173,18 +174,6 @@ func tokensOf(key *ecdsa.PrivateKey) ([]string, error) {
 		tokens = append(tokens, "Bearer "+token)
 	}
 	return tokens, nil
-}
-
-func freePorts(n int) (ports []int, err error) {
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer listener.Close()
-		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }
 
 func startEnvoy(ctx context.Context, dir string, config []byte, port int) (stop func(), err error) {

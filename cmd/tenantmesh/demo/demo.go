@@ -24,6 +24,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/svid/devca"
 	"github.com/tenantmesh/tenantmesh/internal/command"
+	"github.com/tenantmesh/tenantmesh/internal/freeport"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 )
 
@@ -124,11 +125,11 @@ func (d *demo) prepare() error {
 		return command.Fail(command.Usage, "", "--data must be shorter: a Unix socket's path holds 107 bytes (got %q)", d.Data)
 	}
 	if d.GatewayPort != 0 {
-		if err := checkPort(d.GatewayPort); err != nil {
+		if err := freeport.Check(d.GatewayPort); err != nil {
 			return command.WithHint(err, "name another with --gateway-port, or 0 for a free one")
 		}
 	} else {
-		ports, err := freePorts(1)
+		ports, err := freeport.Take(1)
 		if err != nil {
 			return err
 		}
@@ -208,7 +209,7 @@ func (d *demo) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.ports, err = freePorts(6 + 6*len(cells)*len(services)); err != nil {
+	if d.ports, err = freeport.Take(6 + 6*len(cells)*len(services)); err != nil {
 		return err
 	}
 	ports := d.take(3)
@@ -445,6 +446,8 @@ func (d *demo) writeReady() error {
 }
 
 func (d *demo) gateway() string { return "http://" + loopback(d.GatewayPort) }
+
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // children are the processes whose parent is pid.
 func children(pid int) []int {
