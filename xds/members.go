@@ -213,8 +213,8 @@ func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.M
 }
 
 func (m *Members) readiness(ctx context.Context, peer *server.Peer, ready bool) error {
-	if peer.Subject.Workload == "" {
-		return nil // a gateway has no endpoint in the mesh
+	if peer.Subject.Workload == "" && peer.Hello.Port == 0 {
+		return nil // a gateway that moves no tenants
 	}
 	if peer.Hello.Port < 1 || peer.Hello.Port > 65535 {
 		return status.Errorf(codes.InvalidArgument, "port must be from 1 to 65535 (got %d)", peer.Hello.Port)

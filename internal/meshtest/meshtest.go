@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -64,8 +65,12 @@ type Mesh struct {
 }
 
 var build = sync.OnceValues(func() (string, error) {
-	// One file for every test run, replaced in one step: packages are tested at once.
-	path := filepath.Join(os.TempDir(), fmt.Sprintf("tenantmesh-test-%d", os.Getuid()))
+	// One file for every test run of a checkout, replaced in one step: packages are tested at once.
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("tenantmesh-test-%d-%08x", os.Getuid(), crc32.ChecksumIEEE(root)))
 	fresh := fmt.Sprintf("%s.%d", path, os.Getpid())
 	out, err := exec.Command("go", "build", "-o", fresh, "github.com/tenantmesh/tenantmesh/cmd/tenantmesh-sidecar").CombinedOutput()
 	if err != nil {
@@ -315,7 +320,7 @@ func (m *Mesh) waitFor(t testing.TB, good func(tenantstore.Snapshot) bool) {
 
 func (m *Mesh) start(t testing.TB, name string, id identity.Principal, service int) *Sidecar {
 	t.Helper()
-	return m.startOn(t, name, id, service, freePorts(t, 5))
+	return m.startOn(t, name, id, service, freePorts(t, 6))
 }
 
 func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service int, ports []int) *Sidecar {
@@ -331,7 +336,7 @@ func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service
 	}
 	cmd := exec.Command(m.binary, "--role", role, "--control", strings.Join(m.xds, ","), "--data-dir", s.Dir, "--drain", "1s", "--service-port", strconv.Itoa(service),
 		"--gateway-port", strconv.Itoa(ports[0]), "--inbound-port", strconv.Itoa(ports[0]), "--outbound-port", strconv.Itoa(ports[1]),
-		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]))
+		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]), "--mover-port", strconv.Itoa(ports[5]))
 	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(m.dir, "ca.sock"))
 	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	check(t, err)

@@ -27,6 +27,7 @@ import (
 type Request struct {
 	Listener             string // one of meshname's
 	Target               string // "workload/<name>" or "dependency/<name>", "" when no route names one
+	Forwarded            bool   // [Decider.Onward]: by another gateway, to this one as the tenant's mover
 	ForwardAuthorization bool
 	Method               string
 	Path                 string              // as Envoy has it, with its query
@@ -69,6 +70,7 @@ type Config struct {
 	Log         *decisionlog.Log
 	Meter       *ledger.Meter
 	Signer      func() *tenanttoken.Signer // nil while no key is in force
+	Member      string                     // this member's ID
 	Metrics     *Metrics
 	Now         func() time.Time
 	Staleness   Staleness

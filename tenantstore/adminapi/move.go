@@ -20,6 +20,7 @@ type MoveInput struct {
 	To         string                 `json:"to,omitempty"`    // of start
 	Hold       float64                `json:"hold,omitempty"`  // of start: seconds
 	Grace      float64                `json:"grace,omitempty"` // of start: seconds
+	Pause      float64                `json:"pause,omitempty"` // of start: seconds
 }
 
 // MoveStatus says how far a move is, and what it waits for.
@@ -58,7 +59,7 @@ func (s *server) move(ctx context.Context, in *moveInput) (*body, error) {
 		return nil, huma.Error400BadRequest(fmt.Sprintf("transition must be start, rollback or abort (got %q)", asked.Transition))
 	}
 	if _, err := s.Writer.Move(ctx, actor(ctx), tenantstore.MoveRequest{
-		Tenant: in.Name, Transition: asked.Transition, To: asked.To, Hold: asked.Hold, Grace: asked.Grace,
+		Tenant: in.Name, Transition: asked.Transition, To: asked.To, Hold: asked.Hold, Grace: asked.Grace, Pause: asked.Pause,
 	}); err != nil {
 		return nil, fail(err)
 	}

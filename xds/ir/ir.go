@@ -31,6 +31,7 @@ type Mesh struct {
 	Control      identity.Principal
 	Cells        []Cell
 	Gateways     []identity.Principal
+	Movers       map[string]Endpoint // by member: where a gateway takes the writes of tenants that it moves
 	Workloads    []Workload
 	Dependencies []Dependency
 	Issuers      []Issuer
@@ -103,7 +104,7 @@ const noKeys = `{"keys":[]}`
 
 // Build computes the mesh. An object that is not whole (a key that does not parse) is left out.
 func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
-	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision}
+	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision, Movers: map[string]Endpoint{}}
 	mesh.Control, _ = identity.ControlID(options.TrustDomain)
 	objects := snapshot.Objects
 	tiers := tenantstore.Tiers(objects)
@@ -137,7 +138,11 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			if err == nil && err2 == nil {
 				mesh.Keys = append(mesh.Keys, Key{key.Name, o.SignerKey, public, notAfter})
 			}
-		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindEndpoint, tenantstore.KindMove, tenantstore.KindPosition:
+		case tenantstore.KindEndpoint:
+			if o.Endpoint.Workload == "" && o.Endpoint.Ready {
+				mesh.Movers[key.Name] = Endpoint{o.Endpoint.Address, o.Endpoint.Port}
+			}
+		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindMove, tenantstore.KindPosition:
 		}
 	}
 	for i := range mesh.Workloads {

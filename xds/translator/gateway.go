@@ -195,7 +195,7 @@ func egressListener() *listener.Listener {
 
 // egressRoutes lead to each cell by the header that names it.
 func egressRoutes(mesh *ir.Mesh) *route.RouteConfiguration {
-	config := &route.RouteConfiguration{Name: meshname.RouteEgress, RequestHeadersToRemove: []string{propagation.HeaderCell}}
+	config := &route.RouteConfiguration{Name: meshname.RouteEgress, RequestHeadersToRemove: []string{propagation.HeaderCell, propagation.HeaderTarget}}
 	byHost := exposedByHost(mesh)
 	for _, host := range sortedKeys(byHost) {
 		virtualHost := &route.VirtualHost{Name: host, Domains: []string{host}}
@@ -226,7 +226,7 @@ func hookRoutes(mesh *ir.Mesh) (routes []*route.Route) {
 			match := prefix("/")
 			match.Headers = []*route.HeaderMatcher{exactly(propagation.HeaderHook, w.Name), exactly(propagation.HeaderCell, cell)}
 			routes = append(routes, &route.Route{
-				Name: cell + "/" + w.Name + "/tenantData", Match: match, Action: &route.Route_Route{Route: forward(meshname.ClusterWorkload(cell, w.Name))},
+				Name: cell + "/" + w.Name + "/tenantData", Match: match, Action: &route.Route_Route{Route: within(forward(meshname.ClusterWorkload(cell, w.Name)), hookTimeout)},
 				RequestHeadersToRemove: []string{propagation.HeaderHook},
 			})
 		}
@@ -262,9 +262,7 @@ func (e exposed) route(cell string) *route.Route {
 		return r
 	}
 	if cell == meshname.CellMove {
-		action := forward(meshname.ClusterMove)
-		action.Timeout = durationpb.New(routeTimeout + moveTimeout)
-		r.Action = &route.Route_Route{Route: action}
+		r.Action = &route.Route_Route{Route: within(forward(meshname.ClusterMove), routeTimeout+moveTimeout)}
 		return r
 	}
 	action := forward(meshname.ClusterWorkload(cell, e.workload.Name))

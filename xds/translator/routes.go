@@ -44,6 +44,15 @@ func forward(cluster string) *route.RouteAction {
 	}
 }
 
+// hookTimeout bounds a hook that moves a tenant's data; a workload's own listener bounds it by routeTimeout, so that
+// what takes longer must come in parts.
+const hookTimeout = 15 * time.Minute
+
+func within(action *route.RouteAction, timeout time.Duration) *route.RouteAction {
+	action.Timeout = durationpb.New(timeout)
+	return action
+}
+
 // checkContext tells the check where the request is.
 func checkContext(context map[string]string) *anypb.Any {
 	return packed(&extauthz.ExtAuthzPerRoute{Override: &extauthz.ExtAuthzPerRoute_CheckSettings{

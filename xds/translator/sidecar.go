@@ -71,7 +71,10 @@ func inboundRoutes() *route.RouteConfiguration {
 		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 		VirtualHosts: []*route.VirtualHost{{
 			Name: meshname.RouteInbound, Domains: []string{"*"},
-			Routes:               []*route.Route{{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}}},
+			Routes: []*route.Route{
+				{Match: prefix(meshname.PathTenantData), Action: &route.Route_Route{Route: within(forward(meshname.ClusterMove), hookTimeout)}},
+				{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}},
+			},
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerInbound})},
 		}},
 	}

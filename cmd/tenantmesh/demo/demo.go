@@ -209,7 +209,7 @@ func (d *demo) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.ports, err = freeport.Take(6 + 6*len(cells)*len(services)); err != nil {
+	if d.ports, err = freeport.Take(7 + 6*len(cells)*len(services)); err != nil {
 		return err
 	}
 	ports := d.take(3)
@@ -312,7 +312,7 @@ func (d *demo) applyMesh(ctx context.Context) error {
 }
 
 func (d *demo) startSidecars(ctx context.Context, binary string) error {
-	ports := d.take(3)
+	ports := d.take(4)
 	flags := func(name, role string, admin, metrics, health int, more ...string) spec {
 		d.ready = append(d.ready, "http://"+loopback(health)+"/readyz")
 		return spec{
@@ -323,7 +323,7 @@ func (d *demo) startSidecars(ctx context.Context, binary string) error {
 			}, more...),
 		}
 	}
-	gateway := flags("gateway", "gateway", ports[0], ports[1], ports[2], "--gateway-port", strconv.Itoa(d.GatewayPort))
+	gateway := flags("gateway", "gateway", ports[0], ports[1], ports[2], "--gateway-port", strconv.Itoa(d.GatewayPort), "--mover-port", strconv.Itoa(ports[3]))
 	if err := d.startAs(ctx, gateway, "spiffe://"+trustDomain+"/gateway/edge"); err != nil {
 		return err
 	}
