@@ -130,7 +130,7 @@ func NextMove(objects map[Key]*Object, tenant string, now time.Time) (Transition
 		}
 	case StateFencing:
 		next = m.nextInFence()
-		if waits := steps[next].waits(m); len(waits) > 0 && (m.failed() || now.Sub(m.move.Changed) > seconds(cmp.Or(m.move.Pause, DefaultPause))) {
+		if waits := m.waits(next); len(waits) > 0 && (m.failed() || now.Sub(m.move.Changed) > seconds(cmp.Or(m.move.Pause, DefaultPause))) {
 			return MoveUnfence, nil
 		}
 	case StateCutover:
@@ -143,7 +143,26 @@ func NextMove(objects map[Key]*Object, tenant string, now time.Time) (Transition
 	default:
 		return "", nil
 	}
-	return next, steps[next].waits(m)
+	return next, m.waits(next)
+}
+
+// waits are what a transition waits for.
+func (m *mover) waits(t Transition) []Wait {
+	if waits := steps[t].waits; waits != nil {
+		return waits(m)
+	}
+	return nil
+}
+
+// Copies are what the mover of a tenant has reported last about its data, by workload.
+func Copies(objects map[Key]*Object, tenant string) []Copy {
+	m := newMover(objects, tenant, time.Time{})
+	if m == nil || m.p.Mover == "" {
+		return nil
+	}
+	copies := slices.Clone(m.position(m.p.Mover).Copies)
+	slices.SortFunc(copies, func(a, b Copy) int { return strings.Compare(a.Workload, b.Workload) })
+	return copies
 }
 
 // mover looks at one tenant's move.
@@ -363,8 +382,8 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 	problems := m.problems(request)
 	if !ok || !slices.Contains(step.from, m.p.State) {
 		problems = append(problems, Problem{Path: "state", Text: fmt.Sprintf("must be one of %v to %s (is %s)", step.from, request.Transition, m.p.State)})
-	} else if len(problems) == 0 && step.waits != nil {
-		for _, wait := range step.waits(m) {
+	} else if len(problems) == 0 {
+		for _, wait := range m.waits(request.Transition) {
 			problems = append(problems, Problem{Path: "waits", Text: "must have " + wait.For})
 		}
 	}
@@ -435,7 +454,7 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 // trouble is what keeps a fenced tenant from its cutover.
 func (m *mover) trouble() string {
 	var parts []string
-	for _, wait := range steps[m.nextInFence()].waits(m) {
+	for _, wait := range m.waits(m.nextInFence()) {
 		parts = append(parts, wait.For)
 	}
 	return strings.Join(parts, ", and ")

@@ -302,7 +302,10 @@ func (m *Members) position(ctx context.Context, peer *server.Peer, at *api.Posit
 	name := tenantstore.PositionName(peer.Hello.MemberId, at.Tenant)
 	var copies []tenantstore.Copy
 	for _, c := range at.Copies {
-		copies = append(copies, tenantstore.Copy{Workload: c.Workload, Bytes: c.Bytes, DigestFrom: c.DigestFrom, DigestTo: c.DigestTo, Deleted: c.Deleted, Error: c.Error})
+		copies = append(copies, tenantstore.Copy{
+			Workload: c.Workload, Bytes: c.Bytes, Passes: c.Passes, Journal: c.Journal, Resyncs: c.Resyncs, Caught: c.Caught,
+			DigestFrom: c.DigestFrom, DigestTo: c.DigestTo, Deleted: c.Deleted, Error: c.Error,
+		})
 	}
 	_, err = m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{system(tenantstore.KindPosition, name, func(o *tenantstore.Object) {
 		o.Position = &tenantstore.PositionSpec{Member: peer.Hello.MemberId, Tenant: at.Tenant, UID: at.TenantUid, Epoch: at.Epoch, Drained: at.Drained, Copies: copies}

@@ -269,15 +269,18 @@ func (s *Sidecar) Restart(t testing.TB) *Sidecar {
 }
 
 // Gateway starts a gateway.
-func (m *Mesh) Gateway(t testing.TB) *Sidecar {
+func (m *Mesh) Gateway(t testing.TB) *Sidecar { return m.GatewayAt(t, "gateway") }
+
+// GatewayAt starts a gateway whose data lies in a folder of that name: another instance of the same identity.
+func (m *Mesh) GatewayAt(t testing.TB, name string) *Sidecar {
 	t.Helper()
 	id, err := identity.GatewayID(TrustDomain, "edge")
 	check(t, err)
-	return m.start(t, "gateway", id, 0)
+	return m.start(t, name, id, 0)
 }
 
-// Workload starts a service and its sidecar, and returns once its endpoint is known to the mesh.
-func (m *Mesh) Workload(t testing.TB, cell, name string, service http.Handler) *Sidecar {
+// Workload starts a service and its sidecar, with more flags, and returns once its endpoint is known to the mesh.
+func (m *Mesh) Workload(t testing.TB, cell, name string, service http.Handler, flags ...string) *Sidecar {
 	t.Helper()
 	server := httptest.NewServer(service)
 	t.Cleanup(server.Close)
@@ -287,7 +290,7 @@ func (m *Mesh) Workload(t testing.TB, cell, name string, service http.Handler) *
 	check(t, err)
 	id, err := identity.WorkloadID(TrustDomain, cell, name)
 	check(t, err)
-	s := m.start(t, cell+"-"+name, id, port)
+	s := m.start(t, cell+"-"+name, id, port, flags...)
 	m.waitFor(t, func(snapshot tenantstore.Snapshot) bool {
 		for _, o := range snapshot.Objects {
 			if o.Kind == tenantstore.KindEndpoint && o.Endpoint.Cell == cell && o.Endpoint.Workload == name && o.Endpoint.Ready {
@@ -318,18 +321,18 @@ func (m *Mesh) waitFor(t testing.TB, good func(tenantstore.Snapshot) bool) {
 	m.Enforced(t, snapshot.Revision)
 }
 
-func (m *Mesh) start(t testing.TB, name string, id identity.Principal, service int) *Sidecar {
+func (m *Mesh) start(t testing.TB, name string, id identity.Principal, service int, flags ...string) *Sidecar {
 	t.Helper()
-	return m.startOn(t, name, id, service, freePorts(t, 6))
+	return m.startOn(t, name, id, service, freePorts(t, 6), flags)
 }
 
-func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service int, ports []int) *Sidecar {
+func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service int, ports []int, flags []string) *Sidecar {
 	t.Helper()
 	s := &Sidecar{
 		URL: "http://" + loopback(ports[0]), Outbound: "http://" + loopback(ports[1]), Admin: "http://" + loopback(ports[2]),
 		Metrics: "http://" + loopback(ports[3]) + "/metrics", Health: "http://" + loopback(ports[4]), Dir: filepath.Join(m.dir, name), Log: filepath.Join(m.dir, name+".log"),
 	}
-	s.again = func() *Sidecar { return m.startOn(t, name, id, service, ports) }
+	s.again = func() *Sidecar { return m.startOn(t, name, id, service, ports, flags) }
 	role := "sidecar"
 	if service == 0 {
 		role = "gateway"
@@ -337,6 +340,7 @@ func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service
 	cmd := exec.Command(m.binary, "--role", role, "--control", strings.Join(m.xds, ","), "--data-dir", s.Dir, "--drain", "1s", "--service-port", strconv.Itoa(service),
 		"--gateway-port", strconv.Itoa(ports[0]), "--inbound-port", strconv.Itoa(ports[0]), "--outbound-port", strconv.Itoa(ports[1]),
 		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]), "--mover-port", strconv.Itoa(ports[5]))
+	cmd.Args = append(cmd.Args, flags...)
 	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(m.dir, "ca.sock"))
 	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	check(t, err)

@@ -30,6 +30,7 @@ type MoveStatus struct {
 	Move      *tenantstore.MoveSpec  `json:"move,omitempty"`
 	Next      tenantstore.Transition `json:"next,omitempty"`
 	Waits     []tenantstore.Wait     `json:"waits,omitempty"`
+	Copies    []tenantstore.Copy     `json:"copies,omitempty"` // of the tenant's data, as the mover reported last
 }
 
 type moveInput struct {
@@ -79,6 +80,7 @@ func moveStatus(snapshot tenantstore.Snapshot, tenant *tenantstore.Object) MoveS
 	if o := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindMove, Name: status.Tenant}]; o != nil && o.Move.UID == tenant.Metadata.UID {
 		status.Move = o.Move
 	}
+	status.Copies = tenantstore.Copies(snapshot.Objects, status.Tenant)
 	status.Next, status.Waits = tenantstore.NextMove(snapshot.Objects, status.Tenant, time.Now())
 	return status
 }

@@ -139,11 +139,36 @@ func describeMove(w io.Writer, s adminapi.MoveStatus) {
 	if m := s.Move; m != nil {
 		fmt.Fprintf(w, "asked for by %s at %s; %s\n", m.Actor, m.Began.Format(time.RFC3339), cmp.Or(strings.ToLower(string(m.Outcome)), "next: "+string(s.Next)))
 	}
+	if len(s.Copies) > 0 {
+		rows := make([][]string, len(s.Copies))
+		for i, c := range s.Copies {
+			rows[i] = []string{c.Workload, strconv.FormatInt(c.Bytes, 10), strconv.FormatInt(c.Passes, 10), strconv.FormatInt(c.Journal, 10), strconv.FormatInt(c.Resyncs, 10), copied(&c)}
+		}
+		columns(w, []string{"WORKLOAD", "BYTES", "PASSES", "JOURNAL", "RESYNCS", ""}, rows)
+	}
 	for _, wait := range s.Waits {
 		fmt.Fprintf(w, "  waits for %s\n", wait.For)
 		if wait.Hint != "" {
 			fmt.Fprintf(w, "    %s\n", wait.Hint)
 		}
+	}
+}
+
+// copied says how far one workload's data is.
+func copied(c *tenantstore.Copy) string {
+	switch {
+	case c.Error != "":
+		return c.Error
+	case c.Deleted:
+		return "deleted at the source"
+	case c.DigestTo != "" && c.DigestFrom == c.DigestTo:
+		return "equal"
+	case c.DigestTo != "":
+		return "not equal"
+	case c.Caught:
+		return "close"
+	default:
+		return "under way"
 	}
 }
 
