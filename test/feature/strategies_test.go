@@ -251,7 +251,9 @@ func TestStrategies(t *testing.T) {
 	w.move(t, adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "us-2", Grace: 1, Hold: 10})
 	seen := map[string]tenantstore.Copy{}
 	var status adminapi.MoveStatus
-	t.Cleanup(func() { t.Logf("at last: %+v %+v, next %s, %+v", *status.Placement, status.Waits, status.Next, status.Copies) })
+	t.Cleanup(func() {
+		t.Logf("at last: %+v %+v, next %s, %+v", *status.Placement, status.Waits, status.Next, status.Copies)
+	})
 	until(t, func() bool {
 		var err error
 		status, err = w.Admin.MoveStatus(t.Context(), "acme")
