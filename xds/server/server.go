@@ -186,26 +186,3 @@ func (c *Cache) sending(id int64, typeURL, nonce string) {
 		}
 	}
 }
-
-// answered notes an ACK, or with a refusal a NACK. A sidecar that accepted a response may refuse it later, under the
-// same nonce, when its Envoy does.
-func (c *Cache) answered(id int64, typeURL, nonce, refusal string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.streams[id]
-	if s == nil || s.types[typeURL] == nil {
-		return
-	}
-	t := s.types[typeURL]
-	t.refused = refusal
-	for i, waiting := range t.waiting {
-		if waiting.nonce == nonce {
-			if refusal == "" {
-				t.acked = waiting.revision
-			}
-			t.waiting = append([]sent(nil), t.waiting[i+1:]...)
-			break
-		}
-	}
-	c.signal()
-}

@@ -21,7 +21,6 @@ import (
 	envoycache "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	deltastream "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 	"go.uber.org/zap"
-	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -158,7 +157,7 @@ func TestEachGetsItsOwn(t *testing.T) {
 	}
 }
 
-func TestChangesAckAndNack(t *testing.T) {
+func TestChangesAndAck(t *testing.T) {
 	cache := NewCache()
 	connect := serve(t, cache, directory{"us": {Role: "sidecar", Audiences: []string{"us"}}})
 	check(t, cache.Apply(1, []Resource{tenantIn("us", "acme", 1), tenantIn("us", "globex", 1)}, nil))
@@ -182,15 +181,11 @@ func TestChangesAckAndNack(t *testing.T) {
 	check(t, cache.Apply(4, []Resource{tenantIn("us", "acme", 2)}, nil))
 	check(t, cache.Apply(5, nil, []Key{{meshname.TypeTenantPolicy, "us", "globex"}, {meshname.TypeTenantPolicy, "us", "never"}}))
 	nonce = c.want("+acme")
-	c.send(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce, ErrorDetail: &rpcstatus.Status{Message: "burst is odd"}})
+	c.send(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce})
 	nonce = c.want("-globex")
-	s, err = cache.Wait(t.Context(), 4)
-	if err != nil || s.Refused != 1 || s.Members[0].Refused[0].Error != "burst is odd" {
-		t.Errorf("after the NACK: %+v, %v", s, err)
-	}
 	c.send(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce})
 	if s, err = cache.Wait(t.Context(), 5); err != nil || !s.Done() {
-		t.Errorf("after the next ACK: %+v, %v", s, err)
+		t.Errorf("after both ACKs: %+v, %v", s, err)
 	}
 }
 
