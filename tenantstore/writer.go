@@ -144,6 +144,21 @@ func (w *Writer) FenceMember(ctx context.Context, actor, id string) (Revision, e
 	return result.Revision, err
 }
 
+// KeepKeys keeps the key set that was fetched for an issuer, unless it names another URI by now.
+func (w *Writer) KeepKeys(ctx context.Context, actor, issuer string, keys IssuerKeys) error {
+	_, err := w.transact(ctx, ApplyOptions{}, func(t *draft) {
+		o := t.objects[Key{KindTokenIssuer, issuer}]
+		if o == nil || o.TokenIssuer.JWKS.URI != keys.URI {
+			return
+		}
+		o = o.Clone()
+		o.Status.Keys = &keys
+		t.replace(o)
+		t.audit(actor, w.now())
+	})
+	return err
+}
+
 // attempts bounds how often a write is made again because the store changed meanwhile.
 const attempts = 50
 

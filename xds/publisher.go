@@ -27,6 +27,7 @@ const (
 // PublisherConfig says what a publisher stands on.
 type PublisherConfig struct {
 	Store         tenantstore.Store
+	Writer        *tenantstore.Writer
 	Cache         *server.Cache
 	TrustDomain   string
 	AllowHTTPJWKS bool // fetch issuers' keys over plain HTTP too
@@ -48,7 +49,7 @@ type Publisher struct {
 // NewPublisher returns a publisher; Run makes it work.
 func NewPublisher(config PublisherConfig) *Publisher {
 	p := &Publisher{PublisherConfig: config, shared: map[server.Key]struct{}{}, tenants: map[string][]server.Key{}}
-	p.keys = newKeyFetcher(config.AllowHTTPJWKS, config.Log)
+	p.keys = newKeyFetcher(config.AllowHTTPJWKS, config.Writer, config.Log)
 	p.directory.Store(&map[identity.Principal]server.Subject{})
 	return p
 }
@@ -169,12 +170,16 @@ func (p *Publisher) note(b *batch, change tenantstore.Change) (urgent bool) {
 		if key.Kind == tenantstore.KindTenant && (object.Tenant.Suspended || object.Status.Placement != nil && object.Status.Placement.Target != "") {
 			urgent = true
 		}
+		// What a workload may sign ends with its binding.
+		if old := p.objects[key]; key.Kind == tenantstore.KindWorkload && old != nil && old.Workload.BoundTenant != object.Workload.BoundTenant {
+			urgent = true
+		}
 		p.objects[key] = object
 		touch(key)
 	}
 	for _, key := range change.Delete {
 		switch key.Kind {
-		case tenantstore.KindTenant, tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindTokenIssuer, tenantstore.KindSignerKey:
+		case tenantstore.KindTenant, tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindTokenIssuer, tenantstore.KindSignerKey, tenantstore.KindWorkload:
 			urgent = true
 		default:
 		}
