@@ -388,7 +388,7 @@ func (m *Members) end(member string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if peer := m.present[member]; peer != nil {
-		peer.End()
+		peer.Fence()
 	}
 }
 

@@ -37,7 +37,7 @@ type PublisherConfig struct {
 // Publisher turns changes of the store into resources in the cache.
 type Publisher struct {
 	PublisherConfig
-	directory atomic.Pointer[map[identity.Principal]server.Subject]
+	directory atomic.Pointer[directory]
 	keys      *keyFetcher
 
 	// Owned by Run.
@@ -50,7 +50,7 @@ type Publisher struct {
 func NewPublisher(config PublisherConfig) *Publisher {
 	p := &Publisher{PublisherConfig: config, shared: map[server.Key]struct{}{}, tenants: map[string][]server.Key{}}
 	p.keys = newKeyFetcher(config.AllowHTTPJWKS, config.Writer, config.Log)
-	p.directory.Store(&map[identity.Principal]server.Subject{})
+	p.directory.Store(&directory{changed: make(chan struct{})})
 	return p
 }
 
@@ -59,8 +59,17 @@ func (p *Publisher) Lookup(principal identity.Principal) (server.Subject, bool) 
 	if name, ok := strings.CutPrefix(principal.Path(), "/gateway/"); ok && principal.TrustDomain() == p.TrustDomain && !strings.Contains(name, "/") {
 		return server.Subject{Role: string(tenantstore.RoleGateway), Audiences: []string{translator.AudienceAll, translator.AudienceGateway}}, true
 	}
-	subject, ok := (*p.directory.Load())[principal]
+	subject, ok := p.directory.Load().subjects[principal]
 	return subject, ok
+}
+
+// Changed implements [server.Directory].
+func (p *Publisher) Changed() <-chan struct{} { return p.directory.Load().changed }
+
+// directory is who is in the mesh, but for gateways, until changed is closed.
+type directory struct {
+	subjects map[identity.Principal]server.Subject
+	changed  chan struct{}
 }
 
 // Run publishes until ctx ends. ready is called after the first time.
@@ -255,15 +264,15 @@ func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
 }
 
 func (p *Publisher) indexPrincipals(mesh *ir.Mesh) {
-	directory := map[identity.Principal]server.Subject{}
+	subjects := map[identity.Principal]server.Subject{}
 	for i := range mesh.Workloads {
 		w := &mesh.Workloads[i]
 		for _, instance := range w.Instances {
-			directory[instance.ID] = server.Subject{
+			subjects[instance.ID] = server.Subject{
 				Role: string(tenantstore.RoleSidecar), Cell: instance.Cell, Workload: w.Name,
 				Audiences: []string{translator.AudienceAll, translator.AudienceCell(instance.Cell), translator.AudienceWorkload(instance.Cell, w.Name)},
 			}
 		}
 	}
-	p.directory.Store(&directory)
+	close(p.directory.Swap(&directory{subjects, make(chan struct{})}).changed)
 }

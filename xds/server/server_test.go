@@ -38,6 +38,8 @@ func tenantIn(audience, name string, burst int64) Resource {
 // directory knows subjects by the last part of their SPIFFE ID.
 type directory map[string]Subject
 
+func (directory) Changed() <-chan struct{} { return nil }
+
 func (d directory) Lookup(principal identity.Principal) (Subject, bool) {
 	s, ok := d[principal.Path()[strings.LastIndexByte(principal.Path(), '/')+1:]]
 	return s, ok
@@ -50,7 +52,7 @@ func (members) Reported(context.Context, *Peer, *api.MemberReport) error { retur
 func (members) Gone(*Peer)                                               {}
 
 // serve runs a server over real mTLS, and returns a function that connects as a workload.
-func serve(t *testing.T, cache *Cache, d directory) func(t *testing.T, name string) *client {
+func serve(t *testing.T, cache *Cache, d Directory) func(t *testing.T, name string) *client {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(t, err)
@@ -91,7 +93,7 @@ func serve(t *testing.T, cache *Cache, d directory) func(t *testing.T, name stri
 		t.Cleanup(func() { _ = conn.Close() })
 		stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(t.Context())
 		check(t, err)
-		return &client{t, stream}
+		return &client{t, conn, stream}
 	}
 }
 
@@ -104,6 +106,7 @@ func check(t testing.TB, err error) {
 
 type client struct {
 	t      *testing.T
+	conn   *grpc.ClientConn
 	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 }
 
