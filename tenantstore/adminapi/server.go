@@ -55,6 +55,7 @@ func New(config Config) http.Handler {
 	huma.Register(api, operation("place", http.MethodPost, "/tenants/{name}/place", "Place a tenant that has no cell yet"), s.place)
 	huma.Register(api, operation("usage", http.MethodGet, "/usage", "What tenants used, by the minute"), s.usage)
 	huma.Register(api, operation("audit", http.MethodGet, "/audit", "Audit events, oldest first"), s.audit)
+	huma.Register(api, operation("audit-head", http.MethodGet, "/audit/head", "The end of the chain of audit events, as the store keeps it"), s.auditHead)
 	s.registerMoves(api)
 	huma.Register(api, operation("advice", http.MethodGet, "/advice", "What an operator might do about tenants, by the last hour"), s.advice)
 	mux.HandleFunc("GET "+Base+"/watch", s.watch)
@@ -365,6 +366,15 @@ func (s *server) audit(ctx context.Context, in *auditInput) (*body, error) {
 		events = []ledger.Event{}
 	}
 	text, err := json.Marshal(events)
+	return &body{Status: http.StatusOK, Body: text}, err
+}
+
+func (s *server) auditHead(ctx context.Context, _ *struct{}) (*body, error) {
+	head, err := s.Store.Head(ctx)
+	if err != nil {
+		return nil, fail(err)
+	}
+	text, err := json.Marshal(head)
 	return &body{Status: http.StatusOK, Body: text}, err
 }
 
