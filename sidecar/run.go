@@ -115,8 +115,10 @@ func (c *Config) Check() error {
 	if c.MaxBody < 0 {
 		problems = append(problems, fmt.Errorf("max-body must be at least 0 (got %d)", c.MaxBody))
 	}
-	if net.ParseIP(c.Address) == nil {
+	if ip := net.ParseIP(c.Address); ip == nil {
 		problems = append(problems, fmt.Errorf("address must be an IP address (got %q)", c.Address))
+	} else if c.Role == "sidecar" && ip.IsUnspecified() {
+		problems = append(problems, fmt.Errorf("address must be one that peers can reach (got %q)", c.Address))
 	}
 	return errors.Join(problems...)
 }

@@ -83,8 +83,15 @@ func (o *Object) Key() Key { return Key{o.Kind, o.Metadata.Name} }
 type Status struct {
 	Phase            Phase       `json:"phase,omitempty"`     // Tenant only
 	Placement        *Placement  `json:"placement,omitempty"` // Tenant only
+	Keys             *IssuerKeys `json:"keys,omitempty"`      // TokenIssuer only, with a URI: the last that were fetched
 	Conditions       []Condition `json:"conditions,omitempty"`
 	ObservedRevision int64       `json:"observedRevision,omitempty"`
+}
+
+// IssuerKeys is a key set as it was fetched. It outlives the control plane that fetched it.
+type IssuerKeys struct {
+	URI  string `json:"uri"`
+	JWKS string `json:"jwks"`
 }
 
 // Condition is one observation about an object.

@@ -27,6 +27,9 @@ type Store interface {
 	// Events returns up to limit audit events with Sequence > after, oldest first.
 	Events(ctx context.Context, after int64, limit int) ([]ledger.Event, error)
 
+	// Head returns the end of the audit chain, as it is kept beside the events: what is missing at their end shows.
+	Head(ctx context.Context) (ledger.Head, error)
+
 	// Lead waits until this process alone leads under a name, then runs work, whose context ends when the lead is
 	// lost; it returns work's error. One leader may not yet know that it has lost its lead while the next begins, so
 	// what it writes must stand on a compare-and-set.

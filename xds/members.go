@@ -109,8 +109,8 @@ func (m *Members) Joined(ctx context.Context, peer *server.Peer) error {
 	if len(h.MemberId) < memberPrefix || strings.Trim(h.MemberId, "0123456789abcdef") != "" {
 		return status.Errorf(codes.InvalidArgument, "member ID must be at least %d hex digits (got %q)", memberPrefix, h.MemberId)
 	}
-	if net.ParseIP(h.Address) == nil {
-		return status.Errorf(codes.InvalidArgument, "address must be an IP address (got %q)", h.Address)
+	if ip := net.ParseIP(h.Address); ip == nil || peer.Subject.Workload != "" && ip.IsUnspecified() {
+		return status.Errorf(codes.InvalidArgument, "address must be an IP address that peers can reach (got %q)", h.Address)
 	}
 	snapshot, err := m.Store.Snapshot(ctx)
 	if err != nil {
@@ -391,7 +391,7 @@ func (m *Members) end(member string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if peer := m.present[member]; peer != nil {
-		peer.End()
+		peer.Fence()
 	}
 }
 

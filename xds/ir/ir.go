@@ -99,8 +99,16 @@ type Tenant struct {
 	Revision  int64
 }
 
-// noKeys is the key set for an issuer whose own has not been fetched: it verifies nothing.
+// noKeys is the key set for an issuer whose own nobody has fetched yet: it verifies nothing.
 const noKeys = `{"keys":[]}`
+
+// keptKeys are what some control plane fetched from the URI that the issuer names, "" for none.
+func keptKeys(issuer *tenantstore.Object) string {
+	if kept := issuer.Status.Keys; kept != nil && kept.URI == issuer.TokenIssuer.JWKS.URI {
+		return kept.JWKS
+	}
+	return ""
+}
 
 // Build computes the mesh. An object that is not whole (a key that does not parse) is left out.
 func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
@@ -122,7 +130,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 		case tenantstore.KindDependency:
 			mesh.Dependencies = append(mesh.Dependencies, Dependency{key.Name, o.Dependency})
 		case tenantstore.KindTokenIssuer:
-			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], noKeys)
+			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], keptKeys(o), noKeys)
 			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer.Algorithms)})
 		case tenantstore.KindAccessPolicy:
 			mesh.Policies = append(mesh.Policies, authz.Policy{Name: key.Name, Spec: *o.AccessPolicy, Revision: o.Metadata.Revision})
@@ -148,6 +156,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 	for i := range mesh.Workloads {
 		mesh.Workloads[i].Instances = mesh.instances(objects, &mesh.Workloads[i])
 	}
+	mesh.scopeKeys()
 	for i := range mesh.Workloads {
 		for j := range mesh.Workloads[i].Instances {
 			mesh.Workloads[i].Instances[j].Peers = mesh.peers(&mesh.Workloads[i], mesh.Workloads[i].Instances[j].Cell)
@@ -208,6 +217,30 @@ func (m *Mesh) instances(objects map[tenantstore.Key]*tenantstore.Object, w *Wor
 		})
 	}
 	return list
+}
+
+// scopeKeys gives each sidecar's key the scope that its workload has now, whatever it was when the key was published. A
+// key of a principal that is no workload, or of one that is bound to no tenant, may sign nothing: it is left out.
+func (m *Mesh) scopeKeys() {
+	bound := map[string]tenantstore.SignerKeySpec{}
+	for _, w := range m.Workloads {
+		for _, instance := range w.Instances {
+			if w.Spec.BoundTenant != "" {
+				bound[instance.ID.String()] = tenantstore.SignerKeySpec{Cell: instance.Cell, Tenant: w.Spec.BoundTenant}
+			}
+		}
+	}
+	m.Keys = slices.DeleteFunc(m.Keys, func(k Key) bool {
+		_, ok := bound[k.Spec.Principal]
+		return k.Spec.Role != tenantstore.RoleGateway && !ok
+	})
+	for i, k := range m.Keys {
+		if scope, ok := bound[k.Spec.Principal]; ok && k.Spec.Role != tenantstore.RoleGateway {
+			spec := *k.Spec
+			spec.Cell, spec.Tenant = scope.Cell, scope.Tenant
+			m.Keys[i].Spec = &spec
+		}
+	}
 }
 
 // peers are the gateways, when the workload is exposed, and the workloads of its cell that depend on it.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -16,9 +17,10 @@ type Member struct {
 	Refused   []Refusal `json:"refused,omitempty"`
 }
 
-// Refusal is a resource type whose last response was refused (NACK).
+// Refusal is a resource that a sidecar refused (NACK): it has the one before, or none, until it accepts another.
 type Refusal struct {
 	TypeURL string `json:"typeUrl"`
+	Name    string `json:"name"`
 	Error   string `json:"error"`
 }
 
@@ -53,12 +55,14 @@ func (c *Cache) status(revision int64) Status {
 		member := Member{Principal: s.principal, Role: s.subject.Role, Cell: s.subject.Cell, Workload: s.subject.Workload, Enforced: c.revision >= revision && len(s.types) > 0}
 		for _, t := range s.types {
 			member.Enforced = member.Enforced && t.enforces(revision)
-			if t.refused != "" {
-				member.Refused = append(member.Refused, Refusal{t.typeURL, t.refused})
+			for name, r := range t.refused {
+				member.Refused = append(member.Refused, Refusal{t.typeURL, name, r.why})
 			}
 		}
 		status.settled = status.settled && member.Enforced
-		slices.SortFunc(member.Refused, func(a, b Refusal) int { return strings.Compare(a.TypeURL, b.TypeURL) })
+		slices.SortFunc(member.Refused, func(a, b Refusal) int {
+			return cmp.Or(strings.Compare(a.TypeURL, b.TypeURL), strings.Compare(a.Name, b.Name))
+		})
 		status.Total++
 		if len(member.Refused) > 0 {
 			member.Enforced = false
@@ -75,7 +79,7 @@ func (c *Cache) status(revision int64) Status {
 
 // enforces reports whether no change up to revision is pending or unanswered.
 func (t *subscription) enforces(revision int64) bool {
-	if t.oldest != 0 && t.oldest <= revision {
+	if t.oldest != 0 && t.oldest <= revision || slices.ContainsFunc(t.parts, func(p part) bool { return p.oldest <= revision }) {
 		return false
 	}
 	return !slices.ContainsFunc(t.waiting, func(s sent) bool { return s.oldest <= revision })

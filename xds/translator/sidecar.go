@@ -85,9 +85,9 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 	audience := AudienceWorkload(instance.Cell, w.Name)
 	resources := []Resource{envoyResource(meshname.ClusterLocalService, audience, localService(w.Spec.Protocol))}
 	routes := &route.RouteConfiguration{Name: meshname.RouteOutbound, ResponseHeadersToRemove: []string{propagation.HeaderTxnToken}}
-	host := func(name, cluster, target string, domains []string) {
+	host := func(name, cluster, target, domain string) {
 		routes.VirtualHosts = append(routes.VirtualHosts, &route.VirtualHost{
-			Name: name, Domains: domains,
+			Name: name, Domains: []string{domain},
 			Routes: []*route.Route{{Match: prefix("/"), Action: &route.Route_Route{Route: forward(cluster)}}},
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{
 				meshname.ExtensionListener: meshname.ListenerOutbound, meshname.ExtensionTarget: target,
@@ -98,13 +98,17 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 		if other := mesh.Workload(name); other != nil {
 			if there, ok := other.In(instance.Cell); ok {
 				resources = append(resources, upstream(other, there, audience)...)
-				host(name, meshname.ClusterWorkload(instance.Cell, name), "workload/"+name, []string{name})
+				host(name, meshname.ClusterWorkload(instance.Cell, name), "workload/"+name, name)
 			}
 		}
 		for _, d := range mesh.Dependencies {
-			if d.Name == name {
-				resources = append(resources, envoyResource("dependency/"+name, audience, external(d)))
-				host(name, "dependency/"+name, "dependency/"+name, d.Spec.Hosts)
+			if d.Name != name {
+				continue
+			}
+			for _, domain := range d.Spec.Hosts {
+				c := clusterDependency(name, domain)
+				resources = append(resources, envoyResource(c, audience, external(d, domain)))
+				host(c, c, "dependency/"+name, domain)
 			}
 		}
 	}
