@@ -218,7 +218,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	if err != nil {
 		return err
 	}
-	s.relay.OnRefused = client.Refused
+	s.relay.OnVerdict = client.Judged
 
 	group, work := errgroup.WithContext(work)
 	if err := s.serve(work, group); err != nil {
