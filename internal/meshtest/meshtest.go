@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -57,6 +58,7 @@ type Mesh struct {
 	ttl    time.Duration
 	lease  time.Duration
 	others int
+	drain  time.Duration
 	stop   func() // of the control plane
 	ca     *devca.Client
 	key    *ecdsa.PrivateKey
@@ -64,8 +66,12 @@ type Mesh struct {
 }
 
 var build = sync.OnceValues(func() (string, error) {
-	// One file for every test run, replaced in one step: packages are tested at once.
-	path := filepath.Join(os.TempDir(), fmt.Sprintf("tenantmesh-test-%d", os.Getuid()))
+	// One file for every test run of a checkout, replaced in one step: packages are tested at once.
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("tenantmesh-test-%d-%08x", os.Getuid(), crc32.ChecksumIEEE(root)))
 	fresh := fmt.Sprintf("%s.%d", path, os.Getpid())
 	out, err := exec.Command("go", "build", "-o", fresh, "github.com/tenantmesh/tenantmesh/cmd/tenantmesh-sidecar").CombinedOutput()
 	if err != nil {
@@ -86,6 +92,9 @@ func Others(n int) Option { return func(m *Mesh) { m.others = n } }
 // Lease sets how long an endpoint outlives its member's stream.
 func Lease(d time.Duration) Option { return func(m *Mesh) { m.lease = d } }
 
+// Drain sets how long open requests have at the end of a sidecar; default 1 s.
+func Drain(d time.Duration) Option { return func(m *Mesh) { m.drain = d } }
+
 // Start starts the CA and a control plane that holds the objects of mesh, and a TokenIssuer "test" that may speak for
 // every tenant.
 func Start(t testing.TB, mesh string, options ...Option) *Mesh {
@@ -93,7 +102,7 @@ func Start(t testing.TB, mesh string, options ...Option) *Mesh {
 	dir, err := os.MkdirTemp("", "mesh-") // short: Unix sockets lie in it
 	check(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	m := &Mesh{dir: dir, Store: memstore.New()}
+	m := &Mesh{dir: dir, Store: memstore.New(), drain: time.Second}
 	for _, option := range options {
 		option(m)
 	}
@@ -329,7 +338,7 @@ func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service
 	if service == 0 {
 		role = "gateway"
 	}
-	cmd := exec.Command(m.binary, "--role", role, "--control", strings.Join(m.xds, ","), "--data-dir", s.Dir, "--drain", "1s", "--service-port", strconv.Itoa(service),
+	cmd := exec.Command(m.binary, "--role", role, "--control", strings.Join(m.xds, ","), "--data-dir", s.Dir, "--drain", m.drain.String(), "--service-port", strconv.Itoa(service),
 		"--gateway-port", strconv.Itoa(ports[0]), "--inbound-port", strconv.Itoa(ports[0]), "--outbound-port", strconv.Itoa(ports[1]),
 		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]))
 	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(m.dir, "ca.sock"))

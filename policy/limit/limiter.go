@@ -11,9 +11,8 @@ import (
 
 // Options of a [Limiter]; zero fields take the defaults named there.
 type Options struct {
-	MaxEntries int           // buckets; default 65536
-	MaxLeases  int           // and as many tombstones; default 65536
-	Tombstone  time.Duration // how long a release waits for its admission; default 30 s
+	MaxEntries int // buckets; default 65536
+	MaxLeases  int // default 65536
 }
 
 // Request is one request to admit.
@@ -88,12 +87,11 @@ func (v *Verdict) Strictest() (Level, bool) {
 type Limiter struct {
 	options Options
 
-	mu         sync.Mutex
-	buckets    map[bucketKey]*bucket
-	recent     list.List // of *bucket, most recently used first
-	leases     map[string]*lease
-	tombstones map[string]*lease
-	deadlines  deadlines // of leases and tombstones
+	mu        sync.Mutex
+	buckets   map[bucketKey]*bucket
+	recent    list.List // of *bucket, most recently used first
+	leases    map[string]*lease
+	deadlines deadlines // of leases
 }
 
 type bucketKey struct{ uid, class string }
@@ -107,7 +105,7 @@ type bucket struct {
 
 type lease struct {
 	key      string
-	buckets  [2]*bucket // none for a tombstone
+	buckets  [2]*bucket
 	deadline int64
 	index    int // in deadlines
 }
@@ -120,13 +118,7 @@ func New(options Options) *Limiter {
 	if options.MaxLeases == 0 {
 		options.MaxLeases = 65536
 	}
-	if options.Tombstone == 0 {
-		options.Tombstone = 30 * time.Second
-	}
-	return &Limiter{
-		options: options, buckets: map[bucketKey]*bucket{},
-		leases: map[string]*lease{}, tombstones: map[string]*lease{},
-	}
+	return &Limiter{options: options, buckets: map[bucketKey]*bucket{}, leases: map[string]*lease{}}
 }
 
 // counted is one bucket that a request counts against, with its limits.
@@ -146,9 +138,8 @@ func (l *Limiter) Admit(now time.Time, r *Request) Verdict {
 	var parts [2]counted
 	n, full := l.count(at, r, &parts)
 	verdict := judge(at, parts[:n], r.Lease != "")
-	_, gone := l.tombstones[r.Lease]
 	_, held := l.leases[r.Lease]
-	wantsLease := r.Lease != "" && !gone && !held && n > 0
+	wantsLease := r.Lease != "" && !held && n > 0
 	if verdict.Reason == policy.Permitted && (full || wantsLease && len(l.leases) >= l.options.MaxLeases) {
 		verdict.Reason = policy.Overloaded
 	}
@@ -196,23 +187,37 @@ func (l *Limiter) Explain(now time.Time, r *Request) Verdict {
 	return judge(now.UnixNano(), parts[:n], true)
 }
 
-// Release ends the lease of that key, if it is held, and otherwise leaves a tombstone.
+// Release ends the lease of that key, if it is held.
 func (l *Limiter) Release(now time.Time, key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expire(now.UnixNano())
+	if held, ok := l.leases[key]; ok {
+		heap.Remove(&l.deadlines, held.index)
+		l.end(held)
+	}
+}
+
+// Renew begins the TTL of a lease anew, if it is held.
+func (l *Limiter) Renew(now time.Time, key string, ttl time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := now.UnixNano()
 	l.expire(at)
 	if held, ok := l.leases[key]; ok {
-		heap.Remove(&l.deadlines, held.index)
+		held.deadline = at + int64(ttl)
+		heap.Fix(&l.deadlines, held.index)
+	}
+}
+
+// ReleaseAll ends every lease.
+func (l *Limiter) ReleaseAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, held := range l.leases {
 		l.end(held)
-		return
 	}
-	if _, ok := l.tombstones[key]; ok || key == "" || len(l.tombstones) >= l.options.MaxLeases {
-		return
-	}
-	tombstone := &lease{key: key, deadline: at + int64(l.options.Tombstone)}
-	l.tombstones[key] = tombstone
-	heap.Push(&l.deadlines, tombstone)
+	l.deadlines = nil
 }
 
 // Leases is the number of leases held at now.
@@ -331,10 +336,6 @@ func (l *Limiter) expire(at int64) {
 }
 
 func (l *Limiter) end(ended *lease) {
-	if ended.buckets[0] == nil {
-		delete(l.tombstones, ended.key)
-		return
-	}
 	delete(l.leases, ended.key)
 	for _, b := range ended.buckets {
 		if b != nil {
