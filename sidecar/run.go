@@ -282,7 +282,7 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
 	auth.RegisterAuthorizationServer(g, &extauthz.Server{Decider: s.decider})
 	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
-	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: limit.New(limit.Options{}), Now: time.Now})
+	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Now: time.Now})
 	socket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketSidecar))
 	if err != nil {
 		return err

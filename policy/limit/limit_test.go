@@ -132,6 +132,28 @@ func TestRefusedCountsNothing(t *testing.T) {
 	}
 }
 
+func TestHits(t *testing.T) {
+	l, r := New(Options{}), tenRequest()
+	r.Hits = 15
+	v := l.Admit(start, r)
+	if s, _ := v.Strictest(); v.Reason != policy.Permitted || s.Remaining != 5 {
+		t.Errorf("15 of 20: %v, %+v", v.Reason, s)
+	}
+	r.Hits = 6
+	v = l.Admit(start, r)
+	if s, _ := v.Strictest(); v.Reason != policy.RateLimited || s.Retry != 100*time.Millisecond {
+		t.Errorf("6 of 5: %v, %+v", v.Reason, s)
+	}
+	r.Hits = 1 << 40
+	if v := l.Admit(start.Add(time.Hour), r); v.Reason != policy.RateLimited {
+		t.Errorf("more than the burst, ever: %v", v.Reason)
+	}
+	r.Hits = 5
+	if v := l.Admit(start, r); v.Reason != policy.Permitted {
+		t.Errorf("the last 5: %v", v.Reason)
+	}
+}
+
 func TestUnlimitedNeedsNothing(t *testing.T) {
 	l := New(Options{})
 	r := &Request{UID: "u", ChargeTenant: true, Limits: policy.Limits{RequestsPerSecond: policy.Unlimited, Concurrency: policy.Unlimited}}

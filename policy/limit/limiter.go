@@ -23,6 +23,7 @@ type Request struct {
 	ChargeTenant bool          // the tenant's own limits count too: this is where the transaction enters
 	Lease        string        // key of the open request; "" takes none, and concurrency is not counted
 	LeaseTTL     time.Duration // after which a lease that nobody released ends
+	Hits         int           // how many requests it counts as against rates; 0: one; at most 1,000,000 are counted
 }
 
 // Kind is a sort of limit.
@@ -137,7 +138,7 @@ func (l *Limiter) Admit(now time.Time, r *Request) Verdict {
 	l.expire(at)
 	var parts [2]counted
 	n, full := l.count(at, r, &parts)
-	verdict := judge(at, parts[:n], r.Lease != "")
+	verdict := judge(at, parts[:n], r.Lease != "", r.hits())
 	_, held := l.leases[r.Lease]
 	wantsLease := r.Lease != "" && !held && n > 0
 	if verdict.Reason == policy.Permitted && (full || wantsLease && len(l.leases) >= l.options.MaxLeases) {
@@ -148,7 +149,7 @@ func (l *Limiter) Admit(now time.Time, r *Request) Verdict {
 	}
 	for _, part := range parts[:n] {
 		if part.rate.interval > 0 {
-			part.bucket.arrival, _ = part.rate.admit(part.bucket.arrival, at)
+			part.bucket.arrival, _ = part.rate.admit(part.bucket.arrival, at, r.hits())
 		}
 	}
 	if wantsLease {
@@ -161,7 +162,9 @@ func (l *Limiter) Admit(now time.Time, r *Request) Verdict {
 		heap.Push(&l.deadlines, held)
 	}
 	for i := range verdict.n {
-		if level := &verdict.levels[i]; level.Kind == TenantRate || level.Kind == ClassRate || wantsLease {
+		if level := &verdict.levels[i]; level.Kind == TenantRate || level.Kind == ClassRate {
+			level.Remaining = max(0, level.Remaining-float64(r.hits()))
+		} else if wantsLease {
 			level.Remaining = max(0, level.Remaining-1)
 		}
 	}
@@ -184,7 +187,7 @@ func (l *Limiter) Explain(now time.Time, r *Request) Verdict {
 			n++
 		}
 	}
-	return judge(now.UnixNano(), parts[:n], true)
+	return judge(now.UnixNano(), parts[:n], true, r.hits())
 }
 
 // Release ends the lease of that key, if it is held.
@@ -235,7 +238,7 @@ func (l *Limiter) Entries() int {
 	return len(l.buckets)
 }
 
-func judge(at int64, parts []counted, leased bool) Verdict {
+func judge(at int64, parts []counted, leased bool, hits int) Verdict {
 	var v Verdict
 	for _, part := range parts {
 		if part.rate.interval > 0 {
@@ -243,7 +246,7 @@ func judge(at int64, parts []counted, leased bool) Verdict {
 				Kind: part.kind, Of: float64(part.rate.burst / part.rate.interval), Window: part.rate.burst,
 				Remaining: max(0, part.rate.remaining(part.bucket.arrival, at)),
 			}
-			if _, wait := part.rate.admit(part.bucket.arrival, at); wait > 0 {
+			if _, wait := part.rate.admit(part.bucket.arrival, at, hits); wait > 0 {
 				level.Exceeded, level.Retry = true, wait
 				v.Reason = policy.RateLimited
 			}
@@ -274,6 +277,8 @@ type part struct {
 func (p part) on(b *bucket) counted {
 	return counted{b, newRate(p.limits.RequestsPerSecond, p.limits.Burst), p.limits.Concurrency, p.kind}
 }
+
+func (r *Request) hits() int { return min(max(1, r.Hits), maxHits) }
 
 func (r *Request) parts() [2]part {
 	tenant := policy.ClassLimit{RequestsPerSecond: r.Limits.RequestsPerSecond, Burst: r.Limits.Burst, Concurrency: r.Limits.Concurrency}
