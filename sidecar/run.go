@@ -232,12 +232,13 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 		Sets: s.sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
 		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness,
 	})
+	s.envoy.Ended = s.decider.EnvoyEnded
 	s.registerMetrics()
 	client, err := s.restore(conn, self)
 	if err != nil {
 		return err
 	}
-	s.relay.OnRefused = client.Refused
+	s.relay.OnVerdict = client.Judged
 
 	group, work := errgroup.WithContext(work)
 	if err := s.serve(work, group); err != nil {
@@ -300,7 +301,7 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
 	auth.RegisterAuthorizationServer(g, &extauthz.Server{Decider: s.decider})
 	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
-	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: limit.New(limit.Options{}), Now: time.Now})
+	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Now: time.Now})
 	socket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketSidecar))
 	if err != nil {
 		return err
@@ -477,11 +478,21 @@ const warnAge = time.Minute
 func (s *sidecar) drain(ctx context.Context, reporter *report.Reporter) {
 	s.draining.Store(true)
 	reporter.SetReady(false)
-	if err := s.envoy.Post(ctx, "/drain_listeners?inboundonly&graceful"); err != nil {
-		s.config.Log.Warn("envoy could not be told to drain", zap.Error(err))
+	drain := func(path string) {
+		if err := s.envoy.Post(ctx, path); err != nil {
+			s.config.Log.Warn("envoy could not be told to drain", zap.Error(err))
+		}
 	}
 	deadline := time.NewTimer(s.config.Drain)
 	defer deadline.Stop()
+	// Each answer ends its connection, while those who send are told to go elsewhere; then nobody is let in.
+	drain("/drain_listeners?inboundonly&graceful&skip_exit")
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(min(lameTime, s.config.Drain/2)):
+	}
+	drain("/drain_listeners?inboundonly")
 	for over := false; !over && (s.inflight.Open() > 0 || s.serviceAnswers(ctx)); {
 		select {
 		case <-deadline.C:
@@ -503,6 +514,9 @@ func (s *sidecar) drain(ctx context.Context, reporter *report.Reporter) {
 	}
 	s.left.Store(true)
 }
+
+// lameTime is how long a member that drains still takes new connections: the others need as long to hear of it.
+const lameTime = time.Second
 
 // leaveTime is how long the control plane has to note that a member leaves.
 const leaveTime = 2 * time.Second
@@ -536,5 +550,6 @@ func (s *sidecar) registerMetrics() {
 		return 0
 	})
 	gauge("tenantmesh_leases", "Requests that hold a lease.", func() float64 { return float64(s.decider.Limiter.Leases(time.Now())) })
+	gauge("tenantmesh_open_requests", "Requests that were admitted and have not ended.", func() float64 { return float64(s.inflight.Open()) })
 	gauge("tenantmesh_envoy_restarts", "How often Envoy was started again.", func() float64 { return float64(s.envoy.Restarts()) })
 }

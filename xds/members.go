@@ -39,7 +39,7 @@ type MembersConfig struct {
 const keyPatience = 5 * time.Second
 
 // maxKeyLife bounds what a member may publish: twice a key's life, for clocks that differ.
-const maxKeyLife = 48 * time.Hour
+const maxKeyLife = 14 * 24 * time.Hour
 
 // Members keeps who is in the mesh: durable members, their endpoints, their keys. It implements [server.Members].
 type Members struct {

@@ -1,7 +1,7 @@
 // Package meshname answers HOW IT IS SPELLED: the names that the control plane, Envoy and the Go process
 // beside it must write alike, so that neither room needs to import the other.
 //
-// It imports nothing.
+// It imports time only.
 package meshname
 
 // Envoy's listeners. The control plane writes the well-known ports below; the Go process beside an Envoy

@@ -58,6 +58,7 @@ type Mesh struct {
 	ttl    time.Duration
 	lease  time.Duration
 	others int
+	drain  time.Duration
 	stop   func() // of the control plane
 	ca     *devca.Client
 	key    *ecdsa.PrivateKey
@@ -91,6 +92,9 @@ func Others(n int) Option { return func(m *Mesh) { m.others = n } }
 // Lease sets how long an endpoint outlives its member's stream.
 func Lease(d time.Duration) Option { return func(m *Mesh) { m.lease = d } }
 
+// Drain sets how long open requests have at the end of a sidecar; default 1 s.
+func Drain(d time.Duration) Option { return func(m *Mesh) { m.drain = d } }
+
 // Start starts the CA and a control plane that holds the objects of mesh, and a TokenIssuer "test" that may speak for
 // every tenant.
 func Start(t testing.TB, mesh string, options ...Option) *Mesh {
@@ -98,7 +102,7 @@ func Start(t testing.TB, mesh string, options ...Option) *Mesh {
 	dir, err := os.MkdirTemp("", "mesh-") // short: Unix sockets lie in it
 	check(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	m := &Mesh{dir: dir, Store: memstore.New()}
+	m := &Mesh{dir: dir, Store: memstore.New(), drain: time.Second}
 	for _, option := range options {
 		option(m)
 	}
@@ -337,7 +341,7 @@ func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service
 	if service == 0 {
 		role = "gateway"
 	}
-	cmd := exec.Command(m.binary, "--role", role, "--control", strings.Join(m.xds, ","), "--data-dir", s.Dir, "--drain", "1s", "--service-port", strconv.Itoa(service),
+	cmd := exec.Command(m.binary, "--role", role, "--control", strings.Join(m.xds, ","), "--data-dir", s.Dir, "--drain", m.drain.String(), "--service-port", strconv.Itoa(service),
 		"--gateway-port", strconv.Itoa(ports[0]), "--inbound-port", strconv.Itoa(ports[0]), "--outbound-port", strconv.Itoa(ports[1]),
 		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]), "--mover-port", strconv.Itoa(ports[5]))
 	cmd.Args = append(cmd.Args, flags...)

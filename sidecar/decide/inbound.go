@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -26,7 +27,7 @@ func (a *attempt) inbound() {
 	decision.Principal = peer.String()
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	token, n := a.request.header(propagation.HeaderTxnToken)
-	request := &authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: decision.Path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
+	request := &authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
 	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" && !a.hook() {
 		decision.Proof = "none: the workload's tenancy is " + self.Tenancy
 		a.authorize(request)
@@ -56,16 +57,21 @@ func (a *attempt) inbound() {
 		return
 	}
 	request.Tenant = authz.Tenant{ID: t.ID, Tier: t.Tier, Residency: t.Residency, Labels: t.Labels}
-	if !a.authorize(request) || !a.admit(t, authz.Classify(self.Classes, a.request.Method, decision.Path), false) {
+	if !a.authorize(request) {
+		return
+	}
+	if !a.admit(t, authz.Classify(self.Classes, a.request.Method, a.path), false) {
+		decision.Rules = slices.DeleteFunc(a.set.Policies.Authorize(request).Results, func(r policy.RuleResult) bool { return !r.Matched })
+		return
+	}
+	// Before the request is entered: an end that comes first is known only there.
+	if !a.Attribution.Open(a.now, a.request.Lease, t.UID, token, a.attributable(claims)) {
+		a.release()
+		a.refuse(policy.Overloaded, "too many requests are open to know theirs apart")
 		return
 	}
 	if !a.enter(t) {
 		a.release()
-		return
-	}
-	if !a.Attribution.Open(a.now, a.request.Lease, t.UID, token, a.attributable(claims)) {
-		a.release()
-		a.refuse(policy.Overloaded, "too many requests are open to know theirs apart")
 		return
 	}
 	a.put(propagation.HeaderTenantID, t.ID.String())
@@ -77,7 +83,7 @@ func (a *attempt) inbound() {
 
 // hook reports whether the path is one by which the workload's data of tenants moves.
 func (a *attempt) hook() bool {
-	path := a.answer.Decision.Path
+	path := a.path
 	for _, d := range a.set.Self.TenantData {
 		switch path {
 		case d.Export, d.Import, d.Digest, d.Delete:

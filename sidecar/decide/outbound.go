@@ -122,6 +122,10 @@ func (a *attempt) mint() (token string, ok bool) {
 	if !a.admit(t, "", true) {
 		return "", false
 	}
+	if a.InFlight.HungUp(a.request.Lease) {
+		a.release()
+		return "", a.refuse(policy.Overloaded, "the service hung up before the decision")
+	}
 	a.answer.Decision.Proof = "the workload is bound to tenant " + bound.String()
 	a.Metrics.attributed("bound")
 	var keys []string

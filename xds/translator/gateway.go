@@ -22,9 +22,6 @@ import (
 	"github.com/tenantmesh/tenantmesh/xds/ir"
 )
 
-// moveTimeout is how much longer a request of a tenant that moves may take: the longest hold.
-const moveTimeout = 30 * time.Second
-
 const filterCheck = "envoy.filters.http.ext_authz"
 
 func gateway(mesh *ir.Mesh) []Resource {
@@ -141,7 +138,11 @@ func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerGateway})},
 		}
 		for _, e := range byHost[host] {
-			virtualHost.Routes = append(virtualHost.Routes, e.route(cell))
+			if r := e.route(cell); cell == meshname.CellNone || cell == meshname.CellMove { // which takes no upgrades
+				virtualHost.Routes = append(virtualHost.Routes, r)
+			} else {
+				virtualHost.Routes = append(virtualHost.Routes, withUpgrades(r)...)
+			}
 		}
 		if cell == meshname.CellNone {
 			virtualHost.Routes = append(virtualHost.Routes, &route.Route{Match: prefix("/"), Action: directResponse(421)})
@@ -226,7 +227,7 @@ func hookRoutes(mesh *ir.Mesh) (routes []*route.Route) {
 			match := prefix("/")
 			match.Headers = []*route.HeaderMatcher{exactly(propagation.HeaderHook, w.Name), exactly(propagation.HeaderCell, cell)}
 			routes = append(routes, &route.Route{
-				Name: cell + "/" + w.Name + "/tenantData", Match: match, Action: &route.Route_Route{Route: within(forward(meshname.ClusterWorkload(cell, w.Name)), hookTimeout)},
+				Name: cell + "/" + w.Name + "/tenantData", Match: match, Action: &route.Route_Route{Route: forward(meshname.ClusterWorkload(cell, w.Name))},
 				RequestHeadersToRemove: []string{propagation.HeaderHook},
 			})
 		}
@@ -262,7 +263,7 @@ func (e exposed) route(cell string) *route.Route {
 		return r
 	}
 	if cell == meshname.CellMove {
-		r.Action = &route.Route_Route{Route: within(forward(meshname.ClusterMove), routeTimeout+moveTimeout)}
+		r.Action = &route.Route_Route{Route: within(forward(meshname.ClusterMove), meshname.ResponseTime+meshname.HoldTime)}
 		return r
 	}
 	action := forward(meshname.ClusterWorkload(cell, e.workload.Name))
