@@ -156,7 +156,11 @@ func (m *mover) copied(workloads []string, done func(Copy) bool) (waits []Wait) 
 		case found == nil:
 			waits = append(waits, Wait{fmt.Sprintf("gateway %s to see to the data of workload %s", m.p.Mover, name), ""})
 		case found.Error != "":
-			waits = append(waits, Wait{fmt.Sprintf("the data of workload %s: %s", name, found.Error), "mend the workload's hooks; the move tries again by itself, 'tenantmesh tenant move " + m.tenant.Metadata.Name + " --abort' gives it up"})
+			hint := "mend the workload's hooks; the move tries again by itself"
+			if m.p.State == StateFencing {
+				hint += ", 'tenantmesh tenant move " + m.tenant.Metadata.Name + " --abort' gives it up"
+			}
+			waits = append(waits, Wait{fmt.Sprintf("the data of workload %s: %s", name, found.Error), hint})
 		case !done(*found):
 			waits = append(waits, Wait{fmt.Sprintf("equal digests of workload %s (%q at the source, %q at the target)", name, found.DigestFrom, found.DigestTo), "see why import does not give back what export gave"})
 		}

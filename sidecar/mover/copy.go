@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,15 @@ import (
 
 // copyRetry is how soon a hook that a cell's sidecar did not take is called again: its placement is a moment behind.
 const copyRetry = 20 * time.Millisecond
+
+const (
+	// copyTime bounds the copying of a tenant: shorter than a fence stands (10 s), so that the move can say which hook
+	// hangs before it steps back.
+	copyTime = 8 * time.Second
+	// deleteTime bounds one workload's deletion; nobody waits for it. One that failed is tried again deleteRetry later.
+	deleteTime  = time.Minute
+	deleteRetry = time.Second
+)
 
 // Run sees to the data of the tenants whose mover this member is, until ctx ends: copies it while they are sealed for
 // the cutover, and deletes it at the source after their move. What became of it is given to report.
@@ -44,10 +54,22 @@ func (m *Mover) Run(ctx context.Context, member string, report func(tenant strin
 			ctx, cancel := context.WithCancel(ctx)
 			working[name] = work{t.Epoch, cancel}
 			go func() {
-				copies := m.see(ctx, set, t)
-				if ctx.Err() == nil {
+				for {
+					copies := m.see(ctx, set, t)
+					if ctx.Err() != nil {
+						return
+					}
 					log.Info("saw to the data of a tenant", zap.String("tenant", name), zap.Int64("epoch", t.Epoch), zap.Any("copies", copies))
 					report(name, t.Epoch, copies)
+					// A copy that failed is made again by another mover, after the fence; nobody else deletes.
+					if t.State == policyset.Fencing || !slices.ContainsFunc(copies, func(c *api.Copy) bool { return c.Error != "" }) {
+						return
+					}
+					select {
+					case <-ctx.Done():
+						return
+					case <-time.After(deleteRetry):
+					}
 				}
 			}()
 		}
@@ -64,13 +86,17 @@ func (m *Mover) Run(ctx context.Context, member string, report func(tenant strin
 
 // see copies, or deletes, the tenant's data of every workload.
 func (m *Mover) see(ctx context.Context, set *policyset.Set, t *policyset.Tenant) (copies []*api.Copy) {
+	copying, cancel := context.WithTimeout(ctx, copyTime)
+	defer cancel()
 	for _, data := range set.Self.TenantData {
 		c := &api.Copy{Workload: data.Workload}
 		var err error
 		if t.State == policyset.Fencing {
-			err = m.copy(ctx, t, data, c)
+			err = m.copy(copying, t, data, c)
 		} else if data.Delete != "" {
-			_, err = m.hook(ctx, t, data, t.Target, http.MethodDelete, data.Delete, payload{})
+			deleting, cancel := context.WithTimeout(ctx, deleteTime)
+			_, err = m.hook(deleting, t, data, t.Target, http.MethodDelete, data.Delete, payload{})
+			cancel()
 			c.Deleted = err == nil
 		}
 		if err != nil {
@@ -128,12 +154,14 @@ func (m *Mover) hook(ctx context.Context, t *policyset.Tenant, data *api.TenantD
 		request.Header.Set(propagation.HeaderCell, cell)
 		request.Header.Set(propagation.HeaderHook, data.Workload)
 		response, err := m.client.RoundTrip(request)
-		if err != nil {
-			return payload{}, fmt.Errorf("%s %s in %s: %w", method, path, cell, err)
+		var text []byte
+		if err == nil {
+			text, err = io.ReadAll(io.LimitReader(response.Body, m.MaxBody+1))
+			_ = response.Body.Close()
 		}
-		text, err := io.ReadAll(io.LimitReader(response.Body, m.MaxBody+1))
-		_ = response.Body.Close()
 		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			return payload{}, fmt.Errorf("%s %s in %s hangs: it had not answered when the time for the tenant's data was over", method, path, cell)
 		case err != nil:
 			return payload{}, fmt.Errorf("%s %s in %s: %w", method, path, cell, err)
 		case response.StatusCode < 300 && int64(len(text)) <= m.MaxBody:
@@ -145,7 +173,7 @@ func (m *Mover) hook(ctx context.Context, t *policyset.Tenant, data *api.TenantD
 		}
 		select {
 		case <-ctx.Done():
-			return payload{}, ctx.Err()
+			return payload{}, fmt.Errorf("%s %s in %s: the cell's sidecar does not take it (%s)", method, path, cell, response.Header.Get(propagation.HeaderReason))
 		case <-time.After(copyRetry):
 		}
 	}
