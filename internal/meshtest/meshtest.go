@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -65,8 +66,12 @@ type Mesh struct {
 }
 
 var build = sync.OnceValues(func() (string, error) {
-	// One file for every test run, replaced in one step: packages are tested at once.
-	path := filepath.Join(os.TempDir(), fmt.Sprintf("tenantmesh-test-%d", os.Getuid()))
+	// One file for every test run of a checkout, replaced in one step: packages are tested at once.
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("tenantmesh-test-%d-%08x", os.Getuid(), crc32.ChecksumIEEE(root)))
 	fresh := fmt.Sprintf("%s.%d", path, os.Getpid())
 	out, err := exec.Command("go", "build", "-o", fresh, "github.com/tenantmesh/tenantmesh/cmd/tenantmesh-sidecar").CombinedOutput()
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/examples/acmedocs"
 	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
 )
 
 // Program is a service that is a program of its own, as it is in production.
@@ -85,6 +86,11 @@ func (m *Mesh) GatewayAs(t testing.TB, name string) *Sidecar {
 
 // Links gives each sidecar a link of its own to the control plane, which a test can cut.
 func Links() Option { return func(m *Mesh) { m.links = true } }
+
+// Through puts something between the control planes and their store.
+func Through(between func(tenantstore.Store) tenantstore.Store) Option {
+	return func(m *Mesh) { m.Store = between(m.Store) }
+}
 
 // Link is a sidecar's way to the control plane: a TCP proxy.
 type Link struct {
