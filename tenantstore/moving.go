@@ -381,7 +381,7 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 	step, ok := steps[request.Transition]
 	problems := m.problems(request)
 	if !ok || !slices.Contains(step.from, m.p.State) {
-		problems = append(problems, Problem{Path: "state", Text: fmt.Sprintf("must be one of %v to %s (is %s)", step.from, request.Transition, m.p.State)})
+		problems = append(problems, Problem{Path: "state", Text: fmt.Sprintf("must be one of %v to %s (is %s)", step.from, request.Transition, m.p.State) + m.instead(request)})
 	} else if len(problems) == 0 {
 		for _, wait := range m.waits(request.Transition) {
 			problems = append(problems, Problem{Path: "waits", Text: "must have " + wait.For})
@@ -476,6 +476,19 @@ func (m *mover) record(actor string, request MoveRequest) *MoveSpec {
 		record.Grace = DefaultGrace
 	}
 	return record
+}
+
+// instead is what gives a move up in the state that it is in, for who asked for the other.
+func (m *mover) instead(request MoveRequest) string {
+	command := "'tenantmesh tenant move " + m.tenant.Metadata.Name
+	switch {
+	case request.Transition == MoveRollback && slices.Contains(steps[MoveAbort].from, m.p.State):
+		return fmt.Sprintf(": the tenant has not left %s, and %s --abort' keeps it there", m.p.Cell, command)
+	case request.Transition == MoveAbort && slices.Contains(steps[MoveRollback].from, m.p.State) && m.p.Target != "":
+		return fmt.Sprintf(": the tenant is in %s already, and %s --rollback' takes it back to %s", m.p.Cell, command, m.p.Target)
+	default:
+		return ""
+	}
 }
 
 // problems are what is wrong with a request, but for the state and the waits.

@@ -59,6 +59,7 @@ type Mesh struct {
 	lease  time.Duration
 	others int
 	drain  time.Duration
+	links  bool
 	stop   func() // of the control plane
 	ca     *devca.Client
 	key    *ecdsa.PrivateKey
@@ -261,6 +262,7 @@ type Sidecar struct {
 	Dir      string
 	PID      int
 	Log      string // file
+	Link     *Link  // to the control plane, with Links
 
 	again func() *Sidecar
 }
@@ -290,7 +292,12 @@ func (m *Mesh) Workload(t testing.TB, cell, name string, service http.Handler, f
 	t.Cleanup(server.Close)
 	u, err := url.Parse(server.URL)
 	check(t, err)
-	port, err := strconv.Atoi(u.Port())
+	return m.workload(t, cell, name, u.Port(), flags...)
+}
+
+func (m *Mesh) workload(t testing.TB, cell, name, service string, flags ...string) *Sidecar {
+	t.Helper()
+	port, err := strconv.Atoi(service)
 	check(t, err)
 	id, err := identity.WorkloadID(TrustDomain, cell, name)
 	check(t, err)
@@ -327,21 +334,33 @@ func (m *Mesh) waitFor(t testing.TB, good func(tenantstore.Snapshot) bool) {
 
 func (m *Mesh) start(t testing.TB, name string, id identity.Principal, service int, flags ...string) *Sidecar {
 	t.Helper()
-	return m.startOn(t, name, id, service, freePorts(t, 6), flags)
+	control := strings.Join(m.xds, ",")
+	var l *Link
+	if m.links {
+		control = loopback(freePorts(t, 1)[0])
+		l = link(t, control, m.xds[0])
+	}
+	s := m.startOn(t, name, id, service, control, freePorts(t, 6), flags)
+	s.Link = l
+	return s
 }
 
-func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service int, ports []int, flags []string) *Sidecar {
+func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service int, control string, ports []int, flags []string) *Sidecar {
 	t.Helper()
 	s := &Sidecar{
 		URL: "http://" + loopback(ports[0]), Outbound: "http://" + loopback(ports[1]), Admin: "http://" + loopback(ports[2]),
 		Metrics: "http://" + loopback(ports[3]) + "/metrics", Health: "http://" + loopback(ports[4]), Dir: filepath.Join(m.dir, name), Log: filepath.Join(m.dir, name+".log"),
 	}
-	s.again = func() *Sidecar { return m.startOn(t, name, id, service, ports, flags) }
+	s.again = func() *Sidecar {
+		again := m.startOn(t, name, id, service, control, ports, flags)
+		again.Link = s.Link
+		return again
+	}
 	role := "sidecar"
 	if service == 0 {
 		role = "gateway"
 	}
-	cmd := exec.Command(m.binary, "--role", role, "--control", strings.Join(m.xds, ","), "--data-dir", s.Dir, "--drain", m.drain.String(), "--service-port", strconv.Itoa(service),
+	cmd := exec.Command(m.binary, "--role", role, "--control", control, "--data-dir", s.Dir, "--drain", m.drain.String(), "--service-port", strconv.Itoa(service),
 		"--gateway-port", strconv.Itoa(ports[0]), "--inbound-port", strconv.Itoa(ports[0]), "--outbound-port", strconv.Itoa(ports[1]),
 		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]), "--mover-port", strconv.Itoa(ports[5]))
 	cmd.Args = append(cmd.Args, flags...)
@@ -378,7 +397,10 @@ func tail(text []byte) []byte { return text[max(0, len(text)-4096):] }
 // spawn starts cmd so that it ends with the test, however the test ends.
 func spawn(t testing.TB, cmd *exec.Cmd) (ended <-chan struct{}) {
 	t.Helper()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	started, done := make(chan error), make(chan struct{})
 	go func() {
 		runtime.LockOSThread() // the signal comes when the starting thread ends (prctl(2))

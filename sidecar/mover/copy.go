@@ -1,6 +1,7 @@
 package mover
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -18,6 +19,7 @@ import (
 const (
 	hookRetry  = time.Second            // after a hook that failed
 	followRest = 100 * time.Millisecond // between two looks at what is left, in MIGRATING
+	deleteTime = time.Minute            // of one workload's deletion, which nobody waits for
 	tellEvery  = time.Second            // of progress that changes no decision
 )
 
@@ -172,6 +174,8 @@ func (c *copying) say(err error, fill func(*api.Copy)) {
 
 func (c *copying) delete(ctx context.Context) error {
 	if c.data.Delete != "" {
+		ctx, cancel := context.WithTimeout(ctx, deleteTime)
+		defer cancel()
 		if err := c.remove(ctx); err != nil {
 			return err
 		}
@@ -224,6 +228,9 @@ func (c *copying) catchUp(ctx context.Context) error {
 
 // finish brings the rest under the seal, and compares. When what was brought before is not equal, everything is brought.
 func (c *copying) finish(ctx context.Context) error {
+	// Shorter than the fence stands: so the move can say which hook hangs before it steps back.
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.tenant.Pause, 10*time.Second)*4/5)
+	defer cancel()
 	fresh, err := c.rest(ctx)
 	if err != nil {
 		return err

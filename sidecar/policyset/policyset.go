@@ -60,6 +60,7 @@ type Placement struct {
 	Sealed bool          // in FENCING: calls within the cell are refused too
 	Copy   bool          // what could escape the mover has ended: it copies
 	Shut   bool          // in FENCING: reads are held too
+	Pause  time.Duration // how long a step of the fence may take
 	Hold   time.Duration // how long a gateway holds writes in FENCING
 	Mover  string        // gateway that copies the tenant's data, and takes the writes that both cells must get
 	Follow int64         // epoch at which it was appointed in MIGRATING; 0: it brings nothing before the seal
@@ -313,7 +314,7 @@ func (e *editor) tenant(c Change) error {
 		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision,
 		Placement: Placement{
 			State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Target: m.Placement.GetTarget(), Epoch: m.Placement.GetEpoch(),
-			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Copy: m.Placement.GetCopy(), Shut: m.Placement.GetShut(), Follow: m.Placement.GetFollow(), Hold: m.Placement.GetHold().AsDuration(), Mover: m.Placement.GetMover(),
+			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Copy: m.Placement.GetCopy(), Shut: m.Placement.GetShut(), Follow: m.Placement.GetFollow(), Hold: m.Placement.GetHold().AsDuration(), Pause: m.Placement.GetPause().AsDuration(), Mover: m.Placement.GetMover(),
 		},
 		Limits: policy.Limits{RequestsPerSecond: m.Limits.GetRequestsPerSecond(), Burst: int(m.Limits.GetBurst()), Concurrency: int(m.Limits.GetConcurrency())},
 	}

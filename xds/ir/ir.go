@@ -96,6 +96,7 @@ type Tenant struct {
 	Limits    policy.Limits
 	Weight    int
 	Hold      float64 // seconds, of its move
+	Pause     float64 // seconds, of its move
 	Revision  int64
 }
 
@@ -183,7 +184,7 @@ func buildTenant(tiers map[string]policy.TierSpec, o, move *tenantstore.Object) 
 		t.Placement = *o.Status.Placement
 	}
 	if t.Placement.State.Moving() && move != nil {
-		t.Hold = move.Move.Hold
+		t.Hold, t.Pause = move.Move.Hold, cmp.Or(move.Move.Pause, tenantstore.DefaultPause)
 	}
 	return t
 }

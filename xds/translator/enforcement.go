@@ -108,6 +108,9 @@ func Tenant(t ir.Tenant) []Resource {
 	if t.Hold > 0 {
 		message.Placement.Hold = durationpb.New(time.Duration(t.Hold * float64(time.Second)))
 	}
+	if t.Pause > 0 {
+		message.Placement.Pause = durationpb.New(time.Duration(t.Pause * float64(time.Second)))
+	}
 	resources := []Resource{{meshname.TypeTenantPolicy, t.Name, AudienceGateway, message}}
 	for _, cell := range []string{t.Placement.Cell, t.Placement.Target} {
 		if cell != "" {

@@ -154,6 +154,7 @@ type Placement struct {
 	Shut          bool                   `protobuf:"varint,9,opt,name=shut,proto3" json:"shut,omitempty"`      // FENCING: reads are held too
 	Mover         string                 `protobuf:"bytes,8,opt,name=mover,proto3" json:"mover,omitempty"`     // ID of the member that copies the tenant's data at this epoch
 	Follow        int64                  `protobuf:"varint,10,opt,name=follow,proto3" json:"follow,omitempty"` // epoch at which the mover was appointed in MIGRATING; 0: it brings nothing before the seal
+	Pause         *durationpb.Duration   `protobuf:"bytes,12,opt,name=pause,proto3" json:"pause,omitempty"`    // how long a step of the fence may take
 	Copy          bool                   `protobuf:"varint,11,opt,name=copy,proto3" json:"copy,omitempty"`     // what could escape the mover has ended: it copies
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -257,6 +258,13 @@ func (x *Placement) GetFollow() int64 {
 		return x.Follow
 	}
 	return 0
+}
+
+func (x *Placement) GetPause() *durationpb.Duration {
+	if x != nil {
+		return x.Pause
+	}
+	return nil
 }
 
 func (x *Placement) GetCopy() bool {
@@ -2347,7 +2355,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	" \x01(\x03R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x96\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x02\n" +
 	"\tPlacement\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x12\n" +
 	"\x04cell\x18\x02 \x01(\tR\x04cell\x12\x16\n" +
@@ -2359,7 +2367,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x04shut\x18\t \x01(\bR\x04shut\x12\x14\n" +
 	"\x05mover\x18\b \x01(\tR\x05mover\x12\x16\n" +
 	"\x06follow\x18\n" +
-	" \x01(\x03R\x06follow\x12\x12\n" +
+	" \x01(\x03R\x06follow\x12/\n" +
+	"\x05pause\x18\f \x01(\v2\x19.google.protobuf.DurationR\x05pause\x12\x12\n" +
 	"\x04copy\x18\v \x01(\bR\x04copy\"\x91\x02\n" +
 	"\x06Limits\x12.\n" +
 	"\x13requests_per_second\x18\x01 \x01(\x01R\x11requestsPerSecond\x12\x14\n" +
@@ -2609,41 +2618,42 @@ var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
 	1,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	2,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
 	33, // 3: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	29, // 4: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
-	5,  // 5: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
-	6,  // 6: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	34, // 7: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
-	30, // 8: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	34, // 9: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
-	11, // 10: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
-	12, // 11: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	31, // 12: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	10, // 13: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
-	32, // 14: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	14, // 15: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
-	15, // 16: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
-	16, // 17: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
-	17, // 18: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	19, // 19: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	20, // 20: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	21, // 21: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
-	34, // 22: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	18, // 23: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	34, // 24: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	33, // 25: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	22, // 26: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	24, // 27: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	25, // 28: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	26, // 29: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	27, // 30: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	3,  // 31: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	13, // 32: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	23, // 33: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	33, // [33:34] is the sub-list for method output_type
-	32, // [32:33] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	33, // 4: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	29, // 5: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	5,  // 6: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
+	6,  // 7: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
+	34, // 8: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	30, // 9: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	34, // 10: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	11, // 11: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
+	12, // 12: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
+	31, // 13: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	10, // 14: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
+	32, // 15: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	14, // 16: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
+	15, // 17: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
+	16, // 18: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
+	17, // 19: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
+	19, // 20: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	20, // 21: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	21, // 22: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	34, // 23: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	18, // 24: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	34, // 25: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	33, // 26: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	22, // 27: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	24, // 28: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	25, // 29: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	26, // 30: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	27, // 31: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	3,  // 32: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	13, // 33: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	23, // 34: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	34, // [34:35] is the sub-list for method output_type
+	33, // [33:34] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
