@@ -59,6 +59,9 @@ func (h *hooks) call(ctx context.Context, cell, method, path string, body io.Rea
 	request.Header.Set(propagation.HeaderCell, cell)
 	request.Header.Set(propagation.HeaderHook, h.data.Workload)
 	response, err := h.client.RoundTrip(request)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("%s %s in %s hangs", method, path, cell)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s in %s: %w", method, path, cell, err)
 	}
@@ -112,7 +115,7 @@ func (h *hooks) pass(ctx context.Context, cursor string) (p page, err error) {
 		defer exported.Body.Close()
 		counted := &counter{source: exported.Body}
 		imported, err := h.call(ctx, h.tenant.Target, method, h.data.Import, counted, exported.Header.Get("content-type"))
-		if failure := counted.failed(); failure != nil { // the import fails because of it
+		if failure := counted.failed(); failure != nil && ctx.Err() == nil { // the import fails because of it
 			return fmt.Errorf("GET %s in %s: %w", path, h.tenant.Cell, failure)
 		}
 		if err != nil {
