@@ -196,14 +196,7 @@ func serveSocket(ctx context.Context, group *errgroup.Group, path string, handle
 
 func serveMetrics(ctx context.Context, group *errgroup.Group, address string, cache *server.Cache) (string, error) {
 	registry := prometheus.NewRegistry()
-	for name, value := range map[string]func(server.Status) float64{
-		"tenantmesh_control_sidecars_connected": func(s server.Status) float64 { return float64(s.Total) },
-		"tenantmesh_control_sidecars_enforcing": func(s server.Status) float64 { return float64(s.Enforced) },
-		"tenantmesh_control_sidecars_refusing":  func(s server.Status) float64 { return float64(s.Refused) },
-		"tenantmesh_control_published_revision": func(s server.Status) float64 { return float64(s.Published) },
-	} {
-		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: "Of the newest revision: sidecars, or the revision itself."}, func() float64 { return value(cache.Status(0)) }))
-	}
+	RegisterMetrics(registry, func() server.Status { return cache.Status(0) })
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", err
