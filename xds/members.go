@@ -121,7 +121,7 @@ func (m *Members) Joined(ctx context.Context, peer *server.Peer) error {
 	if known != nil && known.Member.Fenced {
 		return status.Errorf(codes.PermissionDenied, "member %s was fenced by an operator: start it with an empty data directory", h.MemberId)
 	}
-	_, err = m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{member(peer, false)}, nil)
+	_, err = m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{m.member(peer, false)}, nil)
 	if err != nil {
 		return err
 	}
@@ -141,11 +141,11 @@ func system(kind tenantstore.Kind, name string, fill func(*tenantstore.Object)) 
 	return o
 }
 
-func member(peer *server.Peer, left bool) *tenantstore.Object {
+func (m *Members) member(peer *server.Peer, left bool) *tenantstore.Object {
 	return system(tenantstore.KindMember, peer.Hello.MemberId, func(o *tenantstore.Object) {
 		o.Member = &tenantstore.MemberSpec{
 			Principal: peer.Principal.String(), Role: tenantstore.Role(peer.Subject.Role), Cell: peer.Subject.Cell, Workload: peer.Subject.Workload,
-			Version: peer.Hello.Version, Envoy: peer.Hello.EnvoyVersion, Left: left,
+			Version: peer.Hello.Version, Envoy: peer.Hello.EnvoyVersion, Control: m.ID, Left: left,
 		}
 	})
 }
@@ -295,7 +295,7 @@ func (m *Members) usage(ctx context.Context, peer *server.Peer, batch *api.Usage
 
 func (m *Members) leave(ctx context.Context, peer *server.Peer) error {
 	m.removeEndpoint(ctx, peer.Hello.MemberId)
-	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{member(peer, true)}, nil)
+	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{m.member(peer, true)}, nil)
 	return err
 }
 
