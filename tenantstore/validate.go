@@ -210,8 +210,8 @@ func (v *validation) workload(w *WorkloadSpec) {
 		if err != nil || strings.Contains(pattern.String(), "*") || (expose.PathPrefix != "/" && strings.HasSuffix(expose.PathPrefix, "/")) {
 			v.add(at+".pathPrefix", "must be a path such as /documents, without * or a slash at its end (got %q)", expose.PathPrefix)
 		}
-		if strings.ContainsAny(expose.Host, "*/: ") {
-			v.add(at+".host", "must be an exact host name, without port (got %q)", expose.Host)
+		if strings.ContainsAny(expose.Host, "*/: ") || strings.ToLower(expose.Host) != expose.Host {
+			v.add(at+".host", "must be an exact host name in lower case, without port (got %q)", expose.Host)
 		}
 	}
 	for i, class := range w.Classes {

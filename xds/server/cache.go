@@ -216,9 +216,10 @@ func (t *subscription) take() (next part, undo map[string]struct{}) {
 	return next, undo
 }
 
-// respond sends what is lacking, when the server waits for it.
+// respond sends what is lacking, when the server waits for it. One response of a type is on its way at a time: a sidecar
+// that got two at once could not tell which of them its Envoy refused.
 func (c *Cache) respond(s *stream, t *subscription) {
-	for t.watch != nil && (!t.answered || len(t.pending)+len(t.parts)+len(t.undo) > 0) {
+	for t.watch != nil && len(t.waiting) == 0 && (!t.answered || len(t.pending)+len(t.parts)+len(t.undo) > 0) {
 		next, undo := t.take()
 		response := &discovery.DeltaDiscoveryResponse{TypeUrl: t.typeURL, SystemVersionInfo: strconv.FormatInt(c.revision, 10)}
 		for name := range undo {
