@@ -274,7 +274,7 @@ func (m *Members) usage(peer *server.Peer, batch *api.UsageBatch) error {
 	for i, r := range batch.Records {
 		records[i] = ledger.UsageRecord{
 			Minute: r.Minute.AsTime(), Tenant: r.Tenant, TenantUID: r.TenantUid, Workload: r.Workload, Class: r.Class, Requests: r.Requests,
-			Refused: r.Refused, BytesReceived: r.BytesReceived, BytesSent: r.BytesSent, Duration: r.Duration.AsDuration(),
+			Refused: r.Refused, Errors: r.Errors, BytesReceived: r.BytesReceived, BytesSent: r.BytesSent, Duration: r.Duration.AsDuration(),
 		}
 	}
 	if err := m.Usage.Append(peer.Hello.MemberId, batch.Sequence, records); err != nil {

@@ -12,6 +12,7 @@ import (
 // tenant selector match.
 type Tenant struct {
 	ID        identity.TenantID
+	UID       string // of its incarnation
 	Tier      string
 	Residency string
 	Labels    map[string]string
@@ -101,6 +102,9 @@ func (r *rule) why(request *Request) string {
 	}
 	if field := whyTenant(&r.tenants, &request.Tenant); field != "" {
 		return field
+	}
+	if r.canary != nil && !r.canary.Selects(request.Tenant.ID.String(), request.Tenant.UID) {
+		return "canary"
 	}
 	reason := "targets"
 	for i := range r.targets {

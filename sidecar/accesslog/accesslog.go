@@ -43,6 +43,7 @@ func ended(entry *datav3.HTTPAccessLogEntry) decide.Ended {
 		Lease: entry.GetRequest().GetRequestHeaders()[propagation.HeaderLease],
 		// A refusal by the check holds nothing, and has nothing to release; a check that failed may have admitted.
 		Refused:       common.GetResponseFlags().GetUnauthorizedDetails() != nil && entry.GetResponse().GetResponseCodeDetails() == "ext_authz_denied",
+		Status:        int(entry.GetResponse().GetResponseCode().GetValue()),
 		BytesReceived: int64(entry.GetRequest().GetRequestBodyBytes() + entry.GetRequest().GetRequestHeadersBytes()),
 		BytesSent:     int64(entry.GetResponse().GetResponseBodyBytes() + entry.GetResponse().GetResponseHeadersBytes()),
 		Duration:      common.GetTimeToLastDownstreamTxByte().AsDuration(),

@@ -56,6 +56,7 @@ func (a *attempt) account() {
 type Ended struct {
 	Lease                    string
 	Refused                  bool // by a decision: it holds nothing
+	Status                   int  // 0: none was sent
 	BytesReceived, BytesSent int64
 	Duration                 time.Duration
 }
@@ -70,6 +71,9 @@ func (d *Decider) End(e Ended) {
 	d.Attribution.Close(now, e.Lease)
 	if r, ok := d.InFlight.End(now, e.Lease); ok && r.Usage.Requests > 0 {
 		r.Usage.BytesReceived, r.Usage.BytesSent, r.Usage.Duration = e.BytesReceived, e.BytesSent, e.Duration
+		if e.Status >= http.StatusInternalServerError {
+			r.Usage.Errors = 1
+		}
 		d.Meter.Add(r.Usage)
 	}
 }

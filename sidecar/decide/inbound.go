@@ -49,7 +49,7 @@ func (a *attempt) inbound() {
 	if !ok {
 		return
 	}
-	request.Tenant = authz.Tenant{ID: t.ID, Tier: t.Tier, Residency: t.Residency, Labels: t.Labels}
+	request.Tenant = authz.Tenant{ID: t.ID, UID: t.UID, Tier: t.Tier, Residency: t.Residency, Labels: t.Labels}
 	if !a.authorize(request) || !a.admit(t, authz.Classify(self.Classes, a.request.Method, decision.Path), false) {
 		return
 	}

@@ -154,15 +154,16 @@ type stream struct {
 
 // subscription is what one stream has, and lacks, of one type.
 type subscription struct {
-	typeURL  string
-	sent     map[string]string   // name -> version, as of the last response
-	pending  map[string]struct{} // names that changed since
-	oldest   int64               // revision of the first of pending; 0: none
-	waiting  []sent              // responses that were not answered yet
-	acked    int64               // revision of the last response that was accepted
-	refused  string              // why the last response was refused, "" when it was accepted
-	answered bool
-	watch    *watch // open, when the server is ready for a response
+	typeURL   string
+	sent      map[string]string   // name -> version, as of the last response
+	pending   map[string]struct{} // names that changed since
+	oldest    int64               // revision of the first of pending; 0: none
+	waiting   []sent              // responses that were not answered yet
+	acked     int64               // revision of the last response that was accepted
+	refused   string              // why the last response was refused, "" when it was accepted
+	refusedAt int64               // revision of that response
+	answered  bool
+	watch     *watch // open, when the server is ready for a response
 }
 
 // sent is a response on its way.

@@ -197,10 +197,10 @@ func (c *Cache) answered(id int64, typeURL, nonce, refusal string) {
 		return
 	}
 	t := s.types[typeURL]
-	t.refused = refusal
+	t.refused, t.refusedAt = refusal, t.acked
 	for i, waiting := range t.waiting {
 		if waiting.nonce == nonce {
-			if refusal == "" {
+			if t.refusedAt = waiting.revision; refusal == "" {
 				t.acked = waiting.revision
 			}
 			t.waiting = append([]sent(nil), t.waiting[i+1:]...)

@@ -18,8 +18,9 @@ type Member struct {
 
 // Refusal is a resource type whose last response was refused (NACK).
 type Refusal struct {
-	TypeURL string `json:"typeUrl"`
-	Error   string `json:"error"`
+	TypeURL  string `json:"typeUrl"`
+	Error    string `json:"error"`
+	Revision int64  `json:"revision"` // of the response
 }
 
 // Status says how far a revision is.
@@ -54,7 +55,7 @@ func (c *Cache) status(revision int64) Status {
 		for _, t := range s.types {
 			member.Enforced = member.Enforced && t.enforces(revision)
 			if t.refused != "" {
-				member.Refused = append(member.Refused, Refusal{t.typeURL, t.refused})
+				member.Refused = append(member.Refused, Refusal{t.typeURL, t.refused, t.refusedAt})
 			}
 		}
 		status.settled = status.settled && member.Enforced

@@ -24,6 +24,9 @@ func enforcement(mesh *ir.Mesh) []Resource {
 		for _, t := range p.Spec.Targets {
 			message.Targets = append(message.Targets, &api.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
 		}
+		if c := p.Canary; c != nil {
+			message.Canary = &api.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names, Others: c.Others}
+		}
 		if !p.NotAfter.IsZero() {
 			message.NotAfter = timestamppb.New(p.NotAfter)
 		}
