@@ -127,7 +127,7 @@ func (v *validation) object(o *Object) {
 		if p.From == p.To {
 			v.add("spec.to", "must be another tier than from (got %q)", p.To)
 		}
-	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
+	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindRollout:
 	}
 }
 
@@ -354,6 +354,10 @@ func (v *validation) references(o *Object) {
 		v.selected(o.AccessPolicy.Tenants, o.AccessPolicy.Targets)
 	case KindAccessGrant:
 		v.selected(o.AccessGrant.Tenants, o.AccessGrant.Targets)
+	case KindRollout:
+		if candidate := o.Rollout.Candidate; candidate.Kind == KindAccessPolicy {
+			v.selected(candidate.AccessPolicy.Tenants, candidate.AccessPolicy.Targets)
+		}
 	case KindCell, KindTier, KindDependency, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
 	}
 }

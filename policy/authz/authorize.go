@@ -118,6 +118,11 @@ func (r *rule) why(request *Request) string {
 	return reason
 }
 
+// SelectsTenant reports whether a selector selects a tenant.
+func SelectsTenant(selector *policy.TenantSelector, tenant *Tenant) bool {
+	return whyTenant(selector, tenant) == ""
+}
+
 func whyTenant(selector *policy.TenantSelector, tenant *Tenant) string {
 	if len(selector.Names) > 0 && !slices.Contains(selector.Names, tenant.ID.String()) {
 		return "tenants.names"

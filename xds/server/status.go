@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -72,6 +73,20 @@ func (c *Cache) status(revision int64) Status {
 	}
 	slices.SortFunc(status.Members, func(a, b Member) int { return strings.Compare(a.Principal, b.Principal) })
 	return status
+}
+
+// Refused says which sidecar refused what was pushed at a revision or later, and why; "" for none.
+func (c *Cache) Refused(revision int64) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.streams {
+		for _, t := range s.types {
+			if t.refused != "" && t.refusedAt >= revision {
+				return fmt.Sprintf("%s refused revision %d of %s: %s", s.principal, t.refusedAt, t.typeURL, t.refused)
+			}
+		}
+	}
+	return ""
 }
 
 // enforces reports whether no change up to revision is pending or unanswered.
