@@ -188,9 +188,15 @@ func TestChangesAckAndNack(t *testing.T) {
 	if err != nil || s.Refused != 1 || s.Members[0].Refused[0].Error != "burst is odd" {
 		t.Errorf("after the NACK: %+v, %v", s, err)
 	}
+	if who := cache.Refused(4); !strings.Contains(who, "refused revision 4 of ") || !strings.Contains(who, "burst is odd") || cache.Refused(5) != "" {
+		t.Errorf("revision 4 was refused by %q, revision 5 by %q", who, cache.Refused(5))
+	}
 	c.send(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce})
 	if s, err = cache.Wait(t.Context(), 5); err != nil || !s.Done() {
 		t.Errorf("after the next ACK: %+v, %v", s, err)
+	}
+	if who := cache.Refused(0); who != "" {
+		t.Errorf("after the next ACK %q", who)
 	}
 }
 

@@ -504,6 +504,7 @@ type Canary struct {
 	Percent       float64                `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
 	Names         []string               `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
 	Others        bool                   `protobuf:"varint,4,opt,name=others,proto3" json:"others,omitempty"` // who is not in it
+	Effect        string                 `protobuf:"bytes,5,opt,name=effect,proto3" json:"effect,omitempty"`  // the policy's, whose own is empty: a sidecar that does not know of canaries then refuses it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -564,6 +565,13 @@ func (x *Canary) GetOthers() bool {
 		return x.Others
 	}
 	return false
+}
+
+func (x *Canary) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
 }
 
 type TenantSelector struct {
@@ -2397,12 +2405,13 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\brevision\x18\b \x01(\x03R\brevision\x127\n" +
 	"\tnot_after\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x123\n" +
 	"\x06canary\x18\n" +
-	" \x01(\v2\x1b.tenantmesh.v1alpha1.CanaryR\x06canary\"d\n" +
+	" \x01(\v2\x1b.tenantmesh.v1alpha1.CanaryR\x06canary\"|\n" +
 	"\x06Canary\x12\x12\n" +
 	"\x04seed\x18\x01 \x01(\tR\x04seed\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x14\n" +
 	"\x05names\x18\x03 \x03(\tR\x05names\x12\x16\n" +
-	"\x06others\x18\x04 \x01(\bR\x06others\"\xc0\x01\n" +
+	"\x06others\x18\x04 \x01(\bR\x06others\x12\x16\n" +
+	"\x06effect\x18\x05 \x01(\tR\x06effect\"\xc0\x01\n" +
 	"\x0eTenantSelector\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x12\x14\n" +
 	"\x05tiers\x18\x02 \x03(\tR\x05tiers\x12G\n" +
