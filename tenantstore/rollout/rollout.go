@@ -38,19 +38,20 @@ const actor = "control"
 
 // Timing of the controller.
 const (
-	tick  = time.Second
-	retry = time.Second // after the store did not answer
+	stepInterval = time.Second
+	lookInterval = 5 * time.Second // as often as sidecars report usage, which is summed each time
+	retry        = time.Second     // after the store did not answer
 )
 
 // Run looks after rollouts until ctx ends.
 func Run(ctx context.Context, config Config) error {
 	var group errgroup.Group
 	group.Go(func() error {
-		return config.keep(ctx, func(ctx context.Context) error { return config.follow(ctx, config.halt) })
+		return config.keep(ctx, func(ctx context.Context) error { return config.follow(ctx, lookInterval, config.halt) })
 	})
 	group.Go(func() error {
 		return config.keep(ctx, func(ctx context.Context) error {
-			return config.Store.Lead(ctx, "rollout", func(ctx context.Context) error { return config.follow(ctx, config.step) })
+			return config.Store.Lead(ctx, "rollout", func(ctx context.Context) error { return config.follow(ctx, stepInterval, config.step) })
 		})
 	})
 	return group.Wait()
@@ -72,8 +73,11 @@ func (c *Config) keep(ctx context.Context, work func(context.Context) error) err
 	return nil
 }
 
-// follow looks at every rollout that goes on, once a tick.
-func (c *Config) follow(ctx context.Context, look func(context.Context, map[tenantstore.Key]*tenantstore.Object, *tenantstore.Object) error) error {
+// look does something about a rollout that goes on.
+type look func(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object, rollout *tenantstore.Object) error
+
+// follow looks at every rollout that goes on, once an interval.
+func (c *Config) follow(ctx context.Context, interval time.Duration, look look) error {
 	for {
 		snapshot, err := c.Store.Snapshot(ctx)
 		if err != nil {
@@ -83,20 +87,20 @@ func (c *Config) follow(ctx context.Context, look func(context.Context, map[tena
 		if err != nil {
 			return err
 		}
-		if err := c.watch(ctx, snapshot.Objects, changes, look); !errors.Is(err, tenantstore.ErrCompacted) {
+		if err := watch(ctx, snapshot.Objects, changes, interval, look); !errors.Is(err, tenantstore.ErrCompacted) {
 			return err
 		}
 	}
 }
 
-func (c *Config) watch(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object, changes <-chan tenantstore.Change, look func(context.Context, map[tenantstore.Key]*tenantstore.Object, *tenantstore.Object) error) error {
+func watch(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object, changes <-chan tenantstore.Change, interval time.Duration, look look) error {
 	rollouts := map[tenantstore.Key]*tenantstore.Object{}
 	for key, o := range objects {
 		if key.Kind == tenantstore.KindRollout {
 			rollouts[key] = o
 		}
 	}
-	ticker := time.NewTicker(tick)
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {

@@ -175,7 +175,7 @@ func TestHalts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			start(t, 60, func(w *world) {
 				test.trouble(w)
-				r := w.after(2 * time.Second)
+				r := w.after(6 * time.Second)
 				if r == nil || r.State != tenantstore.Halted || !strings.Contains(r.Why, test.why) {
 					t.Fatalf("it is %+v", r)
 				}

@@ -171,6 +171,7 @@ func newApply() *cobra.Command {
 	flags.BoolVar(&wait, "wait", false, "wait until every connected sidecar enforces it")
 	flags.IntVar(&seconds, "timeout", 30, "seconds to wait")
 	rollout.flags(flags)
+	_ = cmd.RegisterFlagCompletionFunc("rollout-tenants", completeNames(client, tenantstore.KindTenant))
 	addOutput(cmd, &format)
 	return cmd
 }

@@ -51,7 +51,8 @@ func newRollout() *cobra.Command {
 		Long: `Look after changes that reach the tenants step by step. 'tenantmesh apply --rollout' begins one.
 
 A rollout halts by itself when a sidecar refuses the change, or when more of its tenants' requests are refused or fail
-than of the others'. It stays at its step then: abort it, or promote it all the same.`,
+than of the others'. It stays at its step then: abort it, or promote it all the same. It halts again at the next step
+while that is so.`,
 	}
 	cmd.AddCommand(newRolloutStatus(),
 		rolloutVerb("promote", "Take the next step; the last one applies the change", (*adminclient.Client).PromoteRollout),
