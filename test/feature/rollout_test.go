@@ -33,6 +33,19 @@ func (w *world) rollOut(t *testing.T, object string) {
 	w.Enforced(t, applied.Revision)
 }
 
+// halted waits until a rollout has halted.
+func (w *world) halted(t *testing.T, name string) (status adminapi.RolloutStatus) {
+	t.Helper()
+	until(t, func() bool {
+		var err error
+		if status, err = w.Admin.RolloutStatus(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		return status.Rollout.State == tenantstore.Halted
+	})
+	return status
+}
+
 // did waits until what a verb did is enforced.
 func (w *world) did(t *testing.T, applied adminapi.Applied, err error) {
 	t.Helper()
@@ -75,14 +88,7 @@ spec: {limits: {requestsPerSecond: 0.01, burst: 2, concurrency: 100}}
 	if n := w.refused(t, "hooli", 60); n != 0 {
 		t.Errorf("another tenant of the tier has %d of 60 requests refused", n)
 	}
-	var status adminapi.RolloutStatus
-	until(t, func() bool {
-		var err error
-		if status, err = w.Admin.RolloutStatus(t.Context(), "tier-gold"); err != nil {
-			t.Fatal(err)
-		}
-		return status.Rollout.State == tenantstore.Halted
-	})
+	status := w.halted(t, "tier-gold")
 	if !strings.Contains(status.Rollout.Why, "requests are refused, and 0.0 % of the others'") || status.Percent != 0 {
 		t.Errorf("it is halted at %v %% because %q", status.Percent, status.Rollout.Why)
 	}
@@ -94,11 +100,16 @@ spec: {limits: {requestsPerSecond: 0.01, burst: 2, concurrency: 100}}
 }
 
 // TestPolicyRollout: a changed policy is for the canary, the old one for the others, until it is for all. To forbid at
-// once needs no rollout, and waits for none.
+// once needs no rollout, and waits for none. What the canary's requests end with in the service counts too.
 func TestPolicyRollout(t *testing.T) {
 	w := &world{Mesh: meshtest.Start(t, objects+anotherGold)}
 	w.gateway = w.Gateway(t)
-	w.front = w.Workload(t, "us-1", "front", http.HandlerFunc(tell))
+	w.front = w.Workload(t, "us-1", "front", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/new/broken" {
+			rw.WriteHeader(http.StatusInternalServerError)
+		}
+		tell(rw, r)
+	}))
 	get := func(tenant, path string) meshtest.Response {
 		return w.Get(t, w.gateway.URL+"/front"+path, tenant)
 	}
@@ -114,6 +125,14 @@ spec: {effect: Permit, principals: ["spiffe://mesh.example/gateway/*"], targets:
 	decision, err := w.Admin.Explain(t.Context(), get("acme", "/x").Header.Get("x-tenantmesh-decision"))
 	if text, _ := json.Marshal(decision.Rules); err != nil || !strings.Contains(string(text), `"gateways@canary"`) || !strings.Contains(string(text), `"why":"canary"`) {
 		t.Errorf("explain says %s, %v", text, err)
+	}
+	for range 60 {
+		want(t, "the new path, where it is broken", get("acme", "/new/broken"), 500, "")
+		want(t, "another's request", get("hooli", "/x"), 200, "")
+	}
+	status := w.halted(t, "accesspolicy-gateways")
+	if !strings.Contains(status.Rollout.Why, "requests are answered with errors, and 0.0 % of the others'") {
+		t.Errorf("it is halted because %q", status.Rollout.Why)
 	}
 	w.Apply(t, `
 apiVersion: tenantmesh.dev/v1alpha1
