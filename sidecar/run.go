@@ -203,6 +203,7 @@ type sidecar struct {
 	inflight *inflight.Ledger
 	position *position.Tracker
 	relay    *relay.Relay
+	client   atomic.Pointer[policysync.Client]
 	serving  atomic.Bool
 	draining atomic.Bool
 	left     atomic.Bool // what the disk remembers is not to be served again
@@ -223,7 +224,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 		port = c.MoverPort
 	}
 	reporter, err := report.New(report.Config{
-		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Zap: c.Log,
+		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log,
 		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: c.Address, Port: uint32(port)},
 	}, s.signs, time.Now())
 	if err != nil {
@@ -239,6 +240,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	if err != nil {
 		return err
 	}
+	s.client.Store(client)
 	s.relay.OnVerdict = client.Judged
 
 	group, work := errgroup.WithContext(work)
@@ -255,7 +257,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	group.Go(func() error { return s.envoy.Run(work) })
 	group.Go(func() error { return client.Run(work) })
 	group.Go(func() error { return reporter.Run(work) })
-	group.Go(func() error { return s.rotate(work) })
+	group.Go(func() error { return s.rotate(work, reporter) })
 	group.Go(func() error { return s.watch(work, reporter, ready) })
 	group.Go(func() error {
 		select {
@@ -391,8 +393,26 @@ func (s *sidecar) gateways(domain svid.Authorizer) svid.Authorizer {
 		}
 		if set := s.sets.Load(); set == nil || set.Self == nil || !slices.Contains(set.Self.Peers, id.String()) {
 			return fmt.Errorf("peer must be a gateway of this mesh (is %s)", id)
+		} else if len(chains) > 0 && set.Self.Fenced[report.Fingerprint(chains[0][0])] {
+			return fmt.Errorf("peer must not be an instance that was shut out (is %s)", id)
 		}
 		return nil
+	}
+}
+
+// certificate is the one that peers are shown.
+func (s *sidecar) certificate() (*x509.Certificate, error) {
+	own, err := s.source.X509SVID()
+	if err != nil {
+		return nil, err
+	}
+	return own.Certificates[0], nil
+}
+
+// pulse notes that the control plane reaches its store.
+func (s *sidecar) pulse(now time.Time) {
+	if client := s.client.Load(); client != nil {
+		client.Pulse(now)
 	}
 }
 
@@ -420,12 +440,13 @@ func (s *sidecar) jwks(w http.ResponseWriter, r *http.Request) {
 }
 
 // rotate gives Envoy each new SVID.
-func (s *sidecar) rotate(ctx context.Context) error {
+func (s *sidecar) rotate(ctx context.Context, reporter *report.Reporter) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.source.Updated():
+			reporter.Rotated()
 			if err := s.relay.Rotated(); err != nil {
 				s.config.Log.Error("a rotated SVID could not be given to Envoy", zap.Error(err))
 			}

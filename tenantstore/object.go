@@ -319,6 +319,14 @@ type MemberSpec struct {
 	Control   string `json:"control,omitempty"` // control plane that it reported to last
 	Left      bool   `json:"left,omitempty"`    // left by a clean drain
 	Fenced    bool   `json:"fenced,omitempty"`  // by an operator: it may never come back
+	// Certificates are the last ones that it showed its peers, which refuse them once it is fenced.
+	Certificates []Certificate `json:"certificates,omitempty"`
+}
+
+// Certificate is one that a member showed.
+type Certificate struct {
+	SHA256   string    `json:"sha256"` // of its DER form, hexadecimal
+	NotAfter time.Time `json:"notAfter"`
 }
 
 // MoveSpec is the spec of kind Move, whose name is the tenant's.

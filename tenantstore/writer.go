@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/ledger"
@@ -254,9 +255,12 @@ func (t *draft) put(object *Object) {
 		t.err = errors.Join(t.err, fmt.Errorf("%v of member %s: %w", key, fenced.Metadata.Name, ErrFenced))
 		return
 	}
-	// Whatever a member still reports: that it was shut out is never forgotten.
-	if old := t.before[key]; old != nil && old.Kind == KindMember && old.Member.Fenced {
-		object.Member.Fenced = true
+	// Whatever a member still reports: that it was shut out is never forgotten, nor what its peers know it by.
+	if old := t.before[key]; old != nil && old.Kind == KindMember {
+		object.Member.Fenced = object.Member.Fenced || old.Member.Fenced
+		if object.Member.Certificates == nil {
+			object.Member.Certificates = old.Member.Certificates
+		}
 	}
 	if old := t.before[key]; old != nil && old.Equal(object) {
 		t.changes = append(t.changes, ObjectChange{key, Unchanged, old})
@@ -347,14 +351,14 @@ func (t *draft) audit(actor string, now time.Time) {
 	}
 }
 
-// reconnected reports whether nothing changed but the control plane that a member reports to.
+// reconnected reports whether nothing changed but the control plane that a member reports to, and what it shows its peers.
 func reconnected(before, after *Object) bool {
 	if before == nil || before.Kind != KindMember || after == nil {
 		return false
 	}
 	same := *before.Member
-	same.Control = after.Member.Control
-	return same == *after.Member && same != *before.Member
+	same.Control, same.Certificates = after.Member.Control, after.Member.Certificates
+	return reflect.DeepEqual(same, *after.Member)
 }
 
 func newUID() string { return rand.Text() }

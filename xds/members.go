@@ -2,12 +2,15 @@ package xds
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -41,7 +44,8 @@ const maxKeyLife = 14 * 24 * time.Hour
 // Members keeps who is in the mesh: durable members, their endpoints, their keys. It implements [server.Members].
 type Members struct {
 	MembersConfig
-	ctx context.Context
+	ctx     context.Context
+	reached atomic.Int64 // when the store last answered, Unix nanoseconds
 
 	mu      sync.Mutex
 	present map[string]*server.Peer // by member ID
@@ -205,6 +209,8 @@ func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.M
 		return m.leave(ctx, peer)
 	case *api.MemberReport_Position:
 		return m.position(ctx, peer, r.Position)
+	case *api.MemberReport_Certificate:
+		return m.certificate(ctx, peer, r.Certificate)
 	default:
 		return status.Errorf(codes.InvalidArgument, "a hello comes first and once, and nothing else than a report follows (got %T)", r)
 	}
@@ -299,6 +305,65 @@ func (m *Members) leave(ctx context.Context, peer *server.Peer) error {
 	return err
 }
 
+// maxCertificates are kept of a member: those that its open connections may show.
+const maxCertificates = 4
+
+// certificate notes what a member shows its peers, so that they can refuse it should it be shut out.
+func (m *Members) certificate(ctx context.Context, peer *server.Peer, c *api.Certificate) error {
+	if sum, err := hex.DecodeString(c.Sha256); err != nil || len(sum) != sha256.Size {
+		return status.Errorf(codes.InvalidArgument, "certificate must be given by its SHA-256 in hexadecimal (got %q)", c.Sha256)
+	}
+	snapshot, err := m.Store.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	known := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindMember, Name: peer.Hello.MemberId}]
+	if known == nil {
+		return nil
+	}
+	shown := []tenantstore.Certificate{{SHA256: c.Sha256, NotAfter: c.NotAfter.AsTime()}}
+	for _, old := range known.Member.Certificates {
+		if old.SHA256 != c.Sha256 && time.Now().Before(old.NotAfter) && len(shown) < maxCertificates {
+			shown = append(shown, old)
+		}
+	}
+	changed := known.Clone()
+	changed.Member.Certificates = shown
+	_, err = m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{changed}, nil)
+	return err
+}
+
+// Fresh implements [server.Members].
+func (m *Members) Fresh() bool { return time.Since(time.Unix(0, m.reached.Load())) < freshTime }
+
+// How often it is looked whether the store answers, and how long an answer counts.
+const (
+	reachInterval = 2 * time.Second
+	freshTime     = 3 * reachInterval
+)
+
+// Reach looks whether the store answers, until ctx ends.
+func (m *Members) Reach(ctx context.Context) error {
+	ticker := time.NewTicker(reachInterval)
+	defer ticker.Stop()
+	for {
+		asked := time.Now()
+		asking, cancel := context.WithTimeout(ctx, reachInterval)
+		_, err := m.Store.Live(asking)
+		cancel()
+		if err == nil {
+			m.reached.Store(asked.UnixNano())
+		} else if ctx.Err() == nil {
+			m.Log.Warn("the store is out of reach; sidecars go on with what they have, and count its age", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
 // position notes how far a member is with a tenant that moves. What it says of others is of no use to anyone.
 func (m *Members) position(ctx context.Context, peer *server.Peer, at *api.Position) error {
 	snapshot, err := m.Store.Snapshot(ctx)
@@ -361,26 +426,12 @@ func (m *Members) end(member string) {
 	}
 }
 
-// RemoveOldKeys takes away signing keys that ended more than an hour ago, now and every hour until ctx ends.
+// RemoveOldKeys takes away what has ended: signing keys of more than an hour ago, and certificates of members that were
+// shut out; now and every hour until ctx ends.
 func (m *Members) RemoveOldKeys(ctx context.Context) error {
 	for {
-		snapshot, err := m.Store.Snapshot(ctx)
-		if err != nil {
-			return err
-		}
-		var old []tenantstore.Key
-		for key, object := range snapshot.Objects {
-			if key.Kind != tenantstore.KindSignerKey {
-				continue
-			}
-			if end, err := time.Parse(time.RFC3339, object.SignerKey.NotAfter); err != nil || time.Since(end) > time.Hour {
-				old = append(old, key)
-			}
-		}
-		if len(old) > 0 {
-			if _, err := m.Writer.PutSystem(ctx, "control", nil, old); err != nil {
-				return err
-			}
+		if err := m.removeOld(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			m.Log.Warn("old keys could not be removed; it is tried again in an hour", zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -388,4 +439,34 @@ func (m *Members) RemoveOldKeys(ctx context.Context) error {
 		case <-time.After(time.Hour):
 		}
 	}
+}
+
+func (m *Members) removeOld(ctx context.Context, now time.Time) error {
+	snapshot, err := m.Store.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	var put []*tenantstore.Object
+	var old []tenantstore.Key
+	for key, o := range snapshot.Objects {
+		switch key.Kind {
+		case tenantstore.KindSignerKey:
+			if end, err := time.Parse(time.RFC3339, o.SignerKey.NotAfter); err != nil || now.Sub(end) > time.Hour {
+				old = append(old, key)
+			}
+		case tenantstore.KindMember:
+			ended := func(c tenantstore.Certificate) bool { return now.Sub(c.NotAfter) > time.Hour }
+			if o.Member.Fenced && slices.ContainsFunc(o.Member.Certificates, ended) {
+				left := o.Clone()
+				left.Member.Certificates = slices.DeleteFunc(left.Member.Certificates, ended)
+				put = append(put, left)
+			}
+		default:
+		}
+	}
+	if len(put)+len(old) == 0 {
+		return nil
+	}
+	_, err = m.Writer.PutSystem(ctx, "control", put, old)
+	return err
 }

@@ -25,6 +25,10 @@ func (a *attempt) inbound() {
 		return
 	}
 	decision.Principal = peer.String()
+	if shown, n := a.request.header(propagation.HeaderPeer); n > 0 && self.Fenced[shown] {
+		a.refuse(policy.UnauthenticatedPeer, "the peer is an instance that an operator shut out")
+		return
+	}
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	token, n := a.request.header(propagation.HeaderTxnToken)
 	request := &authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}

@@ -88,6 +88,7 @@ type Self struct {
 	Peers          []string          // exact SPIFFE IDs that may connect
 	Cells          map[string]string // gateway: cell -> residency
 	TenantData     []*api.TenantData // a sidecar's own; a gateway's: of every workload
+	Fenced         map[string]bool   // SHA-256 of certificates of members that were shut out, hexadecimal
 	Movers         map[string]string // gateway: member ID -> host:port for the writes of tenants that it moves
 }
 
@@ -373,6 +374,10 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers,
+		Fenced: map[string]bool{},
+	}
+	for _, shown := range m.Fenced {
+		self.Fenced[shown] = true
 	}
 	for _, c := range m.Classes {
 		class, problems := authz.NewClass(c.Name, c.Methods, c.Paths)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -62,10 +63,11 @@ const (
 // Client keeps the state.
 type Client struct {
 	Config
-	unsaved bool              // the last good state on the disk is older than what is in force
-	state   *State            // what was pushed
-	trial   map[string]*trial // by type, of what is for Envoy
-	noted   time.Time         // when it was last written down that the control plane was heard
+	following atomic.Bool       // the stream is up, and has brought something
+	unsaved   bool              // the last good state on the disk is older than what is in force
+	state     *State            // what was pushed
+	trial     map[string]*trial // by type, of what is for Envoy
+	noted     time.Time         // when it was last written down that the control plane was heard
 
 	verdicts chan verdict
 	late     chan *push // pushes that Envoy has not judged in time
@@ -183,7 +185,8 @@ func (c *Client) follow(ctx context.Context) error {
 			}
 		}
 	}()
-	// While the stream is up, the state is as new as it can be; its breaking is noticed by the connection's keepalive.
+	// The stream's breaking is noticed by the connection's keepalive.
+	defer c.following.Store(false)
 	alive := time.NewTicker(time.Second)
 	defer alive.Stop()
 	var save <-chan time.Time
@@ -191,8 +194,11 @@ func (c *Client) follow(ctx context.Context) error {
 	for {
 		select {
 		case response := <-responses:
-			heard = true
-			c.heard(time.Now())
+			if !heard { // this much is new now
+				heard = true
+				c.following.Store(true)
+				c.Sets.Heard(time.Now())
+			}
 			before := c.Sets.Load().Moving()
 			c.take(response)
 			// A move waits until its placement is on the disk, and what was taken from somebody may not come back by a
@@ -213,9 +219,8 @@ func (c *Client) follow(ctx context.Context) error {
 			if c.unsaved {
 				c.save()
 			}
-			if heard {
-				c.heard(time.Now())
-			}
+			now := time.Now()
+			c.note(now.Add(-c.Sets.Age(now)))
 		case <-save:
 			save = nil
 			c.save()
@@ -230,8 +235,15 @@ func (c *Client) follow(ctx context.Context) error {
 // state younger than it is.
 const heardInterval = 15 * time.Second
 
-func (c *Client) heard(now time.Time) {
-	c.Sets.Heard(now)
+// Pulse notes that the control plane reaches its store at now: while the stream is up, the state is as new as it can be.
+func (c *Client) Pulse(now time.Time) {
+	if c.following.Load() {
+		c.Sets.Heard(now)
+	}
+}
+
+// note writes down when the control plane was last heard.
+func (c *Client) note(now time.Time) {
 	if now.Sub(c.noted) < heardInterval {
 		return
 	}

@@ -6,6 +6,9 @@ package report
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -40,6 +43,9 @@ type Config struct {
 	Meter     *ledger.Meter
 	Positions func(now time.Time) (positions []*api.Position, changed <-chan struct{})
 	Zap       *zap.Logger
+	// Certificate is the one that this member shows its peers.
+	Certificate func() (*x509.Certificate, error)
+	Pulse       func(now time.Time) // told each time that the control plane says it reaches its store
 }
 
 const (
@@ -141,6 +147,30 @@ func (r *Reporter) SetReady(ready bool) {
 	}
 }
 
+// Fingerprint is a certificate as peers know it: the SHA-256 of its DER form, hexadecimal.
+func Fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// Rotated says that this member shows another certificate from now on.
+func (r *Reporter) Rotated() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// sendCertificate tells of the certificate that is shown, unless it is the one that was said.
+func (r *Reporter) sendCertificate(stream api.MemberService_ReportClient, said string) (string, error) {
+	shown, err := r.Certificate()
+	if err != nil || Fingerprint(shown) == said {
+		return said, err
+	}
+	said = Fingerprint(shown)
+	return said, stream.Send(&api.MemberReport{Report: &api.MemberReport_Certificate{Certificate: &api.Certificate{Sha256: said, NotAfter: timestamppb.New(shown.NotAfter)}}})
+}
+
 // Run keeps the stream until ctx ends.
 func (r *Reporter) Run(ctx context.Context) error {
 	backoff := minBackoff
@@ -195,7 +225,7 @@ func (r *Reporter) stream(ctx context.Context) error {
 	defer usage.Stop()
 	age := time.NewTicker(keyInterval)
 	defer age.Stop()
-	published, said := "", false
+	published, said, shown := "", false, ""
 	r.welcomed = false
 	positions := positions{stream: stream, report: r.Positions, said: map[string]*api.Position{}}
 	for first := true; ; first = false {
@@ -206,6 +236,9 @@ func (r *Reporter) stream(ctx context.Context) error {
 		r.mu.Lock()
 		ready, changed := r.ready, r.changed
 		r.mu.Unlock()
+		if shown, err = r.sendCertificate(stream, shown); err != nil {
+			return err
+		}
 		if first || ready != said {
 			said = ready
 			if err := stream.Send(&api.MemberReport{Report: &api.MemberReport_Readiness{Readiness: &api.Readiness{Ready: ready}}}); err != nil {
@@ -356,6 +389,8 @@ func (r *Reporter) heard(stream api.MemberService_ReportClient, message *api.Con
 			answer.Found, answer.Json = true, string(text)
 		}
 		return stream.Send(&api.MemberReport{Report: &api.MemberReport_Explanation{Explanation: answer}})
+	case *api.ControlMessage_Pulse:
+		r.Pulse(time.Now())
 	case *api.ControlMessage_Welcome:
 		r.sequence, r.welcomed = max(r.sequence, m.Welcome.UsageSequence), true // the clock may have gone back since
 		r.Zap.Info("welcomed by the control plane", zap.String("role", m.Welcome.Role), zap.String("cell", m.Welcome.Cell), zap.String("workload", m.Welcome.Workload))

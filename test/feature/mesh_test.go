@@ -81,11 +81,12 @@ type world struct {
 	gateway, front, back *meshtest.Sidecar
 	proxy                atomic.Pointer[url.URL] // of front
 	served               atomic.Int64            // by back
+	gate                 chan struct{}           // a request to front with gate in its query comes here, and waits for a word
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{Mesh: meshtest.Start(t, objects)}
+	w := &world{Mesh: meshtest.Start(t, objects), gate: make(chan struct{})}
 	w.gateway = w.Gateway(t)
 	w.front = w.Workload(t, "us-1", "front", http.HandlerFunc(w.serveFront))
 	w.back = w.Workload(t, "us-1", "back", http.HandlerFunc(w.serveBack))
@@ -120,6 +121,10 @@ func (w *world) serveFront(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	query := r.URL.Query()
+	if query.Has("gate") {
+		w.gate <- struct{}{} // it is here
+		<-w.gate
+	}
 	request, err := http.NewRequestWithContext(r.Context(), http.MethodGet, query.Get("to"), nil)
 	if err != nil {
 		http.Error(rw, err.Error(), http.StatusBadRequest)

@@ -31,6 +31,7 @@ type Mesh struct {
 	Control      identity.Principal
 	Cells        []Cell
 	Gateways     []identity.Principal
+	Fenced       []string            // SHA-256 of certificates of members that were shut out, hexadecimal
 	Movers       map[string]Endpoint // by member: where a gateway takes the writes of tenants that it moves
 	Workloads    []Workload
 	Dependencies []Dependency
@@ -148,6 +149,11 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 		case tenantstore.KindAccessGrant:
 			mesh.Policies = append(mesh.Policies, authz.AsPolicy(key.Name, *o.AccessGrant, o.Metadata.Revision))
 		case tenantstore.KindMember:
+			for _, c := range o.Member.Certificates {
+				if o.Member.Fenced {
+					mesh.Fenced = append(mesh.Fenced, c.SHA256)
+				}
+			}
 			if id, err := identity.ParsePrincipal(o.Member.Principal); err == nil && o.Member.Role == tenantstore.RoleGateway && !o.Member.Left && !o.Member.Fenced && !slices.Contains(mesh.Gateways, id) {
 				mesh.Gateways = append(mesh.Gateways, id)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
@@ -44,6 +45,8 @@ type Members interface {
 	Joined(ctx context.Context, peer *Peer) error
 	// Reported is called for each message after the first; an error ends the stream.
 	Reported(ctx context.Context, peer *Peer, report *api.MemberReport) error
+	// Fresh reports whether the store was reached just now: what is published is as new as it can be.
+	Fresh() bool
 	// Gone is called when the stream of a member that joined has ended.
 	Gone(peer *Peer)
 }
@@ -82,6 +85,8 @@ func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
 	if err != nil {
 		return err
 	}
+	pulse := time.NewTicker(pulseInterval)
+	defer pulse.Stop()
 	failed := make(chan error, 1)
 	go func() { // ends with the stream, and that with this call
 		for {
@@ -95,13 +100,25 @@ func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
 			}
 		}
 	}()
-	select {
-	case err := <-failed:
-		if errors.Is(err, io.EOF) {
-			return nil
+	for {
+		select {
+		case <-pulse.C:
+			if !s.config.Members.Fresh() {
+				continue
+			}
+			if err := peer.Send(&api.ControlMessage{Message: &api.ControlMessage_Pulse{Pulse: &api.Pulse{}}}); err != nil {
+				return err
+			}
+		case err := <-failed:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		case <-session.Done():
+			return session.ended()
 		}
-		return err
-	case <-session.Done():
-		return session.ended()
 	}
 }
+
+// pulseInterval is how often a member hears that what it has is as new as it can be.
+const pulseInterval = 2 * time.Second

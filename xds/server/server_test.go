@@ -49,7 +49,9 @@ type members struct{}
 
 func (members) Joined(context.Context, *Peer) error                      { return nil }
 func (members) Reported(context.Context, *Peer, *api.MemberReport) error { return nil }
-func (members) Gone(*Peer)                                               {}
+func (members) Fresh() bool                                              { return true }
+
+func (members) Gone(*Peer) {}
 
 // serve runs a server over real mTLS, and returns a function that connects as a workload.
 func serve(t *testing.T, cache *Cache, d Directory) func(t *testing.T, name string) *client {

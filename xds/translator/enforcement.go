@@ -56,7 +56,7 @@ func enforcement(mesh *ir.Mesh) []Resource {
 	for _, c := range mesh.Cells {
 		cells[c.Name] = c.Residency
 	}
-	gateways := &api.ProxyConfig{Role: "gateway", TrustDomain: mesh.TrustDomain, Cells: cells, Control: mesh.Control.String(), Movers: map[string]string{}}
+	gateways := &api.ProxyConfig{Role: "gateway", TrustDomain: mesh.TrustDomain, Cells: cells, Control: mesh.Control.String(), Movers: map[string]string{}, Fenced: mesh.Fenced}
 	for member, at := range mesh.Movers {
 		gateways.Movers[member] = net.JoinHostPort(at.Address, strconv.Itoa(at.Port))
 	}
@@ -79,7 +79,7 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 	config := &api.ProxyConfig{
 		Role: "sidecar", TrustDomain: mesh.TrustDomain, Principal: instance.ID.String(), Cell: instance.Cell, CellResidency: residency,
 		Workload: w.Name, ServicePort: uint32(w.Spec.Port), Tenancy: string(w.Spec.Tenancy), BoundTenant: w.Spec.BoundTenant,
-		DeliverContext: w.Spec.DeliverContext, Control: mesh.Control.String(), TenantData: tenantData(w),
+		DeliverContext: w.Spec.DeliverContext, Control: mesh.Control.String(), TenantData: tenantData(w), Fenced: mesh.Fenced,
 	}
 	for _, class := range w.Spec.Classes {
 		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths})

@@ -48,8 +48,8 @@ type filter struct {
 
 // filters is the order of the HTTP filters, the same everywhere: the lease's key is made before anything may wait;
 // tokens are verified before they are judged; nothing passes unjudged to the router.
-func filters(verify *hcm.HttpFilter) []*hcm.HttpFilter {
-	list := []*hcm.HttpFilter{httpFilter(leaseKey())}
+func filters(verify *hcm.HttpFilter, more ...*mutationrules.HeaderMutation) []*hcm.HttpFilter {
+	list := []*hcm.HttpFilter{httpFilter(leaseKey(more))}
 	if verify != nil {
 		list = append(list, verify)
 	}
@@ -62,9 +62,9 @@ func httpFilter(f filter) *hcm.HttpFilter {
 
 // leaseKey overwrites what the client sent: the key is made here, before the check, because a client may hang up
 // while the check is pending, and is logged when the stream ends.
-func leaseKey() filter {
+func leaseKey(more []*mutationrules.HeaderMutation) filter {
 	return filter{"envoy.filters.http.header_mutation", &headermutation.HeaderMutation{Mutations: &headermutation.Mutations{
-		RequestMutations: []*mutationrules.HeaderMutation{set(propagation.HeaderLease, "%UNIQUE_ID%")},
+		RequestMutations: append([]*mutationrules.HeaderMutation{set(propagation.HeaderLease, "%UNIQUE_ID%")}, more...),
 	}}}
 }
 

@@ -21,6 +21,8 @@ func cellListeners(cell string) []Resource {
 		manager.RouteSpecifier = &hcm.HttpConnectionManager_Rds{Rds: &hcm.Rds{ConfigSource: ads, RouteConfigName: name}}
 		manager.HttpFilters = filters(nil)
 	}
+	// Which instance of the peer it is: one may have been shut out.
+	inbound.HttpFilters = filters(nil, set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256%"))
 	outbound.ForwardClientCertDetails, outbound.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil
 	audience := AudienceCell(cell)
 	return []Resource{
@@ -75,7 +77,7 @@ func mutualTLS() *core.TransportSocket {
 func inboundRoutes() *route.RouteConfiguration {
 	return &route.RouteConfiguration{
 		Name:                   meshname.RouteInbound,
-		RequestHeadersToRemove: []string{propagation.HeaderCell},
+		RequestHeadersToRemove: []string{propagation.HeaderCell, propagation.HeaderPeer},
 		// A gateway repeats what a sidecar says it did not pass on; a service cannot say so.
 		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 		VirtualHosts: []*route.VirtualHost{{

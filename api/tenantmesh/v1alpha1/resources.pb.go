@@ -932,6 +932,7 @@ type ProxyConfig struct {
 	Cells          map[string]string      `protobuf:"bytes,14,rep,name=cells,proto3" json:"cells,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`   // gateway: cell -> residency
 	Control        string                 `protobuf:"bytes,15,opt,name=control,proto3" json:"control,omitempty"`                                                                         // SPIFFE ID of the control plane
 	TenantData     []*TenantData          `protobuf:"bytes,16,rep,name=tenant_data,json=tenantData,proto3" json:"tenant_data,omitempty"`                                                 // a sidecar: of its workload; a gateway: of every workload
+	Fenced         []string               `protobuf:"bytes,18,rep,name=fenced,proto3" json:"fenced,omitempty"`                                                                           // SHA-256 of certificates of members that an operator shut out, hexadecimal
 	Movers         map[string]string      `protobuf:"bytes,17,rep,name=movers,proto3" json:"movers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // gateway: member ID -> host:port at which that gateway takes the writes of tenants that it moves
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -1075,6 +1076,13 @@ func (x *ProxyConfig) GetControl() string {
 func (x *ProxyConfig) GetTenantData() []*TenantData {
 	if x != nil {
 		return x.TenantData
+	}
+	return nil
+}
+
+func (x *ProxyConfig) GetFenced() []string {
+	if x != nil {
+		return x.Fenced
 	}
 	return nil
 }
@@ -1310,6 +1318,7 @@ type MemberReport struct {
 	//	*MemberReport_Explanation
 	//	*MemberReport_Leave
 	//	*MemberReport_Position
+	//	*MemberReport_Certificate
 	Report        isMemberReport_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1415,6 +1424,15 @@ func (x *MemberReport) GetPosition() *Position {
 	return nil
 }
 
+func (x *MemberReport) GetCertificate() *Certificate {
+	if x != nil {
+		if x, ok := x.Report.(*MemberReport_Certificate); ok {
+			return x.Certificate
+		}
+	}
+	return nil
+}
+
 type isMemberReport_Report interface {
 	isMemberReport_Report()
 }
@@ -1447,6 +1465,10 @@ type MemberReport_Position struct {
 	Position *Position `protobuf:"bytes,7,opt,name=position,proto3,oneof"`
 }
 
+type MemberReport_Certificate struct {
+	Certificate *Certificate `protobuf:"bytes,8,opt,name=certificate,proto3,oneof"`
+}
+
 func (*MemberReport_Hello) isMemberReport_Report() {}
 
 func (*MemberReport_Readiness) isMemberReport_Report() {}
@@ -1460,6 +1482,8 @@ func (*MemberReport_Explanation) isMemberReport_Report() {}
 func (*MemberReport_Leave) isMemberReport_Report() {}
 
 func (*MemberReport_Position) isMemberReport_Report() {}
+
+func (*MemberReport_Certificate) isMemberReport_Report() {}
 
 // Hello registers a durable member.
 type Hello struct {
@@ -1538,6 +1562,59 @@ func (x *Hello) GetPort() uint32 {
 	return 0
 }
 
+// Certificate is the certificate that the member shows its peers from now on.
+type Certificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sha256        string                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"` // of its DER form, hexadecimal
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Certificate) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *Certificate) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
 // Readiness turns the member's endpoint on and off.
 type Readiness struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1548,7 +1625,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1637,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1650,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{16}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Readiness) GetReady() bool {
@@ -1595,7 +1672,7 @@ type PublishKey struct {
 
 func (x *PublishKey) Reset() {
 	*x = PublishKey{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1684,7 @@ func (x *PublishKey) String() string {
 func (*PublishKey) ProtoMessage() {}
 
 func (x *PublishKey) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1697,7 @@ func (x *PublishKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishKey.ProtoReflect.Descriptor instead.
 func (*PublishKey) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{17}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PublishKey) GetKid() string {
@@ -1655,7 +1732,7 @@ type UsageBatch struct {
 
 func (x *UsageBatch) Reset() {
 	*x = UsageBatch{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1744,7 @@ func (x *UsageBatch) String() string {
 func (*UsageBatch) ProtoMessage() {}
 
 func (x *UsageBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1757,7 @@ func (x *UsageBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageBatch.ProtoReflect.Descriptor instead.
 func (*UsageBatch) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{18}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UsageBatch) GetSequence() int64 {
@@ -1717,7 +1794,7 @@ type UsageRecord struct {
 
 func (x *UsageRecord) Reset() {
 	*x = UsageRecord{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +1806,7 @@ func (x *UsageRecord) String() string {
 func (*UsageRecord) ProtoMessage() {}
 
 func (x *UsageRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +1819,7 @@ func (x *UsageRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRecord.ProtoReflect.Descriptor instead.
 func (*UsageRecord) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{19}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UsageRecord) GetMinute() *timestamppb.Timestamp {
@@ -1834,7 +1911,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +1923,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +1936,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{20}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Explanation) GetDecisionId() string {
@@ -1892,7 +1969,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +1981,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +1994,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{21}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
 }
 
 // Position says that the member has applied a tenant's placement of an epoch, and keeps it on its disk.
@@ -1934,7 +2011,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2023,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2036,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Position) GetTenant() string {
@@ -2016,7 +2093,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2105,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2118,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Copy) GetWorkload() string {
@@ -2122,6 +2199,7 @@ type ControlMessage struct {
 	//	*ControlMessage_KeyInForce
 	//	*ControlMessage_UsageAck
 	//	*ControlMessage_Explain
+	//	*ControlMessage_Pulse
 	Message       isControlMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2129,7 +2207,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2219,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2232,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ControlMessage) GetMessage() isControlMessage_Message {
@@ -2200,6 +2278,15 @@ func (x *ControlMessage) GetExplain() *Explain {
 	return nil
 }
 
+func (x *ControlMessage) GetPulse() *Pulse {
+	if x != nil {
+		if x, ok := x.Message.(*ControlMessage_Pulse); ok {
+			return x.Pulse
+		}
+	}
+	return nil
+}
+
 type isControlMessage_Message interface {
 	isControlMessage_Message()
 }
@@ -2220,6 +2307,10 @@ type ControlMessage_Explain struct {
 	Explain *Explain `protobuf:"bytes,4,opt,name=explain,proto3,oneof"`
 }
 
+type ControlMessage_Pulse struct {
+	Pulse *Pulse `protobuf:"bytes,5,opt,name=pulse,proto3,oneof"`
+}
+
 func (*ControlMessage_Welcome) isControlMessage_Message() {}
 
 func (*ControlMessage_KeyInForce) isControlMessage_Message() {}
@@ -2227,6 +2318,45 @@ func (*ControlMessage_KeyInForce) isControlMessage_Message() {}
 func (*ControlMessage_UsageAck) isControlMessage_Message() {}
 
 func (*ControlMessage_Explain) isControlMessage_Message() {}
+
+func (*ControlMessage_Pulse) isControlMessage_Message() {}
+
+// Pulse comes every few seconds while the control plane reaches its store: what was pushed is as new as it can be.
+type Pulse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pulse) Reset() {
+	*x = Pulse{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pulse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pulse) ProtoMessage() {}
+
+func (x *Pulse) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pulse.ProtoReflect.Descriptor instead.
+func (*Pulse) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{26}
+}
 
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2241,7 +2371,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2383,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2396,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{25}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Welcome) GetPrincipal() string {
@@ -2314,7 +2444,7 @@ type KeyInForce struct {
 
 func (x *KeyInForce) Reset() {
 	*x = KeyInForce{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2456,7 @@ func (x *KeyInForce) String() string {
 func (*KeyInForce) ProtoMessage() {}
 
 func (x *KeyInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2469,7 @@ func (x *KeyInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyInForce.ProtoReflect.Descriptor instead.
 func (*KeyInForce) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{26}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *KeyInForce) GetKid() string {
@@ -2358,7 +2488,7 @@ type UsageAck struct {
 
 func (x *UsageAck) Reset() {
 	*x = UsageAck{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2500,7 @@ func (x *UsageAck) String() string {
 func (*UsageAck) ProtoMessage() {}
 
 func (x *UsageAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2513,7 @@ func (x *UsageAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAck.ProtoReflect.Descriptor instead.
 func (*UsageAck) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{27}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UsageAck) GetSequence() int64 {
@@ -2402,7 +2532,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2544,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2557,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{28}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Explain) GetDecisionId() string {
@@ -2534,7 +2664,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\atenants\x18\x06 \x03(\tR\atenants\x12\x1e\n" +
 	"\n" +
 	"algorithms\x18\a \x03(\tR\n" +
-	"algorithms\"\xa8\x06\n" +
+	"algorithms\"\xc0\x06\n" +
 	"\vProxyConfig\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x1c\n" +
@@ -2554,7 +2684,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05cells\x18\x0e \x03(\v2+.tenantmesh.v1alpha1.ProxyConfig.CellsEntryR\x05cells\x12\x18\n" +
 	"\acontrol\x18\x0f \x01(\tR\acontrol\x12@\n" +
 	"\vtenant_data\x18\x10 \x03(\v2\x1f.tenantmesh.v1alpha1.TenantDataR\n" +
-	"tenantData\x12D\n" +
+	"tenantData\x12\x16\n" +
+	"\x06fenced\x18\x12 \x03(\tR\x06fenced\x12D\n" +
 	"\x06movers\x18\x11 \x03(\v2,.tenantmesh.v1alpha1.ProxyConfig.MoversEntryR\x06movers\x1a8\n" +
 	"\n" +
 	"CellsEntry\x12\x10\n" +
@@ -2580,7 +2711,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"Dependency\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\atenancy\x18\x03 \x01(\tR\atenancy\"\xc0\x03\n" +
+	"\atenancy\x18\x03 \x01(\tR\atenancy\"\x86\x04\n" +
 	"\fMemberReport\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.tenantmesh.v1alpha1.HelloH\x00R\x05hello\x12>\n" +
 	"\treadiness\x18\x02 \x01(\v2\x1e.tenantmesh.v1alpha1.ReadinessH\x00R\treadiness\x12B\n" +
@@ -2589,14 +2720,18 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05usage\x18\x04 \x01(\v2\x1f.tenantmesh.v1alpha1.UsageBatchH\x00R\x05usage\x12D\n" +
 	"\vexplanation\x18\x05 \x01(\v2 .tenantmesh.v1alpha1.ExplanationH\x00R\vexplanation\x122\n" +
 	"\x05leave\x18\x06 \x01(\v2\x1a.tenantmesh.v1alpha1.LeaveH\x00R\x05leave\x12;\n" +
-	"\bposition\x18\a \x01(\v2\x1d.tenantmesh.v1alpha1.PositionH\x00R\bpositionB\b\n" +
+	"\bposition\x18\a \x01(\v2\x1d.tenantmesh.v1alpha1.PositionH\x00R\bposition\x12D\n" +
+	"\vcertificate\x18\b \x01(\v2 .tenantmesh.v1alpha1.CertificateH\x00R\vcertificateB\b\n" +
 	"\x06report\"\x91\x01\n" +
 	"\x05Hello\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12#\n" +
 	"\renvoy_version\x18\x03 \x01(\tR\fenvoyVersion\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04port\x18\x05 \x01(\rR\x04port\"!\n" +
+	"\x04port\x18\x05 \x01(\rR\x04port\"^\n" +
+	"\vCertificate\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x127\n" +
+	"\tnot_after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"!\n" +
 	"\tReadiness\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\bR\x05ready\"v\n" +
 	"\n" +
@@ -2649,14 +2784,16 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\ajournal\x18\b \x01(\x03R\ajournal\x12\x18\n" +
 	"\aresyncs\x18\t \x01(\x03R\aresyncs\x12\x16\n" +
 	"\x06caught\x18\n" +
-	" \x01(\bR\x06caught\"\x92\x02\n" +
+	" \x01(\bR\x06caught\"\xc6\x02\n" +
 	"\x0eControlMessage\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.tenantmesh.v1alpha1.WelcomeH\x00R\awelcome\x12C\n" +
 	"\fkey_in_force\x18\x02 \x01(\v2\x1f.tenantmesh.v1alpha1.KeyInForceH\x00R\n" +
 	"keyInForce\x12<\n" +
 	"\tusage_ack\x18\x03 \x01(\v2\x1d.tenantmesh.v1alpha1.UsageAckH\x00R\busageAck\x128\n" +
-	"\aexplain\x18\x04 \x01(\v2\x1c.tenantmesh.v1alpha1.ExplainH\x00R\aexplainB\t\n" +
-	"\amessage\"\x92\x01\n" +
+	"\aexplain\x18\x04 \x01(\v2\x1c.tenantmesh.v1alpha1.ExplainH\x00R\aexplain\x122\n" +
+	"\x05pulse\x18\x05 \x01(\v2\x1a.tenantmesh.v1alpha1.PulseH\x00R\x05pulseB\t\n" +
+	"\amessage\"\a\n" +
+	"\x05Pulse\"\x92\x01\n" +
 	"\aWelcome\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -2686,7 +2823,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*Placement)(nil),             // 1: tenantmesh.v1alpha1.Placement
@@ -2704,69 +2841,74 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*Dependency)(nil),            // 13: tenantmesh.v1alpha1.Dependency
 	(*MemberReport)(nil),          // 14: tenantmesh.v1alpha1.MemberReport
 	(*Hello)(nil),                 // 15: tenantmesh.v1alpha1.Hello
-	(*Readiness)(nil),             // 16: tenantmesh.v1alpha1.Readiness
-	(*PublishKey)(nil),            // 17: tenantmesh.v1alpha1.PublishKey
-	(*UsageBatch)(nil),            // 18: tenantmesh.v1alpha1.UsageBatch
-	(*UsageRecord)(nil),           // 19: tenantmesh.v1alpha1.UsageRecord
-	(*Explanation)(nil),           // 20: tenantmesh.v1alpha1.Explanation
-	(*Leave)(nil),                 // 21: tenantmesh.v1alpha1.Leave
-	(*Position)(nil),              // 22: tenantmesh.v1alpha1.Position
-	(*Copy)(nil),                  // 23: tenantmesh.v1alpha1.Copy
-	(*ControlMessage)(nil),        // 24: tenantmesh.v1alpha1.ControlMessage
-	(*Welcome)(nil),               // 25: tenantmesh.v1alpha1.Welcome
-	(*KeyInForce)(nil),            // 26: tenantmesh.v1alpha1.KeyInForce
-	(*UsageAck)(nil),              // 27: tenantmesh.v1alpha1.UsageAck
-	(*Explain)(nil),               // 28: tenantmesh.v1alpha1.Explain
-	nil,                           // 29: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
-	nil,                           // 30: tenantmesh.v1alpha1.Limits.ClassesEntry
-	nil,                           // 31: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	nil,                           // 32: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	nil,                           // 33: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*Certificate)(nil),           // 16: tenantmesh.v1alpha1.Certificate
+	(*Readiness)(nil),             // 17: tenantmesh.v1alpha1.Readiness
+	(*PublishKey)(nil),            // 18: tenantmesh.v1alpha1.PublishKey
+	(*UsageBatch)(nil),            // 19: tenantmesh.v1alpha1.UsageBatch
+	(*UsageRecord)(nil),           // 20: tenantmesh.v1alpha1.UsageRecord
+	(*Explanation)(nil),           // 21: tenantmesh.v1alpha1.Explanation
+	(*Leave)(nil),                 // 22: tenantmesh.v1alpha1.Leave
+	(*Position)(nil),              // 23: tenantmesh.v1alpha1.Position
+	(*Copy)(nil),                  // 24: tenantmesh.v1alpha1.Copy
+	(*ControlMessage)(nil),        // 25: tenantmesh.v1alpha1.ControlMessage
+	(*Pulse)(nil),                 // 26: tenantmesh.v1alpha1.Pulse
+	(*Welcome)(nil),               // 27: tenantmesh.v1alpha1.Welcome
+	(*KeyInForce)(nil),            // 28: tenantmesh.v1alpha1.KeyInForce
+	(*UsageAck)(nil),              // 29: tenantmesh.v1alpha1.UsageAck
+	(*Explain)(nil),               // 30: tenantmesh.v1alpha1.Explain
+	nil,                           // 31: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	nil,                           // 32: tenantmesh.v1alpha1.Limits.ClassesEntry
+	nil,                           // 33: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	nil,                           // 34: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	nil,                           // 35: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
-	29, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	31, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	1,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	2,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
-	34, // 3: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	34, // 4: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
-	30, // 5: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	36, // 3: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	36, // 4: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	32, // 5: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
 	6,  // 6: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
 	7,  // 7: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	35, // 8: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	37, // 8: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
 	5,  // 9: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
-	31, // 10: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	35, // 11: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	33, // 10: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	37, // 11: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
 	12, // 12: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
 	13, // 13: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	32, // 14: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	34, // 14: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
 	11, // 15: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
-	33, // 16: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	35, // 16: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
 	15, // 17: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
-	16, // 18: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
-	17, // 19: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
-	18, // 20: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	20, // 21: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	21, // 22: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	22, // 23: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
-	35, // 24: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	19, // 25: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	35, // 26: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	34, // 27: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	23, // 28: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	25, // 29: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	26, // 30: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	27, // 31: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	28, // 32: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	3,  // 33: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	14, // 34: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	24, // 35: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	35, // [35:36] is the sub-list for method output_type
-	34, // [34:35] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	17, // 18: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
+	18, // 19: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
+	19, // 20: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
+	21, // 21: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	22, // 22: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	23, // 23: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	16, // 24: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
+	37, // 25: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	37, // 26: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	20, // 27: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	37, // 28: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	36, // 29: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	24, // 30: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	27, // 31: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	28, // 32: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	29, // 33: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	30, // 34: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	26, // 35: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
+	3,  // 36: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	14, // 37: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	25, // 38: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	38, // [38:39] is the sub-list for method output_type
+	37, // [37:38] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -2782,12 +2924,14 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 		(*MemberReport_Explanation)(nil),
 		(*MemberReport_Leave)(nil),
 		(*MemberReport_Position)(nil),
+		(*MemberReport_Certificate)(nil),
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[24].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[25].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_KeyInForce)(nil),
 		(*ControlMessage_UsageAck)(nil),
 		(*ControlMessage_Explain)(nil),
+		(*ControlMessage_Pulse)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2795,7 +2939,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

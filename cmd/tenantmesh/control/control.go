@@ -116,6 +116,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	group.Go(func() error { return members.RemoveOldKeys(ctx) })
 	group.Go(func() error { return members.Follow(ctx) })
 	group.Go(func() error { return members.Sweep(ctx) })
+	group.Go(func() error { return members.Reach(ctx) })
 	group.Go(func() error { return store.Present(ctx, id) })
 	group.Go(func() error {
 		return move.Run(ctx, move.Config{Store: store, Writer: writer, Now: time.Now, Log: config.Log})
