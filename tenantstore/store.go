@@ -80,6 +80,8 @@ var (
 	ErrPrecondition = errors.New("the object changed since it was read")
 	// ErrCompacted means that a watch asked for revisions that are gone.
 	ErrCompacted = errors.New("the revision was compacted")
+	// ErrFenced means that a member that was fenced wrote something.
+	ErrFenced = errors.New("the member was fenced by an operator")
 	// ErrTooLarge means that a transaction is over what the store takes at once.
 	ErrTooLarge = errors.New("too many objects in one transaction")
 )

@@ -223,15 +223,21 @@ func (v *validation) workload(w *WorkloadSpec) {
 		}
 	}
 	if w.TenantData != nil {
-		oneOf(v, "spec.tenantData.strategy", w.TenantData.Strategy, "", "fenced", "catchUp", "dualWrite")
+		oneOf(v, "spec.tenantData.strategy", w.TenantData.Strategy, "", Fenced, CatchUp, DualWrite)
 		for _, hook := range slices.Sorted(maps.Keys(w.TenantData.Hooks)) {
 			oneOf(v, "spec.tenantData.hooks", hook, "export", "import", "digest", "delete")
 			if path, _ := authz.SplitPath(w.TenantData.Hooks[hook]); path != w.TenantData.Hooks[hook] || !strings.HasPrefix(path, "/") {
 				v.add("spec.tenantData.hooks."+hook, "must be a path such as /tenant-data/export (got %q)", w.TenantData.Hooks[hook])
 			}
 		}
+		if w.TenantData.Commands && len(w.TenantData.Hooks) > 0 {
+			v.add("spec.tenantData.hooks", "must not be given with commands: the sidecars' own configuration names the commands")
+		}
+		if w.TenantData.Commands && w.TenantData.Strategy != "" && w.TenantData.Strategy != Fenced {
+			v.add("spec.tenantData.strategy", "must be fenced with commands (got %q)", w.TenantData.Strategy)
+		}
 		for _, hook := range []string{"export", "import", "digest"} {
-			v.required("spec.tenantData.hooks."+hook, w.TenantData.Hooks[hook])
+			v.required("spec.tenantData.hooks."+hook, w.TenantData.Hook(hook))
 		}
 	}
 }

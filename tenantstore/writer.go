@@ -246,6 +246,10 @@ func (t *draft) put(object *Object) {
 	if object.Kind == KindTenant {
 		object.Status.Phase = phase(object)
 	}
+	if fenced := t.before[Key{KindMember, ownerOf(object)}]; fenced != nil && fenced.Member.Fenced {
+		t.err = errors.Join(t.err, fmt.Errorf("%v of member %s: %w", key, fenced.Metadata.Name, ErrFenced))
+		return
+	}
 	// Whatever a member still reports: that it was shut out is never forgotten.
 	if old := t.before[key]; old != nil && old.Kind == KindMember && old.Member.Fenced {
 		object.Member.Fenced = true
@@ -257,6 +261,20 @@ func (t *draft) put(object *Object) {
 	t.objects[key] = object
 	t.Put = append(t.Put, object)
 	t.changes = append(t.changes, ObjectChange{key, action, object})
+}
+
+// ownerOf is the member that an object comes from and ends with, "" for none.
+func ownerOf(o *Object) string {
+	switch o.Kind {
+	case KindEndpoint:
+		return o.Metadata.Name
+	case KindSignerKey:
+		return o.SignerKey.Member
+	case KindPosition:
+		return o.Position.Member
+	default:
+		return ""
+	}
 }
 
 func (t *draft) remove(key Key) {

@@ -31,6 +31,7 @@ type Mesh struct {
 	Control      identity.Principal
 	Cells        []Cell
 	Gateways     []identity.Principal
+	Movers       map[string]Endpoint // by member: where a gateway takes the writes of tenants that it moves
 	Workloads    []Workload
 	Dependencies []Dependency
 	Issuers      []Issuer
@@ -95,6 +96,7 @@ type Tenant struct {
 	Limits    policy.Limits
 	Weight    int
 	Hold      float64 // seconds, of its move
+	Pause     float64 // seconds, of its move
 	Revision  int64
 }
 
@@ -111,7 +113,7 @@ func keptKeys(issuer *tenantstore.Object) string {
 
 // Build computes the mesh. An object that is not whole (a key that does not parse) is left out.
 func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
-	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision}
+	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision, Movers: map[string]Endpoint{}}
 	mesh.Control, _ = identity.ControlID(options.TrustDomain)
 	objects := snapshot.Objects
 	tiers := tenantstore.Tiers(objects)
@@ -145,7 +147,11 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			if err == nil && err2 == nil {
 				mesh.Keys = append(mesh.Keys, Key{key.Name, o.SignerKey, public, notAfter})
 			}
-		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindEndpoint, tenantstore.KindMove, tenantstore.KindPosition:
+		case tenantstore.KindEndpoint:
+			if o.Endpoint.Workload == "" && o.Endpoint.Ready {
+				mesh.Movers[key.Name] = Endpoint{o.Endpoint.Address, o.Endpoint.Port}
+			}
+		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindMove, tenantstore.KindPosition:
 		}
 	}
 	for i := range mesh.Workloads {
@@ -178,7 +184,7 @@ func buildTenant(tiers map[string]policy.TierSpec, o, move *tenantstore.Object) 
 		t.Placement = *o.Status.Placement
 	}
 	if t.Placement.State.Moving() && move != nil {
-		t.Hold = move.Move.Hold
+		t.Hold, t.Pause = move.Move.Hold, cmp.Or(move.Move.Pause, tenantstore.DefaultPause)
 	}
 	return t
 }

@@ -34,6 +34,7 @@ func httpListener(name, address string, port uint32, manager *hcm.HttpConnection
 	return &listener.Listener{
 		Name:                          name,
 		StatPrefix:                    name,
+		TrafficDirection:              direction(name),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferBytes),
 		Address: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
 			Address: address, PortSpecifier: &core.SocketAddress_PortValue{PortValue: port},
@@ -46,6 +47,14 @@ func httpListener(name, address string, port uint32, manager *hcm.HttpConnection
 			}},
 		}},
 	}
+}
+
+// direction says which listeners a drain closes: those by which requests come from elsewhere.
+func direction(name string) core.TrafficDirection {
+	if name == meshname.ListenerGateway || name == meshname.ListenerInbound {
+		return core.TrafficDirection_INBOUND
+	}
+	return core.TrafficDirection_OUTBOUND
 }
 
 // mutualTLS shows this mesh's SVID and lets only those in that the secret of peers names, by whole SPIFFE ID.
@@ -71,7 +80,8 @@ func inboundRoutes() *route.RouteConfiguration {
 		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 		VirtualHosts: []*route.VirtualHost{{
 			Name: meshname.RouteInbound, Domains: []string{"*"},
-			Routes:               []*route.Route{{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}}},
+			Routes: append([]*route.Route{{Match: prefix(meshname.PathTenantData), Action: &route.Route_Route{Route: forward(meshname.ClusterMove)}}},
+				withUpgrades(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}})...),
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerInbound})},
 		}},
 	}
@@ -85,7 +95,7 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 	host := func(name, cluster, target, domain string) {
 		routes.VirtualHosts = append(routes.VirtualHosts, &route.VirtualHost{
 			Name: name, Domains: []string{domain},
-			Routes: []*route.Route{{Match: prefix("/"), Action: &route.Route_Route{Route: forward(cluster)}}},
+			Routes: withUpgrades(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: forward(cluster)}}),
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{
 				meshname.ExtensionListener: meshname.ListenerOutbound, meshname.ExtensionTarget: target,
 			})},
