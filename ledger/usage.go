@@ -25,6 +25,7 @@ type UsageRecord struct {
 	Class         string        `json:"class,omitempty"`
 	Requests      int64         `json:"requests"`
 	Refused       int64         `json:"refused,omitempty"` // of Requests
+	Errors        int64         `json:"errors,omitempty"`  // of Requests: let in, and answered with 500 or more
 	BytesReceived int64         `json:"bytesReceived"`
 	BytesSent     int64         `json:"bytesSent"`
 	Duration      time.Duration `json:"duration"` // summed, nanoseconds
@@ -42,6 +43,7 @@ func (r UsageRecord) key() usageKey {
 func (r *UsageRecord) add(other UsageRecord) {
 	r.Requests += other.Requests
 	r.Refused += other.Refused
+	r.Errors += other.Errors
 	r.BytesReceived += other.BytesReceived
 	r.BytesSent += other.BytesSent
 	r.Duration += other.Duration
@@ -199,9 +201,13 @@ func (u *Usage) Last(member string) int64 {
 func (u *Usage) Sum(tenant string, since, until time.Time) []UsageRecord {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return slices.DeleteFunc(sorted(u.sums), func(r UsageRecord) bool {
-		return (tenant != "" && r.Tenant != tenant) || r.Minute.Before(since) || !r.Minute.Before(until)
-	})
+	within := map[usageKey]*UsageRecord{}
+	for key, r := range u.sums {
+		if (tenant == "" || r.Tenant == tenant) && !r.Minute.Before(since) && r.Minute.Before(until) {
+			within[key] = r
+		}
+	}
+	return sorted(within)
 }
 
 // Close closes the file.

@@ -43,6 +43,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/datacommand"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
+	"github.com/tenantmesh/tenantmesh/sidecar/durable"
 	"github.com/tenantmesh/tenantmesh/sidecar/extauthz"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/mover"
@@ -187,7 +188,7 @@ func memberID(path string) (string, error) {
 	var id [16]byte
 	_, _ = rand.Read(id[:])
 	encoded := hex.EncodeToString(id[:])
-	return encoded, os.WriteFile(path, []byte(encoded), 0o600)
+	return encoded, durable.WriteFile(path, []byte(encoded)) // what is reported under it must not outlive it
 }
 
 type sidecar struct {

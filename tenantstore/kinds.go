@@ -32,6 +32,7 @@ var kinds = []KindInfo{
 	{KindSignerKey, "signerkeys", false, func(o *Object) any { return &o.SignerKey }},
 	{KindMove, "moves", false, func(o *Object) any { return &o.Move }},
 	{KindPosition, "positions", false, func(o *Object) any { return &o.Position }},
+	{KindRollout, "rollouts", false, func(o *Object) any { return &o.Rollout }},
 }
 
 // Kinds lists every kind, those that people write first.

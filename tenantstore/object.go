@@ -34,6 +34,7 @@ const (
 	KindSignerKey Kind = "SignerKey" // a public key that may sign tenant contexts
 	KindMove      Kind = "Move"      // the last move of a tenant, by the tenant's name
 	KindPosition  Kind = "Position"  // what a member reports about a tenant that moves
+	KindRollout   Kind = "Rollout"   // a change that a part of the tenants has already
 )
 
 // Key addresses one object.
@@ -72,6 +73,7 @@ type Object struct {
 	SignerKey     *SignerKeySpec           `json:"-"`
 	Move          *MoveSpec                `json:"-"`
 	Position      *PositionSpec            `json:"-"`
+	Rollout       *RolloutSpec             `json:"-"`
 
 	Status Status `json:"status,omitzero"`
 }

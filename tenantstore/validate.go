@@ -131,7 +131,7 @@ func (v *validation) object(o *Object) {
 		if p.From == p.To {
 			v.add("spec.to", "must be another tier than from (got %q)", p.To)
 		}
-	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
+	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindRollout:
 	}
 }
 
@@ -384,6 +384,10 @@ func (v *validation) references(o *Object) {
 	case KindDependency:
 		if v.names {
 			v.callable(o.Metadata.Name, o.Dependency)
+		}
+	case KindRollout:
+		if candidate := o.Rollout.Candidate; candidate.Kind == KindAccessPolicy {
+			v.selected(candidate.AccessPolicy.Tenants, candidate.AccessPolicy.Targets)
 		}
 	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
 	}

@@ -77,17 +77,21 @@ func (w *Writer) Apply(ctx context.Context, actor string, objects []*Object, opt
 		for _, object := range objects {
 			t.put(object)
 		}
+		t.keepRollouts()
 		t.place()
 		t.audit(actor, w.now())
 	})
 }
 
 // Delete removes objects. It fails with [ErrNotFound] when one is not there, and with [Problems] when one is
-// still named by another.
+// still named by another. The rollout of an object ends with it: to take a permit away never waits.
 func (w *Writer) Delete(ctx context.Context, actor string, keys []Key, options ApplyOptions) (Result, error) {
 	return w.transact(ctx, options, func(t *draft) {
 		for _, key := range keys {
 			t.remove(key)
+			if RolloutOf(t.objects, key) != nil {
+				t.remove(RolloutKey(key))
+			}
 		}
 		t.audit(actor, w.now())
 	})
@@ -329,10 +333,9 @@ func (t *draft) audit(actor string, now time.Time) {
 		if c.Action == Unchanged || c.Key.Kind == KindEndpoint || c.Key.Kind == KindPosition || reconnected(t.before[c.Key], c.Object) {
 			continue
 		}
-		event := ledger.Event{Time: now, Actor: actor, Action: string(c.Action), Object: c.Key.String(), Revision: t.Expect}
+		event := ledger.Event{Time: now, Actor: actor, Action: string(c.Action), Object: c.Key.String(), Revision: t.Expect, Detail: t.details[c.Key]}
 		if c.Key.Kind == KindTenant {
 			event.Tenant = c.Key.Name
-			event.Detail = t.details[c.Key]
 		}
 		if old := t.before[c.Key]; old != nil {
 			event.Before, _ = json.Marshal(old)

@@ -284,7 +284,7 @@ func (m *Members) usage(ctx context.Context, peer *server.Peer, batch *api.Usage
 		}
 		records = append(records, ledger.UsageRecord{
 			Minute: r.Minute.AsTime(), Tenant: r.Tenant, TenantUID: r.TenantUid, Workload: r.Workload, Class: r.Class, Requests: r.Requests,
-			Refused: r.Refused, BytesReceived: r.BytesReceived, BytesSent: r.BytesSent, Duration: r.Duration.AsDuration(),
+			Refused: r.Refused, Errors: r.Errors, BytesReceived: r.BytesReceived, BytesSent: r.BytesSent, Duration: r.Duration.AsDuration(),
 		})
 	}
 	if err := m.Usage.Append(peer.Hello.MemberId, batch.Sequence, records); err != nil {

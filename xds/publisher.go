@@ -154,11 +154,12 @@ func (p *Publisher) follow(ctx context.Context, revision tenantstore.Revision, c
 // batch is what changed since the last time something was published.
 type batch struct {
 	tenants map[string]struct{}
-	all     bool // every tenant: a tier changed
-	shared  bool // anything else
+	tiers   map[string]struct{} // every tenant of them
+	all     bool                // every tenant
+	shared  bool                // anything else
 }
 
-func newBatch() *batch { return &batch{tenants: map[string]struct{}{}} }
+func newBatch() *batch { return &batch{tenants: map[string]struct{}{}, tiers: map[string]struct{}{}} }
 
 // note takes a change into the objects and the batch, and reports whether it may not wait.
 func (p *Publisher) note(b *batch, change tenantstore.Change) (urgent bool) {
@@ -167,7 +168,13 @@ func (p *Publisher) note(b *batch, change tenantstore.Change) (urgent bool) {
 		case tenantstore.KindTenant:
 			b.tenants[key.Name] = struct{}{}
 		case tenantstore.KindTier:
-			b.all = true
+			b.tiers[key.Name] = struct{}{}
+		case tenantstore.KindRollout:
+			if tier, ok := strings.CutPrefix(key.Name, tenantstore.RolloutKey(tenantstore.Key{Kind: tenantstore.KindTier}).Name); ok {
+				b.tiers[tier] = struct{}{}
+			} else {
+				b.shared = true
+			}
 		case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindTierPromotion: // sidecars see a move by the tenant's placement
 		default:
 			b.shared = true
@@ -188,7 +195,7 @@ func (p *Publisher) note(b *batch, change tenantstore.Change) (urgent bool) {
 	}
 	for _, key := range change.Delete {
 		switch key.Kind {
-		case tenantstore.KindTenant, tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindTokenIssuer, tenantstore.KindSignerKey, tenantstore.KindWorkload:
+		case tenantstore.KindTenant, tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindTokenIssuer, tenantstore.KindSignerKey, tenantstore.KindWorkload, tenantstore.KindRollout:
 			urgent = true
 		default:
 		}
@@ -227,9 +234,12 @@ func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
 		}
 		p.shared = now
 	}
-	if b.all {
-		for key := range p.objects {
-			if key.Kind == tenantstore.KindTenant {
+	if b.all || len(b.tiers) > 0 {
+		for key, o := range p.objects {
+			if key.Kind != tenantstore.KindTenant {
+				continue
+			}
+			if _, ok := b.tiers[o.Tenant.Tier]; ok || b.all {
 				b.tenants[key.Name] = struct{}{}
 			}
 		}

@@ -12,6 +12,7 @@ import (
 // tenant selector match.
 type Tenant struct {
 	ID        identity.TenantID
+	UID       string // of its incarnation
 	Tier      string
 	Residency string
 	Labels    map[string]string
@@ -102,6 +103,9 @@ func (r *rule) why(request *Request) string {
 	if field := whyTenant(&r.tenants, &request.Tenant); field != "" {
 		return field
 	}
+	if r.canary != nil && !r.canary.Selects(request.Tenant.ID.String(), request.Tenant.UID) {
+		return "canary"
+	}
 	reason := "targets"
 	for i := range r.targets {
 		if r.targets[i].workload != "*" && r.targets[i].workload != request.Workload {
@@ -112,6 +116,11 @@ func (r *rule) why(request *Request) string {
 		}
 	}
 	return reason
+}
+
+// SelectsTenant reports whether a selector selects a tenant.
+func SelectsTenant(selector *policy.TenantSelector, tenant *Tenant) bool {
+	return whyTenant(selector, tenant) == ""
 }
 
 func whyTenant(selector *policy.TenantSelector, tenant *Tenant) string {

@@ -45,9 +45,10 @@ func permit(change ...func(*Policy)) Policy {
 	return p
 }
 
-func when(text string) func(*Policy) { return func(p *Policy) { p.Spec.When = text } }
-func forbid(p *Policy)               { p.Name, p.Spec.Effect = "f", policy.Forbid }
-func shadow(p *Policy)               { p.Spec.Mode = policy.Shadow }
+func when(text string) func(*Policy)       { return func(p *Policy) { p.Spec.When = text } }
+func forbid(p *Policy)                     { p.Name, p.Spec.Effect = "f", policy.Forbid }
+func canary(c policy.Canary) func(*Policy) { return func(p *Policy) { p.Canary = &c } }
+func shadow(p *Policy)                     { p.Spec.Mode = policy.Shadow }
 
 func TestAuthorize(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -69,6 +70,8 @@ func TestAuthorize(t *testing.T) {
 		"other tier":            {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Tiers = []string{"bronze"} })}, "", false},
 		"other name":            {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Names = []string{"globex"} })}, "", false},
 		"label":                 {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Labels = map[string]string{"plan": "trial"} })}, "p", true},
+		"in the canary":         {[]Policy{permit(canary(policy.Canary{Names: []string{"acme"}}))}, "p", true},
+		"not in the canary":     {[]Policy{permit(canary(policy.Canary{Names: []string{"globex"}}))}, "", false},
 		"other label":           {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Labels = map[string]string{"plan": ""} })}, "", false},
 		"condition":             {[]Policy{permit(when(`tenant.tier == "gold" && request.segments[1] == "x" && request.time.getHours() == 12`))}, "p", true},
 		"condition fails":       {[]Policy{permit(when(`tenant.name == "globex"`))}, "", false},
@@ -219,6 +222,52 @@ func FuzzCanonical(f *testing.F) {
 		want, err := url.PathUnescape(strings.NewReplacer("%2f", "%252f", "%2F", "%252F").Replace(path))
 		if ok != (err == nil && utf8.ValidString(want)) || ok && got != want {
 			t.Errorf("Canonical(%q) = %q, %v, want %q, %v", path, got, ok, want, err)
+		}
+	})
+}
+
+// TestRolloutAgainstModel compares a policy in a rollout, as two that share the tenants, with the one of them that a
+// tenant should have. A request without a tenant has the old one.
+func TestRolloutAgainstModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		r := request(t)
+		r.Tenant = Tenant{}
+		name, uid := rapid.SampledFrom([]string{"", "acme", "globex"}).Draw(rt, "tenant"), rapid.StringN(1, 8, -1).Draw(rt, "uid")
+		if name != "" {
+			id, err := identity.ParseTenantID(name)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			r.Tenant = Tenant{ID: id, UID: uid}
+		}
+		draw := func(label string) Policy {
+			return permit(func(p *Policy) {
+				p.Name = label
+				p.Spec.Effect = rapid.SampledFrom([]policy.Effect{policy.Permit, policy.Forbid}).Draw(rt, label+" effect")
+				p.Spec.Targets[0].Workload = rapid.SampledFrom([]string{"search", "documents"}).Draw(rt, label+" workload")
+			})
+		}
+		before, after, beside := draw("before"), draw("after"), draw("beside")
+		in := policy.Canary{Seed: "s", Percent: rapid.Float64Range(0, 100).Draw(rt, "percent"), Names: rapid.SampledFrom([][]string{nil, {"acme"}}).Draw(rt, "names")}
+		others := in
+		others.Others = true
+		want := before
+		if name != "" && (name == "acme" && in.Names != nil || (&policy.Canary{Seed: "s", Percent: in.Percent}).Selects("x", uid)) {
+			want = after
+		}
+		model, err := Compile([]Policy{want, beside})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		before.Canary, after.Canary = &others, &in
+		set, err := Compile([]Policy{before, after, beside})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		rule, allowed := set.Allowed(r)
+		d := set.Authorize(r)
+		if wantRule, wantAllowed := model.Allowed(r); rule != wantRule || allowed != wantAllowed || d.Rule != wantRule || d.Allowed != wantAllowed {
+			rt.Fatalf("%v by %q and %v by %q, want %v by %q", allowed, rule, d.Allowed, d.Rule, wantAllowed, wantRule)
 		}
 	})
 }

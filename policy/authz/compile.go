@@ -20,7 +20,8 @@ type Policy struct {
 	Name     string
 	Spec     policy.AccessPolicySpec
 	Revision int64
-	NotAfter time.Time // zero: for ever
+	NotAfter time.Time      // zero: for ever
+	Canary   *policy.Canary // of a rollout: the tenants that it is for; nil: all
 }
 
 // FieldProblem is one thing wrong with a spec: where ("targets[0].paths[1]") and what.
@@ -50,6 +51,7 @@ type rule struct {
 	revision   int64
 	principals []identity.Pattern
 	tenants    policy.TenantSelector
+	canary     *policy.Canary
 	targets    []target
 	when       cel.Program // nil: always
 }
@@ -97,7 +99,7 @@ func compileRule(p Policy) (rule, FieldProblems) {
 	}
 	r := rule{
 		name: p.Name, effect: p.Spec.Effect, shadow: p.Spec.Mode == policy.Shadow,
-		notAfter: p.NotAfter, revision: p.Revision, tenants: p.Spec.Tenants,
+		notAfter: p.NotAfter, revision: p.Revision, tenants: p.Spec.Tenants, canary: p.Canary,
 	}
 	if p.Spec.Effect != policy.Permit && p.Spec.Effect != policy.Forbid {
 		add("effect", "must be %s or %s (got %q)", policy.Permit, policy.Forbid, p.Spec.Effect)

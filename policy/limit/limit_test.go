@@ -41,6 +41,46 @@ func TestBurstThenSustained(t *testing.T) {
 	}
 }
 
+// TestRateChanges: what was used stays used, in requests, whether the rate becomes higher or lower.
+func TestRateChanges(t *testing.T) {
+	for name, test := range map[string]struct {
+		used   int
+		before policy.Limits
+		after  policy.Limits
+		let    int // at once, after the change
+		retry  time.Duration
+	}{
+		"far too low, and back": {2, policy.Limits{RequestsPerSecond: 0.01, Burst: 2}, policy.Limits{RequestsPerSecond: 10, Burst: 20}, 18, 100 * time.Millisecond},
+		"lower":                 {3, policy.Limits{RequestsPerSecond: 100, Burst: 20}, policy.Limits{RequestsPerSecond: 1, Burst: 5}, 2, time.Second},
+		"lower than was used":   {20, policy.Limits{RequestsPerSecond: 100, Burst: 20}, policy.Limits{RequestsPerSecond: 1, Burst: 5}, 0, time.Second},
+		"no limit, and again":   {3, policy.Limits{RequestsPerSecond: policy.Unlimited}, policy.Limits{RequestsPerSecond: 1, Burst: 5}, 5, time.Second},
+	} {
+		l, r := New(Options{}), &Request{UID: "u", ChargeTenant: true, Limits: test.before}
+		for range test.used {
+			if v := l.Admit(start, r); v.Reason != policy.Permitted {
+				t.Fatalf("%s: %v before the change", name, v.Reason)
+			}
+		}
+		r.Limits = test.after
+		explained := l.Explain(start, r)
+		if s, _ := explained.Strictest(); s.Remaining != float64(test.let) {
+			t.Errorf("%s: explain says %+v", name, s)
+		}
+		for i := range test.let {
+			if v := l.Admit(start, r); v.Reason != policy.Permitted {
+				t.Errorf("%s: request %d after the change: %v", name, i, v.Reason)
+			}
+		}
+		v := l.Admit(start, r)
+		if s, _ := v.Strictest(); v.Reason != policy.RateLimited || s.Retry != test.retry {
+			t.Errorf("%s: %v, %+v", name, v.Reason, s)
+		}
+		if v := l.Admit(start.Add(test.retry), r); v.Reason != policy.Permitted {
+			t.Errorf("%s: at Retry: %v", name, v.Reason)
+		}
+	}
+}
+
 // TestAgainstTokenBucket compares GCRA with a token bucket that counts in nanoseconds, for any arrivals.
 func TestAgainstTokenBucket(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

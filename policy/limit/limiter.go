@@ -98,10 +98,11 @@ type Limiter struct {
 type bucketKey struct{ uid, class string }
 
 type bucket struct {
-	key     bucketKey
-	arrival int64 // GCRA, see [rate.admit]
-	open    int   // leases held
-	element *list.Element
+	key      bucketKey
+	arrival  int64         // GCRA, see [rate.admit]
+	interval time.Duration // of the rate under which arrival was counted
+	open     int           // leases held
+	element  *list.Element
 }
 
 type lease struct {
@@ -179,11 +180,11 @@ func (l *Limiter) Explain(now time.Time, r *Request) Verdict {
 	n := 0
 	for _, part := range r.parts() {
 		if part.applies {
-			held, ok := l.buckets[part.key]
-			if !ok {
-				held = &bucket{}
+			held := bucket{}
+			if found, ok := l.buckets[part.key]; ok {
+				held = *found
 			}
-			parts[n] = part.on(held)
+			parts[n] = part.on(&held, now.UnixNano())
 			n++
 		}
 	}
@@ -274,8 +275,22 @@ type part struct {
 	kind    Kind
 }
 
-func (p part) on(b *bucket) counted {
-	return counted{b, newRate(p.limits.RequestsPerSecond, p.limits.Burst), p.limits.Concurrency, p.kind}
+func (p part) on(b *bucket, at int64) counted {
+	r := newRate(p.limits.RequestsPerSecond, p.limits.Burst)
+	b.follow(r, at)
+	return counted{b, r, p.limits.Concurrency, p.kind}
+}
+
+// follow takes over a rate that changed: what was used stays used, in requests and not in time, up to the new burst.
+// A rate that was far too low is then over at once, and one that became low does not shut the tenant out for hours.
+func (b *bucket) follow(r rate, at int64) {
+	if r.interval == 0 || r.interval == b.interval {
+		return
+	}
+	if owed := b.arrival - at; owed > 0 {
+		b.arrival = at + int64(min(float64(owed)/float64(b.interval)*float64(r.interval), float64(r.burst)))
+	}
+	b.interval = r.interval
 }
 
 func (r *Request) hits() int { return min(max(1, r.Hits), maxHits) }
@@ -301,7 +316,7 @@ func (l *Limiter) count(at int64, r *Request, into *[2]counted) (n int, full boo
 		} else if found = l.make(at, part.key, into[0].bucket); found == nil {
 			return n, true
 		}
-		into[n] = part.on(found)
+		into[n] = part.on(found, at)
 		n++
 	}
 	return n, false

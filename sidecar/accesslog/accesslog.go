@@ -57,6 +57,7 @@ func ended(entry *datav3.HTTPAccessLogEntry) decide.Ended {
 		// A refusal by the check holds nothing, and has nothing to release; a check that failed may have admitted.
 		Refused:       common.GetResponseFlags().GetUnauthorizedDetails() != nil && details == "ext_authz_denied",
 		Settled:       slices.ContainsFunc(settled, func(p string) bool { return strings.HasPrefix(details, p) }),
+		Status:        int(entry.GetResponse().GetResponseCode().GetValue()),
 		BytesReceived: int64(entry.GetRequest().GetRequestBodyBytes() + entry.GetRequest().GetRequestHeadersBytes()),
 		BytesSent:     int64(entry.GetResponse().GetResponseBodyBytes() + entry.GetResponse().GetResponseHeadersBytes()),
 		Duration:      common.GetTimeToLastDownstreamTxByte().AsDuration(),

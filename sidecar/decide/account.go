@@ -57,6 +57,7 @@ type Ended struct {
 	Lease                    string
 	Refused                  bool // by a decision: it holds nothing
 	Settled                  bool // its check was answered, or there was none: nothing of it may come after its end
+	Status                   int  // 0: none was sent
 	BytesReceived, BytesSent int64
 	Duration                 time.Duration
 }
@@ -73,6 +74,9 @@ func (d *Decider) End(e Ended) {
 	d.Attribution.Close(now, e.Lease)
 	if ok && r.Usage.Requests > 0 {
 		r.Usage.BytesReceived, r.Usage.BytesSent, r.Usage.Duration = e.BytesReceived, e.BytesSent, e.Duration
+		if e.Status >= http.StatusInternalServerError {
+			r.Usage.Errors = 1
+		}
 		d.Meter.Add(r.Usage)
 	}
 }

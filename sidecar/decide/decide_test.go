@@ -220,9 +220,9 @@ func TestInbound(t *testing.T) {
 	if w.decider.InFlight.Open() != 1 {
 		t.Errorf("%d requests are open, want 1", w.decider.InFlight.Open())
 	}
-	w.decider.End(Ended{Lease: "l", BytesSent: 10})
-	w.decider.End(Ended{Lease: "l", BytesSent: 10})
-	if usage := w.meter.Take(); len(usage) != 1 || usage[0].Requests != 1 || usage[0].BytesSent != 10 {
+	w.decider.End(Ended{Lease: "l", BytesSent: 10, Status: 503})
+	w.decider.End(Ended{Lease: "l", BytesSent: 10, Status: 503})
+	if usage := w.meter.Take(); len(usage) != 1 || usage[0].Requests != 1 || usage[0].Errors != 1 || usage[0].BytesSent != 10 {
 		t.Errorf("a request that ended twice is counted as %+v", usage)
 	}
 	for name, test := range map[string]struct {

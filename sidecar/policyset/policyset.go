@@ -342,6 +342,10 @@ func accessPolicy(m *api.AccessPolicy) authz.Policy {
 	for _, t := range m.Targets {
 		p.Spec.Targets = append(p.Spec.Targets, policy.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
 	}
+	if c := m.Canary; c != nil {
+		p.Spec.Effect = policy.Effect(c.Effect)
+		p.Canary = &policy.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names, Others: c.Others}
+	}
 	if m.NotAfter != nil {
 		p.NotAfter = m.NotAfter.AsTime()
 	}

@@ -9,6 +9,7 @@ import (
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/policy/authz"
 )
 
 func tenant(name string, burst int64) Change {
@@ -94,6 +95,15 @@ func TestEveryType(t *testing.T) {
 	globex, _ := identity.ParseTenantID("globex")
 	if s.Self.BoundTenant != acme || s.Self.Dependencies["workload/w"] != "untenanted" || s.Policies.Len() != 1 || s.Keys.Len() != 1 || !s.Issuers["i"].Speaks(acme) || s.Issuers["i"].Speaks(globex) {
 		t.Errorf("the set is %+v", s)
+	}
+	// The effect of a policy for a canary is where only who knows of canaries looks.
+	canary := &api.AccessPolicy{Name: "p", Canary: &api.Canary{Names: []string{"acme"}, Effect: "Permit"}, Principals: []string{"spiffe://a.example/x"}, Targets: []*api.Target{{Workload: "*"}}}
+	s = with(t, s, Change{meshname.TypeAccessPolicy, "p", canary})
+	x, _ := identity.ParsePrincipal("spiffe://a.example/x")
+	for tenant, want := range map[identity.TenantID]bool{acme: true, globex: false} {
+		if _, allowed := s.Policies.Allowed(&authz.Request{Principal: x, Tenant: authz.Tenant{ID: tenant}, Workload: "w"}); allowed != want {
+			t.Errorf("%v is allowed: %v", tenant, allowed)
+		}
 	}
 	s = with(t, s, Change{meshname.TypeProxyConfig, "self", nil}, Change{meshname.TypeAccessPolicy, "p", nil}, Change{meshname.TypeSignerKey, "k", nil}, Change{meshname.TypeTokenIssuer, "i", nil})
 	if s.Self != nil || s.Policies.Len() != 0 || s.Keys.Len() != 0 || len(s.Issuers) != 0 {

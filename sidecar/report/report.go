@@ -331,7 +331,7 @@ func (r *Reporter) sendUsage(stream api.MemberService_ReportClient) error {
 		for _, u := range records {
 			r.batch.Records = append(r.batch.Records, &api.UsageRecord{
 				Minute: timestamppb.New(u.Minute), Tenant: u.Tenant, TenantUid: u.TenantUID, Workload: u.Workload, Class: u.Class, Requests: u.Requests,
-				BytesReceived: u.BytesReceived, BytesSent: u.BytesSent, Duration: durationpb.New(u.Duration), Refused: u.Refused,
+				BytesReceived: u.BytesReceived, BytesSent: u.BytesSent, Duration: durationpb.New(u.Duration), Refused: u.Refused, Errors: u.Errors,
 			})
 		}
 	}

@@ -229,6 +229,42 @@ func TestTenantConfigAuditAndUsage(t *testing.T) {
 	}
 }
 
+func TestRollouts(t *testing.T) {
+	s := newServer(t)
+	const object = `{"apiVersion":"tenantmesh.dev/v1alpha1",`
+	s.do(200, "POST", base+"/apply", "["+cell+`,`+object+`"kind":"Tenant","metadata":{"name":"acme"},"spec":{"tier":"gold","region":"us"}},`+object+`"kind":"Tenant","metadata":{"name":"globex"},"spec":{"tier":"gold","region":"us"}}]`)
+	header, _ := s.do(200, "GET", "http://control/tenants/acme/config", "")
+	rollouts := "http://control/rollouts"
+	tier := `{"tenants":["acme"],"object":` + object + `"kind":"Tier","metadata":{"name":"gold"},"spec":{"limits":{"burst":3}}}}`
+	s.do(400, "POST", rollouts, "[")
+	s.do(400, "POST", rollouts, "{}")
+	s.do(422, "POST", rollouts, `{"object":{"kind":"Tier"}}`)
+	s.do(200, "POST", rollouts+"?dryRun=true", tier)
+	s.do(404, "GET", rollouts+"/tier-gold", "")
+	s.do(200, "POST", rollouts, tier)
+	for tenant, want := range map[string]string{"acme": `"burst":3`, "globex": `"burst":400`} {
+		if _, text := s.do(200, "GET", "http://control/tenants/"+tenant+"/config", "", "If-None-Match: "+header.Get("ETag")); !strings.Contains(text, want) {
+			t.Errorf("%s has %s", tenant, text)
+		}
+	}
+	var status adminapi.RolloutStatus
+	_, text := s.do(200, "GET", rollouts+"/tier-gold", "")
+	check(t, json.Unmarshal([]byte(text), &status))
+	if status.Object != "Tier/gold" || status.Percent != 0 || status.Next != 10 || status.Due != nil || status.Figures.Canary.Tenants != 1 {
+		t.Errorf("the status is %s", text)
+	}
+	if _, text := s.do(422, "PUT", base+"/tiers/gold", object+`"kind":"Tier","metadata":{"name":"gold"},"spec":{"limits":{"burst":4}}}`); !strings.Contains(text, "rollout abort tier-gold") {
+		t.Errorf("a write beside it is answered %s", text)
+	}
+	s.do(200, "POST", rollouts+"/tier-gold/promote", "")
+	s.do(200, "POST", rollouts+"/tier-gold/abort", "")
+	s.do(404, "POST", rollouts+"/tier-gold/promote", "")
+	if _, text := s.do(200, "GET", rollouts, ""); strings.TrimSpace(text) != "[]" {
+		t.Errorf("rollouts that go on: %s", text)
+	}
+	s.do(304, "GET", "http://control/tenants/acme/config", "", "If-None-Match: "+header.Get("ETag"))
+}
+
 func TestWatch(t *testing.T) {
 	s := newServer(t)
 	s.do(400, "GET", base+"/watch", "")

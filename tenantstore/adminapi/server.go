@@ -57,6 +57,7 @@ func New(config Config) http.Handler {
 	huma.Register(api, operation("audit", http.MethodGet, "/audit", "Audit events, oldest first"), s.audit)
 	huma.Register(api, operation("audit-head", http.MethodGet, "/audit/head", "The end of the chain of audit events, as the store keeps it"), s.auditHead)
 	s.registerMoves(api)
+	s.registerRollouts(api)
 	huma.Register(api, operation("advice", http.MethodGet, "/advice", "What an operator might do about tenants, by the last hour"), s.advice)
 	mux.HandleFunc("GET "+Base+"/watch", s.watch)
 	outer := http.NewServeMux()
@@ -259,15 +260,7 @@ func (s *server) apply(ctx context.Context, in *applyInput) (*body, error) {
 	if len(problems) > 0 {
 		return nil, fail(problems)
 	}
-	result, err := s.Writer.Apply(ctx, actor(ctx), objects, tenantstore.ApplyOptions{DryRun: in.DryRun})
-	if err != nil {
-		return nil, fail(err)
-	}
-	applied := Applied{Revision: result.Revision}
-	for _, c := range result.Changes {
-		applied.Changes = append(applied.Changes, AppliedChange{c.Key.String(), c.Action})
-	}
-	return answer(applied, result.Revision, "")
+	return applied(s.Writer.Apply(ctx, actor(ctx), objects, tenantstore.ApplyOptions{DryRun: in.DryRun}))
 }
 
 type statusInput struct {
@@ -327,10 +320,13 @@ func (s *server) tenantConfig(ctx context.Context, in *one) (*body, error) {
 	if tier := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindTier, Name: tenant.Tenant.Tier}]; tier != nil {
 		revision = max(revision, tier.Metadata.Revision)
 	}
+	if rollout := tenantstore.RolloutOf(snapshot.Objects, tenantstore.Key{Kind: tenantstore.KindTier, Name: tenant.Tenant.Tier}); rollout != nil {
+		revision = max(revision, rollout.Metadata.Revision)
+	}
 	return answer(TenantConfig{
 		Name: in.Name, UID: tenant.Metadata.UID, Tier: tenant.Tenant.Tier, Phase: tenant.Status.Phase, Residency: tenant.Tenant.Residency,
 		Labels: tenant.Metadata.Labels, Placement: tenant.Status.Placement,
-		Limits: tenantstore.EffectiveLimits(tenantstore.Tiers(snapshot.Objects), tenant.Tenant),
+		Limits: tenantstore.EffectiveLimits(tenantstore.TiersFor(snapshot.Objects, tenantstore.Tiers(snapshot.Objects), tenant), tenant.Tenant),
 	}, revision, in.IfNoneMatch)
 }
 

@@ -125,7 +125,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 		case tenantstore.KindCell:
 			mesh.Cells = append(mesh.Cells, Cell{key.Name, o.Cell.Residency})
 		case tenantstore.KindTenant:
-			mesh.Tenants = append(mesh.Tenants, buildTenant(tiers, o, objects[tenantstore.Key{Kind: tenantstore.KindMove, Name: key.Name}]))
+			mesh.Tenants = append(mesh.Tenants, buildTenant(tenantstore.TiersFor(objects, tiers, o), o, objects[tenantstore.Key{Kind: tenantstore.KindMove, Name: key.Name}]))
 		case tenantstore.KindWorkload:
 			mesh.Workloads = append(mesh.Workloads, Workload{Name: key.Name, Spec: o.Workload})
 		case tenantstore.KindDependency:
@@ -134,7 +134,17 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], keptKeys(o), noKeys)
 			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer.Algorithms)})
 		case tenantstore.KindAccessPolicy:
-			mesh.Policies = append(mesh.Policies, authz.Policy{Name: key.Name, Spec: *o.AccessPolicy, Revision: o.Metadata.Revision})
+			p := authz.Policy{Name: key.Name, Spec: *o.AccessPolicy, Revision: o.Metadata.Revision}
+			if rollout := tenantstore.RolloutOf(objects, key); rollout != nil {
+				canary := tenantstore.CanaryOf(rollout)
+				canary.Others, p.Canary = true, &canary
+			}
+			mesh.Policies = append(mesh.Policies, p)
+		case tenantstore.KindRollout:
+			if candidate := o.Rollout.Candidate; candidate.Kind == tenantstore.KindAccessPolicy {
+				canary := tenantstore.CanaryOf(o)
+				mesh.Policies = append(mesh.Policies, authz.Policy{Name: candidate.Metadata.Name + "@canary", Spec: *candidate.AccessPolicy, Revision: o.Metadata.Revision, Canary: &canary})
+			}
 		case tenantstore.KindAccessGrant:
 			mesh.Policies = append(mesh.Policies, authz.AsPolicy(key.Name, *o.AccessGrant, o.Metadata.Revision))
 		case tenantstore.KindMember:
@@ -172,7 +182,7 @@ func BuildTenant(objects map[tenantstore.Key]*tenantstore.Object, tiers map[stri
 	if o == nil {
 		return Tenant{}, false
 	}
-	return buildTenant(tiers, o, objects[tenantstore.Key{Kind: tenantstore.KindMove, Name: name}]), true
+	return buildTenant(tenantstore.TiersFor(objects, tiers, o), o, objects[tenantstore.Key{Kind: tenantstore.KindMove, Name: name}]), true
 }
 
 func buildTenant(tiers map[string]policy.TierSpec, o, move *tenantstore.Object) Tenant {

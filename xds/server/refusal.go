@@ -4,8 +4,9 @@ import "slices"
 
 // refusal is a resource that a sidecar refused.
 type refusal struct {
-	version string // "" when it refused to be without it
-	why     string
+	version  string // "" when it refused to be without it
+	why      string
+	revision int64 // of the response
 }
 
 // part is what a response is about. A response that was refused is sent again in parts, each half of the one before,
@@ -75,7 +76,7 @@ func (t *subscription) refuse(response sent, why string) {
 		t.undo[change.name] = struct{}{}
 	}
 	if response.again && len(response.changes) == 1 {
-		t.refused[response.changes[0].name] = refusal{response.changes[0].after.version(), why}
+		t.refused[response.changes[0].name] = refusal{response.changes[0].after.version(), why, response.revision}
 		return
 	}
 	slices.Sort(names)

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -22,9 +23,10 @@ type Member struct {
 
 // Refusal is a resource that a sidecar refused (NACK): it has the one before, or none, until it accepts another.
 type Refusal struct {
-	TypeURL string `json:"typeUrl"`
-	Name    string `json:"name"`
-	Error   string `json:"error"`
+	TypeURL  string `json:"typeUrl"`
+	Name     string `json:"name"`
+	Error    string `json:"error"`
+	Revision int64  `json:"revision"` // of the store, when it was sent
 }
 
 // Status says how far a revision is.
@@ -67,7 +69,7 @@ func (c *Cache) status(revision int64) Status {
 		for _, t := range s.types {
 			member.Enforced = member.Enforced && t.enforces(revision)
 			for name, r := range t.refused {
-				member.Refused = append(member.Refused, Refusal{t.typeURL, name, r.why})
+				member.Refused = append(member.Refused, Refusal{t.typeURL, name, r.why, r.revision})
 			}
 		}
 		status.settled = status.settled && member.Enforced
@@ -86,6 +88,22 @@ func (c *Cache) status(revision int64) Status {
 	}
 	slices.SortFunc(status.Members, func(a, b Member) int { return strings.Compare(a.Principal, b.Principal) })
 	return status
+}
+
+// Refused says which sidecar refused what was pushed at a revision or later, and why; "" for none.
+func (c *Cache) Refused(revision int64) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.streams {
+		for _, t := range s.types {
+			for name, r := range t.refused {
+				if r.revision >= revision {
+					return fmt.Sprintf("%s refused %q of %s at revision %d: %s", s.principal, name, t.typeURL, r.revision, r.why)
+				}
+			}
+		}
+	}
+	return ""
 }
 
 // enforces reports whether no change up to revision is pending or unanswered.

@@ -26,6 +26,11 @@ func enforcement(mesh *ir.Mesh) []Resource {
 		for _, t := range p.Spec.Targets {
 			message.Targets = append(message.Targets, &api.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
 		}
+		if c := p.Canary; c != nil {
+			// A field that an old sidecar passes over would give the policy to everyone.
+			message.Canary = &api.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names, Others: c.Others, Effect: message.Effect}
+			message.Effect = ""
+		}
 		if !p.NotAfter.IsZero() {
 			message.NotAfter = timestamppb.New(p.NotAfter)
 		}

@@ -162,6 +162,39 @@ func (c *Client) Drain(ctx context.Context, cell string, status bool) (plan tena
 	return plan, err
 }
 
+// Rollout gives a changed object to the tenants step by step; input says by which, but for its Object.
+func (c *Client) Rollout(ctx context.Context, object *tenantstore.Object, input adminapi.RolloutInput, dryRun bool) (applied adminapi.Applied, err error) {
+	if input.Object, err = json.Marshal(object); err != nil {
+		return applied, err
+	}
+	err = c.call(ctx, http.MethodPost, "/rollouts?dryRun="+strconv.FormatBool(dryRun), input, &applied)
+	return applied, err
+}
+
+// RolloutStatus says how far a rollout is.
+func (c *Client) RolloutStatus(ctx context.Context, name string) (status adminapi.RolloutStatus, err error) {
+	err = c.call(ctx, http.MethodGet, "/rollouts/"+url.PathEscape(name), nil, &status)
+	return status, err
+}
+
+// Rollouts says how far every rollout is.
+func (c *Client) Rollouts(ctx context.Context) (all []adminapi.RolloutStatus, err error) {
+	err = c.call(ctx, http.MethodGet, "/rollouts", nil, &all)
+	return all, err
+}
+
+// PromoteRollout takes a rollout's next step.
+func (c *Client) PromoteRollout(ctx context.Context, name string) (applied adminapi.Applied, err error) {
+	err = c.call(ctx, http.MethodPost, "/rollouts/"+url.PathEscape(name)+"/promote", nil, &applied)
+	return applied, err
+}
+
+// AbortRollout ends a rollout.
+func (c *Client) AbortRollout(ctx context.Context, name string) (applied adminapi.Applied, err error) {
+	err = c.call(ctx, http.MethodPost, "/rollouts/"+url.PathEscape(name)+"/abort", nil, &applied)
+	return applied, err
+}
+
 // FenceMember shuts a member out.
 func (c *Client) FenceMember(ctx context.Context, id string) (applied adminapi.Applied, err error) {
 	err = c.call(ctx, http.MethodPost, "/members/"+url.PathEscape(id)+"/fence", nil, &applied)

@@ -32,10 +32,11 @@ spec: {expose: [{pathPrefix: /front}]}
 // TestScripts runs testdata/script against one mesh: a control plane and a gateway, both real.
 func TestScripts(t *testing.T) { runScripts(t, "script") }
 
-// TestMoves and TestWatching have a mesh each: what moves changes the newest revision by itself, and so do the other
+// TestMoves, TestWatching and TestRollouts have a mesh each: what moves changes the newest revision by itself, and so do the other
 // scripts, which run at once.
 func TestMoves(t *testing.T)    { runScripts(t, "moves") }
 func TestWatching(t *testing.T) { runScripts(t, "watching") }
+func TestRollouts(t *testing.T) { runScripts(t, "rollouts") }
 
 func runScripts(t *testing.T, folder string) {
 	t.Helper()

@@ -118,6 +118,7 @@ func newApply() *cobra.Command {
 	var files []string
 	var dryRun, wait bool
 	var seconds int
+	var rollout rolloutFlags
 	var format output
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
@@ -130,7 +131,10 @@ func newApply() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		result, err := client().Apply(cmd.Context(), objectsOf(documents), dryRun)
+		result, rolled, err := rollout.start(cmd, client(), documents, dryRun)
+		if !rolled && err == nil {
+			result, err = client().Apply(cmd.Context(), objectsOf(documents), dryRun)
+		}
 		if err != nil {
 			return located(err, documents)
 		}
@@ -169,6 +173,8 @@ func newApply() *cobra.Command {
 	flags.BoolVar(&dryRun, "dry-run", false, "validate and say what would change")
 	flags.BoolVar(&wait, "wait", false, "wait until every connected sidecar enforces it")
 	flags.IntVar(&seconds, "timeout", 30, "seconds to wait")
+	rollout.flags(flags)
+	_ = cmd.RegisterFlagCompletionFunc("rollout-tenants", completeNames(client, tenantstore.KindTenant))
 	addOutput(cmd, &format)
 	return cmd
 }

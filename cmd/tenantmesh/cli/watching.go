@@ -147,11 +147,11 @@ func usageTable(w io.Writer, records []ledger.UsageRecord) {
 	rows := make([][]string, len(records))
 	for i, r := range records {
 		rows[i] = []string{
-			r.Minute.Format("2006-01-02 15:04"), r.Tenant, r.Workload, r.Class, strconv.FormatInt(r.Requests, 10), strconv.FormatInt(r.Refused, 10),
+			r.Minute.Format("2006-01-02 15:04"), r.Tenant, r.Workload, r.Class, strconv.FormatInt(r.Requests, 10), strconv.FormatInt(r.Refused, 10), strconv.FormatInt(r.Errors, 10),
 			strconv.FormatInt(r.BytesReceived, 10), strconv.FormatInt(r.BytesSent, 10), r.Duration.Round(time.Millisecond).String(),
 		}
 	}
-	columns(w, []string{"MINUTE", "TENANT", "WORKLOAD", "CLASS", "REQUESTS", "REFUSED", "BYTES IN", "BYTES OUT", "TIME"}, rows)
+	columns(w, []string{"MINUTE", "TENANT", "WORKLOAD", "CLASS", "REQUESTS", "REFUSED", "ERRORS", "BYTES IN", "BYTES OUT", "TIME"}, rows)
 }
 
 func newAudit() *cobra.Command {

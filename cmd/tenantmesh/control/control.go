@@ -30,6 +30,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
 	"github.com/tenantmesh/tenantmesh/tenantstore/etcdstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/move"
+	"github.com/tenantmesh/tenantmesh/tenantstore/rollout"
 	"github.com/tenantmesh/tenantmesh/xds"
 	"github.com/tenantmesh/tenantmesh/xds/server"
 )
@@ -118,6 +119,9 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	group.Go(func() error { return store.Present(ctx, id) })
 	group.Go(func() error {
 		return move.Run(ctx, move.Config{Store: store, Writer: writer, Now: time.Now, Log: config.Log})
+	})
+	group.Go(func() error {
+		return rollout.Run(ctx, rollout.Config{Store: store, Writer: writer, Usage: usage.Sum, Refused: cache.Refused, Now: time.Now, Log: config.Log})
 	})
 	select {
 	case <-published:
