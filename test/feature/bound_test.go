@@ -83,6 +83,17 @@ func TestBoundWorkload(t *testing.T) {
 		}
 		return requests == 1
 	})
+
+	// Bound to another, it signs for that one, with the key that it has; bound to none, for none.
+	bind := func(spec string) {
+		w.Apply(t, "apiVersion: tenantmesh.dev/v1alpha1\nkind: Workload\nmetadata: {name: reports}\nspec: {dependsOn: [back, open]"+spec+"}\n")
+	}
+	bind(", boundTenant: globex")
+	if s := want(t, "a job that is bound to another", from(reports, "http://back/x", nil), 200, ""); s.Header.Get("x-tenant-id") != "globex" {
+		t.Errorf("back saw tenant %q, want globex", s.Header.Get("x-tenant-id"))
+	}
+	bind("")
+	want(t, "a job that is bound to nobody", from(reports, "http://back/x", nil), 403, "context_missing")
 }
 
 // TestDrainLetsFinish: a gateway that drains lets nobody in any more, and what it had let in finishes.

@@ -49,7 +49,7 @@ func TestControlPlanes(t *testing.T) {
 	}
 	ready := 0
 	for key, o := range snapshot.Objects {
-		if key.Kind == tenantstore.KindEndpoint && o.Endpoint.Ready {
+		if key.Kind == tenantstore.KindEndpoint && o.Endpoint.Ready && o.Endpoint.Workload != "" { // not a gateway's
 			ready++
 		}
 	}
