@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,6 +23,7 @@ import (
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -36,6 +40,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/limit"
 	"github.com/tenantmesh/tenantmesh/sidecar/accesslog"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/datacommand"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/extauthz"
@@ -53,22 +58,26 @@ import (
 
 // Config says how a sidecar runs. Its JSON form is that of the YAML configuration file.
 type Config struct {
-	Role         string           `json:"role"`                  // gateway or sidecar
-	Control      string           `json:"control"`               // host:port of the control plane's xDS; several with commas between
-	WorkloadAPI  string           `json:"workloadAPI,omitempty"` // "unix:///path"; default: the environment's
-	DataDir      string           `json:"dataDir"`               // keeps the member's ID, its signing key and the last good state
-	Address      string           `json:"address,omitempty"`     // of the inbound or gateway listener, as peers reach it; default 127.0.0.1
-	ServicePort  int              `json:"servicePort,omitempty"` // where the service listens on 127.0.0.1; default: the Workload's
-	GatewayPort  int              `json:"gatewayPort,omitempty"`
-	InboundPort  int              `json:"inboundPort,omitempty"`
-	OutboundPort int              `json:"outboundPort,omitempty"`
-	AdminPort    int              `json:"adminPort,omitempty"`
-	MetricsPort  int              `json:"metricsPort,omitempty"`
-	HealthPort   int              `json:"healthPort,omitempty"`
-	Drain        time.Duration    `json:"-"` // how long open requests have at the end
-	Staleness    decide.Staleness `json:"-"`
-	Version      string           `json:"-"`
-	Log          *zap.Logger      `json:"-"`
+	Role         string `json:"role"`                  // gateway or sidecar
+	Control      string `json:"control"`               // host:port of the control plane's xDS; several with commas between
+	WorkloadAPI  string `json:"workloadAPI,omitempty"` // "unix:///path"; default: the environment's
+	DataDir      string `json:"dataDir"`               // keeps the member's ID, its signing key and the last good state
+	Address      string `json:"address,omitempty"`     // of the inbound or gateway listener, as peers reach it; default 127.0.0.1
+	ServicePort  int    `json:"servicePort,omitempty"` // where the service listens on 127.0.0.1; default: the Workload's
+	GatewayPort  int    `json:"gatewayPort,omitempty"`
+	InboundPort  int    `json:"inboundPort,omitempty"`
+	OutboundPort int    `json:"outboundPort,omitempty"`
+	AdminPort    int    `json:"adminPort,omitempty"`
+	MetricsPort  int    `json:"metricsPort,omitempty"`
+	HealthPort   int    `json:"healthPort,omitempty"`
+	MoverPort    int    `json:"moverPort,omitempty"` // of a gateway: other gateways send it the writes of tenants that it moves
+	MaxBody      int64  `json:"maxBody,omitempty"`   // of a gateway: bytes of a request of a tenant that moves; default 64 MiB
+	// DataCommands move a tenant's data where the Workload says tenantData.commands.
+	DataCommands datacommand.Commands `json:"dataCommands,omitzero"`
+	Drain        time.Duration        `json:"-"` // how long open requests have at the end
+	Staleness    decide.Staleness     `json:"-"`
+	Version      string               `json:"-"`
+	Log          *zap.Logger          `json:"-"`
 }
 
 // Defaults fills in what is not said.
@@ -78,7 +87,7 @@ func (c *Config) Defaults() {
 		value int
 	}{
 		{&c.GatewayPort, meshname.PortGateway}, {&c.InboundPort, meshname.PortInbound}, {&c.OutboundPort, meshname.PortOutbound},
-		{&c.AdminPort, meshname.PortAdmin}, {&c.MetricsPort, meshname.PortMetrics}, {&c.HealthPort, meshname.PortHealth},
+		{&c.AdminPort, meshname.PortAdmin}, {&c.MetricsPort, meshname.PortMetrics}, {&c.HealthPort, meshname.PortHealth}, {&c.MoverPort, meshname.PortMover},
 	} {
 		if *port.field == 0 {
 			*port.field = port.value
@@ -103,8 +112,13 @@ func (c *Config) Check() error {
 	if c.DataDir == "" {
 		problems = append(problems, errors.New(`data-dir must be set (got "")`))
 	}
-	if net.ParseIP(c.Address) == nil {
+	if c.MaxBody < 0 {
+		problems = append(problems, fmt.Errorf("max-body must be at least 0 (got %d)", c.MaxBody))
+	}
+	if ip := net.ParseIP(c.Address); ip == nil {
 		problems = append(problems, fmt.Errorf("address must be an IP address (got %q)", c.Address))
+	} else if c.Role == "sidecar" && ip.IsUnspecified() {
+		problems = append(problems, fmt.Errorf("address must be one that peers can reach (got %q)", c.Address))
 	}
 	return errors.Join(problems...)
 }
@@ -155,7 +169,7 @@ func Run(ctx context.Context, config Config, ready func()) error {
 		return err
 	}
 	defer conn.Close()
-	s := &sidecar{config: config, source: source, sets: &policyset.Holder{}, registry: prometheus.NewRegistry(), member: member, inflight: inflight.New(inflight.Options{})}
+	s := &sidecar{config: config, self: self, source: source, sets: &policyset.Holder{}, registry: prometheus.NewRegistry(), member: member, inflight: inflight.New(inflight.Options{})}
 	s.position = position.New(s.inflight)
 	s.envoy = &supervise.Envoy{Path: envoyPath, Bootstrap: filepath.Join(config.DataDir, "envoy.json"), AdminPort: config.AdminPort, Log: config.Log}
 	return s.run(ctx, conn, self, envoyVersion, ready)
@@ -178,6 +192,7 @@ func memberID(path string) (string, error) {
 
 type sidecar struct {
 	config   Config
+	self     identity.Principal
 	source   *svid.Source
 	sets     *policyset.Holder
 	registry *prometheus.Registry
@@ -202,23 +217,28 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	}})
 	decisions := decisionlog.New(s.member, c.Log)
 	meter := ledger.NewMeter()
+	port := c.InboundPort
+	if c.Role == "gateway" {
+		port = c.MoverPort
+	}
 	reporter, err := report.New(report.Config{
 		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Zap: c.Log,
-		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: c.Address, Port: uint32(c.InboundPort)},
+		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: c.Address, Port: uint32(port)},
 	}, s.signs, time.Now())
 	if err != nil {
 		return err
 	}
 	s.decider = decide.New(decide.Config{
 		Sets: s.sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
-		Signer: reporter.Signer, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness,
+		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness,
 	})
+	s.envoy.Ended = s.decider.EnvoyEnded
 	s.registerMetrics()
 	client, err := s.restore(conn, self)
 	if err != nil {
 		return err
 	}
-	s.relay.OnRefused = client.Refused
+	s.relay.OnVerdict = client.Judged
 
 	group, work := errgroup.WithContext(work)
 	if err := s.serve(work, group); err != nil {
@@ -281,7 +301,7 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
 	auth.RegisterAuthorizationServer(g, &extauthz.Server{Decider: s.decider})
 	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
-	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: limit.New(limit.Options{}), Now: time.Now})
+	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Now: time.Now})
 	socket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketSidecar))
 	if err != nil {
 		return err
@@ -290,7 +310,7 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	move, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketMove))
+	moveSocket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketMove))
 	if err != nil {
 		return err
 	}
@@ -315,14 +335,14 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	})
 	group.Go(func() error { return g.Serve(socket) })
 	context.AfterFunc(ctx, g.Stop)
-	held := mover.New(mover.Config{Decider: s.decider, Sets: s.sets, Egress: filepath.Join(s.config.DataDir, meshname.SocketEgress)})
-	if s.config.Role == "gateway" {
-		group.Go(func() error { return held.Run(ctx, s.member, s.position.Copied, s.config.Log) })
+	move, err := s.moves(ctx, group)
+	if err != nil {
+		return err
 	}
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	for listener, handler := range map[net.Listener]http.Handler{keys: http.HandlerFunc(s.jwks), move: held, metrics: metricsMux, health: healthMux} {
+	for listener, handler := range map[net.Listener]http.Handler{keys: http.HandlerFunc(s.jwks), moveSocket: move, metrics: metricsMux, health: healthMux} {
 		server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, Protocols: protocols}
 		context.AfterFunc(ctx, func() { _ = server.Close() })
 		group.Go(func() error {
@@ -333,6 +353,46 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 		})
 	}
 	return nil
+}
+
+// moves is who answers on the socket of moves: a gateway's mover, or the commands beside a workload.
+func (s *sidecar) moves(ctx context.Context, group *errgroup.Group) (http.Handler, error) {
+	c := s.config
+	if c.Role != "gateway" {
+		return datacommand.New(c.DataCommands, filepath.Join(c.DataDir, "fences.json"), c.Log)
+	}
+	domain := svid.AuthorizeTrustDomain(s.self.TrustDomain())
+	m := mover.New(mover.Config{
+		Decider: s.decider, Sets: s.sets, Member: s.member, Egress: filepath.Join(c.DataDir, meshname.SocketEgress), Dir: filepath.Join(c.DataDir, "journal"),
+		Peers: svid.ClientTLS(s.source, s.gateways(domain)), MaxBody: c.MaxBody,
+	})
+	listener, err := net.Listen("tcp", net.JoinHostPort(c.Address, strconv.Itoa(c.MoverPort)))
+	if err != nil {
+		return nil, err
+	}
+	server := &http.Server{Handler: m.Peer(), TLSConfig: svid.ServerTLS(s.source, s.gateways(domain)), ReadHeaderTimeout: 5 * time.Second, ErrorLog: zap.NewStdLog(c.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel)))}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	group.Go(func() error {
+		if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error { return m.Run(ctx, s.position.Copied, c.Log) })
+	return m, nil
+}
+
+// gateways permits the gateways of the mesh, as they are now.
+func (s *sidecar) gateways(domain svid.Authorizer) svid.Authorizer {
+	return func(id spiffeid.ID, chains [][]*x509.Certificate) error {
+		if err := domain(id, chains); err != nil {
+			return err
+		}
+		if set := s.sets.Load(); set == nil || set.Self == nil || !slices.Contains(set.Self.Peers, id.String()) {
+			return fmt.Errorf("peer must be a gateway of this mesh (is %s)", id)
+		}
+		return nil
+	}
 }
 
 func listenUnix(path string) (net.Listener, error) {
@@ -418,11 +478,21 @@ const warnAge = time.Minute
 func (s *sidecar) drain(ctx context.Context, reporter *report.Reporter) {
 	s.draining.Store(true)
 	reporter.SetReady(false)
-	if err := s.envoy.Post(ctx, "/drain_listeners?inboundonly&graceful"); err != nil {
-		s.config.Log.Warn("envoy could not be told to drain", zap.Error(err))
+	drain := func(path string) {
+		if err := s.envoy.Post(ctx, path); err != nil {
+			s.config.Log.Warn("envoy could not be told to drain", zap.Error(err))
+		}
 	}
 	deadline := time.NewTimer(s.config.Drain)
 	defer deadline.Stop()
+	// Each answer ends its connection, while those who send are told to go elsewhere; then nobody is let in.
+	drain("/drain_listeners?inboundonly&graceful&skip_exit")
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(min(lameTime, s.config.Drain/2)):
+	}
+	drain("/drain_listeners?inboundonly")
 	for over := false; !over && (s.inflight.Open() > 0 || s.serviceAnswers(ctx)); {
 		select {
 		case <-deadline.C:
@@ -444,6 +514,9 @@ func (s *sidecar) drain(ctx context.Context, reporter *report.Reporter) {
 	}
 	s.left.Store(true)
 }
+
+// lameTime is how long a member that drains still takes new connections: the others need as long to hear of it.
+const lameTime = time.Second
 
 // leaveTime is how long the control plane has to note that a member leaves.
 const leaveTime = 2 * time.Second
@@ -477,5 +550,6 @@ func (s *sidecar) registerMetrics() {
 		return 0
 	})
 	gauge("tenantmesh_leases", "Requests that hold a lease.", func() float64 { return float64(s.decider.Limiter.Leases(time.Now())) })
+	gauge("tenantmesh_open_requests", "Requests that were admitted and have not ended.", func() float64 { return float64(s.inflight.Open()) })
 	gauge("tenantmesh_envoy_restarts", "How often Envoy was started again.", func() float64 { return float64(s.envoy.Restarts()) })
 }

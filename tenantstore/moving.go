@@ -1,6 +1,7 @@
 package tenantstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -15,9 +16,12 @@ type Transition string
 // The transitions.
 const (
 	MoveStart    Transition = "start"    // ACTIVE or FINAL -> MIGRATING
+	MoveAppoint  Transition = "appoint"  // MIGRATING -> MIGRATING, with another mover: the former left or was fenced
+	MoveFollow   Transition = "follow"   // MIGRATING -> MIGRATING, copying: the other cell follows, by what the mover brings
 	MoveFence    Transition = "fence"    // MIGRATING -> FENCING
 	MoveSeal     Transition = "seal"     // FENCING -> FENCING, sealed
-	MoveShut     Transition = "shut"     // FENCING, sealed -> FENCING, shut: the data is there, and reads are held too
+	MoveCopy     Transition = "copy"     // FENCING, sealed -> FENCING, copying: what came before the seal has ended
+	MoveShut     Transition = "shut"     // FENCING, copying -> FENCING, shut: the data is there, and reads are held too
 	MoveCutover  Transition = "cutover"  // FENCING, shut -> CUTOVER, with the cells exchanged
 	MoveFinish   Transition = "finish"   // CUTOVER -> FINAL
 	MoveClean    Transition = "clean"    // FINAL -> FINAL, sealed: the source's copy is deleted
@@ -33,13 +37,22 @@ var steps = map[Transition]struct {
 	to    MoveState
 	waits func(*mover) []Wait
 }{
-	MoveStart: {[]MoveState{StateActive, StateFinal}, StateMigrating, nil},
+	MoveStart:   {[]MoveState{StateActive, StateFinal}, StateMigrating, nil},
+	MoveAppoint: {[]MoveState{StateMigrating}, StateMigrating, nil},
+	// What a gateway sent straight to the cell has ended: all that counts passes by the mover.
+	MoveFollow: {[]MoveState{StateMigrating}, StateMigrating, func(m *mover) []Wait { return m.drained(m.gateways()) }},
 	// What a gateway sent straight to the cell has ended: all that is open can be held, and sent again.
-	MoveFence: {[]MoveState{StateMigrating}, StateFencing, func(m *mover) []Wait { return m.drained(m.gateways()) }},
-	MoveSeal:  {[]MoveState{StateFencing}, StateFencing, func(m *mover) []Wait { return append(m.drained(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
+	MoveFence: {[]MoveState{StateMigrating}, StateFencing, func(m *mover) []Wait {
+		return append(m.drained(m.gateways()), m.copied(m.following(), "little to be left of the data", func(c Copy) bool { return c.Caught })...)
+	}},
+	MoveSeal: {[]MoveState{StateFencing}, StateFencing, func(m *mover) []Wait { return append(m.drained(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
+	// Only then are digests worth something: nothing can change what they are of.
+	MoveCopy: {[]MoveState{StateFencing}, StateFencing, func(m *mover) []Wait {
+		return slices.Concat(m.is(m.p.Sealed, "the seal"), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.drained(m.sidecars(m.p.Target)))
+	}},
 	MoveShut: {[]MoveState{StateFencing}, StateFencing, func(m *mover) []Wait {
-		return slices.Concat(m.is(m.p.Sealed, "the seal"), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.drained(m.sidecars(m.p.Target)),
-			m.copied(m.data("export"), func(c Copy) bool { return c.DigestFrom != "" && c.DigestFrom == c.DigestTo }))
+		return slices.Concat(m.is(m.p.Copy, "the copy"), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.drained(m.sidecars(m.p.Target)),
+			m.copied(m.data("export"), "equal digests", func(c Copy) bool { return c.DigestFrom != "" && c.DigestFrom == c.DigestTo }))
 	}},
 	MoveCutover: {[]MoveState{StateFencing}, StateCutover, func(m *mover) []Wait {
 		return slices.Concat(m.is(m.p.Shut, "reads to be held"), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.applied(m.sidecars(m.p.Target)))
@@ -47,7 +60,7 @@ var steps = map[Transition]struct {
 	MoveFinish: {[]MoveState{StateCutover}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
 	MoveClean:  {[]MoveState{StateFinal}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.grace()...) }},
 	MoveSettle: {[]MoveState{StateFinal}, StateFinal, func(m *mover) []Wait {
-		return slices.Concat(m.applied(m.gateways()), m.grace(), m.copied(m.data("delete"), func(c Copy) bool { return c.Deleted }))
+		return slices.Concat(m.applied(m.gateways()), m.grace(), m.copied(m.data("delete"), "the source's copy to be deleted", func(c Copy) bool { return c.Deleted }))
 	}},
 	MoveUnfence:  {[]MoveState{StateFencing}, StateMigrating, nil},
 	MoveAbort:    {[]MoveState{StateMigrating, StateFencing}, StateActive, nil},
@@ -65,10 +78,11 @@ const (
 	DefaultHold  = 2.0
 	DefaultGrace = 600.0 // longer than a context lives, and clocks differ
 	MaxHold      = 30.0
+	DefaultPause = 10.0 // a fence may stand for so long before the move steps back; it tries again FenceRest later
+	MaxPause     = 3600.0
 	minGrace     = 1.0
-	// FenceLimit is how long a fence may stand before the move steps back, and tries again FenceRest later.
-	FenceLimit = 10 * time.Second
-	FenceRest  = 5 * time.Second
+	// FenceRest is how long a move rests after a fence that came to nothing.
+	FenceRest = 5 * time.Second
 )
 
 // MoveRequest asks for a transition of a tenant's move.
@@ -78,6 +92,7 @@ type MoveRequest struct {
 	To         string  // of MoveStart
 	Hold       float64 // of MoveStart; 0: DefaultHold
 	Grace      float64 // of MoveStart; 0: DefaultGrace
+	Pause      float64 // of MoveStart; 0: DefaultPause
 	Epoch      int64   // that the placement must have; 0: any
 }
 
@@ -105,22 +120,49 @@ func NextMove(objects map[Key]*Object, tenant string, now time.Time) (Transition
 			return MoveFence, []Wait{{fmt.Sprintf("a rest of %.0f s after fence %d, which waited in vain for %s", rest.Seconds(), m.move.Fences, m.move.Trouble), "it tries again by itself; 'tenantmesh tenant move " + tenant + " --abort' gives it up"}}
 		}
 		next = MoveFence
+		if len(m.following()) > 0 {
+			switch {
+			case !m.serving(m.p.Mover):
+				next = MoveAppoint
+			case !m.p.Copy:
+				next = MoveFollow
+			}
+		}
 	case StateFencing:
 		next = m.nextInFence()
-		if waits := steps[next].waits(m); len(waits) > 0 && (m.failed() || now.Sub(m.move.Changed) > FenceLimit) {
+		if waits := m.waits(next); len(waits) > 0 && (m.failed() || now.Sub(m.move.Changed) > seconds(cmp.Or(m.move.Pause, DefaultPause))) {
 			return MoveUnfence, nil
 		}
 	case StateCutover:
 		next = MoveFinish
 	case StateFinal:
 		next = MoveSettle
-		if !m.p.Sealed && len(m.data("delete")) > 0 {
+		if len(m.data("delete")) > 0 && (!m.p.Sealed || !m.serving(m.p.Mover)) {
 			next = MoveClean
 		}
 	default:
 		return "", nil
 	}
-	return next, steps[next].waits(m)
+	return next, m.waits(next)
+}
+
+// waits are what a transition waits for.
+func (m *mover) waits(t Transition) []Wait {
+	if waits := steps[t].waits; waits != nil {
+		return waits(m)
+	}
+	return nil
+}
+
+// Copies are what the mover of a tenant has reported last about its data, by workload.
+func Copies(objects map[Key]*Object, tenant string) []Copy {
+	m := newMover(objects, tenant, time.Time{})
+	if m == nil || m.p.Mover == "" {
+		return nil
+	}
+	copies := slices.Clone(m.position(m.p.Mover).Copies)
+	slices.SortFunc(copies, func(a, b Copy) int { return strings.Compare(a.Workload, b.Workload) })
+	return copies
 }
 
 // mover looks at one tenant's move.
@@ -135,15 +177,30 @@ type mover struct {
 // data are the workloads that keep data of tenants, by name; with hook, those that have it.
 func (m *mover) data(hook string) (names []string) {
 	for _, key := range keysOf(m.objects, KindWorkload) {
-		if data := m.objects[key].Workload.TenantData; data != nil && data.Hooks[hook] != "" {
+		if data := m.objects[key].Workload.TenantData; data != nil && data.Hook(hook) != "" {
 			names = append(names, key.Name)
 		}
 	}
 	return names
 }
 
+// following are the workloads whose data follows before the fence.
+func (m *mover) following() (names []string) {
+	for _, name := range m.data("export") {
+		if m.objects[Key{KindWorkload, name}].Workload.TenantData.Follows() {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// serving reports whether a gateway counts: it has not left, and was not fenced.
+func (m *mover) serving(gateway string) bool {
+	return slices.ContainsFunc(m.gateways(), func(o *Object) bool { return o.Metadata.Name == gateway })
+}
+
 // copied waits until the mover has done its part for each of the workloads.
-func (m *mover) copied(workloads []string, done func(Copy) bool) (waits []Wait) {
+func (m *mover) copied(workloads []string, what string, done func(Copy) bool) (waits []Wait) {
 	at := m.position(m.p.Mover)
 	for _, name := range workloads {
 		var found *Copy
@@ -156,12 +213,31 @@ func (m *mover) copied(workloads []string, done func(Copy) bool) (waits []Wait) 
 		case found == nil:
 			waits = append(waits, Wait{fmt.Sprintf("gateway %s to see to the data of workload %s", m.p.Mover, name), ""})
 		case found.Error != "":
-			waits = append(waits, Wait{fmt.Sprintf("the data of workload %s: %s", name, found.Error), "mend the workload's hooks; the move tries again by itself, 'tenantmesh tenant move " + m.tenant.Metadata.Name + " --abort' gives it up"})
+			waits = append(waits, Wait{fmt.Sprintf("the data of workload %s: %s", name, found.Error), m.mend()})
 		case !done(*found):
-			waits = append(waits, Wait{fmt.Sprintf("equal digests of workload %s (%q at the source, %q at the target)", name, found.DigestFrom, found.DigestTo), "see why import does not give back what export gave"})
+			waits = append(waits, m.unfinished(name, what, found))
 		}
 	}
 	return waits
+}
+
+// mend is what can be done about a hook that fails.
+func (m *mover) mend() string {
+	if m.p.State == StateFinal {
+		return "mend the workload's delete hook: it is called again by itself; the tenant is served meanwhile"
+	}
+	return "mend the workload's hooks; the move tries again by itself, 'tenantmesh tenant move " + m.tenant.Metadata.Name + " --abort' gives it up"
+}
+
+// unfinished says what is missing of a copy.
+func (m *mover) unfinished(workload, what string, c *Copy) Wait {
+	if m.p.State == StateFinal {
+		return Wait{what + " of workload " + workload, ""}
+	}
+	if m.p.State == StateFencing {
+		return Wait{fmt.Sprintf("%s of workload %s (%q at the source, %q at the target)", what, workload, c.DigestFrom, c.DigestTo), "see why import does not give back what export gave"}
+	}
+	return Wait{fmt.Sprintf("%s of workload %s (%d bytes in %d passes, %d writes in the journal, begun again %d times)", what, workload, c.Bytes, c.Passes, c.Journal, c.Resyncs), ""}
 }
 
 // failed reports whether the mover could not do its part: waiting does not help.
@@ -170,13 +246,28 @@ func (m *mover) failed() bool {
 	return at.Epoch == m.p.Epoch && slices.ContainsFunc(at.Copies, func(c Copy) bool { return c.Error != "" || c.DigestFrom != c.DigestTo })
 }
 
-// nextMover is the gateway that copies: another one at each try.
+// nextMover is the gateway that copies: another one at each try, and one that is there if there is one.
 func (m *mover) nextMover() string {
 	gateways := m.gateways()
+	if here := slices.DeleteFunc(slices.Clone(gateways), func(o *Object) bool { return m.objects[Key{KindEndpoint, o.Metadata.Name}] == nil }); len(here) > 0 {
+		gateways = here
+	}
 	if len(gateways) == 0 {
 		return ""
 	}
-	return gateways[m.move.Fences%len(gateways)].Metadata.Name
+	try := 0
+	if m.move != nil {
+		try = m.move.Fences
+	}
+	return gateways[try%len(gateways)].Metadata.Name
+}
+
+// appoint names the mover of a tenant in MIGRATING, as of an epoch: nobody when nothing follows before the seal.
+func (m *mover) appoint(epoch int64) (mover string, follow int64) {
+	if len(m.following()) == 0 {
+		return "", 0
+	}
+	return m.nextMover(), epoch
 }
 
 func newMover(objects map[Key]*Object, name string, now time.Time) *mover {
@@ -258,8 +349,10 @@ func (m *mover) nextInFence() Transition {
 	switch {
 	case m.p.Shut:
 		return MoveCutover
-	case m.p.Sealed:
+	case m.p.Copy:
 		return MoveShut
+	case m.p.Sealed:
+		return MoveCopy
 	default:
 		return MoveSeal
 	}
@@ -288,9 +381,9 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 	step, ok := steps[request.Transition]
 	problems := m.problems(request)
 	if !ok || !slices.Contains(step.from, m.p.State) {
-		problems = append(problems, Problem{Path: "state", Text: fmt.Sprintf("must be one of %v to %s (is %s)", step.from, request.Transition, m.p.State)})
-	} else if len(problems) == 0 && step.waits != nil {
-		for _, wait := range step.waits(m) {
+		problems = append(problems, Problem{Path: "state", Text: fmt.Sprintf("must be one of %v to %s (is %s)", step.from, request.Transition, m.p.State) + m.instead(request)})
+	} else if len(problems) == 0 {
+		for _, wait := range m.waits(request.Transition) {
 			problems = append(problems, Problem{Path: "waits", Text: "must have " + wait.For})
 		}
 	}
@@ -307,17 +400,28 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 	tenant := m.tenant.Clone()
 	p := tenant.Status.Placement
 	record := m.record(actor, request)
-	p.State, p.Sealed, p.Shut, p.Mover = step.to, false, false, ""
+	mover, follow := p.Mover, p.Follow
+	p.State, p.Sealed, p.Copy, p.Shut, p.Mover, p.Follow = step.to, false, false, false, "", 0
 	p.Epoch++
 	switch request.Transition {
 	case MoveStart:
 		p.Target = request.To
+		p.Mover, p.Follow = m.appoint(p.Epoch)
+	case MoveAppoint:
+		p.Mover, p.Follow = m.appoint(p.Epoch)
+	case MoveFollow:
+		p.Copy, p.Mover, p.Follow = true, mover, follow
 	case MoveFence:
+		p.Mover, p.Follow = mover, follow
 		record.Fences++
 	case MoveSeal:
-		p.Sealed, p.Mover = true, m.nextMover()
+		p.Sealed, p.Mover, p.Follow = true, mover, follow
+	case MoveCopy:
+		if p.Sealed, p.Copy, p.Mover, p.Follow = true, true, mover, follow; !m.serving(mover) {
+			p.Mover, p.Follow = m.nextMover(), 0
+		}
 	case MoveShut:
-		p.Sealed, p.Shut = true, true
+		p.Sealed, p.Copy, p.Shut = true, true, true
 	case MoveClean:
 		p.Sealed, p.Mover = true, m.nextMover()
 	case MoveCutover:
@@ -326,10 +430,12 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 		p.Target, record.Outcome = "", MoveAborted
 	case MoveRollback:
 		record.From, record.To, record.Rollback, record.Fences = p.Cell, p.Target, true, 0
+		p.Mover, p.Follow = m.appoint(p.Epoch)
 	case MoveSettle:
 		p.Target, record.Outcome = "", MoveDone
 	case MoveUnfence:
 		record.Trouble = m.trouble()
+		p.Mover, p.Follow = m.appoint(p.Epoch)
 	case MoveFinish:
 	}
 	record.Changed = now
@@ -348,7 +454,7 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 // trouble is what keeps a fenced tenant from its cutover.
 func (m *mover) trouble() string {
 	var parts []string
-	for _, wait := range steps[m.nextInFence()].waits(m) {
+	for _, wait := range m.waits(m.nextInFence()) {
 		parts = append(parts, wait.For)
 	}
 	return strings.Join(parts, ", and ")
@@ -361,7 +467,7 @@ func (m *mover) record(actor string, request MoveRequest) *MoveSpec {
 		return &record
 	}
 	record := &MoveSpec{
-		UID: m.tenant.Metadata.UID, From: m.p.Cell, To: request.To, Actor: actor, Began: m.now, Hold: request.Hold, Grace: request.Grace,
+		UID: m.tenant.Metadata.UID, From: m.p.Cell, To: request.To, Actor: actor, Began: m.now, Hold: request.Hold, Grace: request.Grace, Pause: request.Pause,
 	}
 	if record.Hold == 0 {
 		record.Hold = DefaultHold
@@ -370,6 +476,19 @@ func (m *mover) record(actor string, request MoveRequest) *MoveSpec {
 		record.Grace = DefaultGrace
 	}
 	return record
+}
+
+// instead is what gives a move up in the state that it is in, for who asked for the other.
+func (m *mover) instead(request MoveRequest) string {
+	command := "'tenantmesh tenant move " + m.tenant.Metadata.Name
+	switch {
+	case request.Transition == MoveRollback && slices.Contains(steps[MoveAbort].from, m.p.State):
+		return fmt.Sprintf(": the tenant has not left %s, and %s --abort' keeps it there", m.p.Cell, command)
+	case request.Transition == MoveAbort && slices.Contains(steps[MoveRollback].from, m.p.State) && m.p.Target != "":
+		return fmt.Sprintf(": the tenant is in %s already, and %s --rollback' takes it back to %s", m.p.Cell, command, m.p.Target)
+	default:
+		return ""
+	}
 }
 
 // problems are what is wrong with a request, but for the state and the waits.
@@ -381,8 +500,8 @@ func (m *mover) problems(request MoveRequest) (problems Problems) {
 		if m.move == nil || (m.move.Outcome != "" && request.Transition != MoveStart) {
 			add("state", "must be of a tenant that moves (is %s in %s)", m.p.State, m.p.Cell)
 		}
-		if request.Transition == MoveRollback && m.p.Target == "" {
-			add("state", "must be before the source's copy is gone (move it with --to instead)")
+		if request.Transition == MoveRollback && (m.p.Target == "" || m.p.State == StateFinal && m.p.Sealed) {
+			add("state", "must be before the source's copy goes (move it with --to instead)")
 		}
 		return problems
 	}
@@ -391,6 +510,9 @@ func (m *mover) problems(request MoveRequest) (problems Problems) {
 	}
 	if request.Grace != 0 && request.Grace < minGrace {
 		add("grace", "must be at least %v seconds (got %v)", minGrace, request.Grace)
+	}
+	if request.Pause < 0 || request.Pause > MaxPause {
+		add("pause", "must be from 0 to %v seconds (got %v)", MaxPause, request.Pause)
 	}
 	if m.tenant.Status.Phase != Active {
 		add("tenant", "must be Active to be moved (is %s)", m.tenant.Status.Phase)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/policy"
 )
 
@@ -84,8 +85,15 @@ func (o *Object) Key() Key { return Key{o.Kind, o.Metadata.Name} }
 type Status struct {
 	Phase            Phase       `json:"phase,omitempty"`     // Tenant only
 	Placement        *Placement  `json:"placement,omitempty"` // Tenant only
+	Keys             *IssuerKeys `json:"keys,omitempty"`      // TokenIssuer only, with a URI: the last that were fetched
 	Conditions       []Condition `json:"conditions,omitempty"`
 	ObservedRevision int64       `json:"observedRevision,omitempty"`
+}
+
+// IssuerKeys is a key set as it was fetched. It outlives the control plane that fetched it.
+type IssuerKeys struct {
+	URI  string `json:"uri"`
+	JWKS string `json:"jwks"`
 }
 
 // Condition is one observation about an object.
@@ -133,8 +141,10 @@ type Placement struct {
 	Epoch  int64     `json:"epoch"`            // raised by every change of this; 1 is the first
 	Since  int64     `json:"since,omitempty"`  // epoch at which Cell became the owner: a context of an older one is refused
 	Sealed bool      `json:"sealed,omitempty"` // in FENCING: nothing that came by a gateway is open, and calls within the cell are refused too; in FINAL: the source's copy is deleted
-	Shut   bool      `json:"shut,omitempty"`   // in FENCING, sealed: reads are held too, so that nobody reads here what the new owner has changed
-	Mover  string    `json:"mover,omitempty"`  // member that copies, while sealed
+	Copy   bool      `json:"copy,omitempty"`   // what could escape Mover has ended, so it copies: in MIGRATING what may follow, in FENCING, sealed, all that is left
+	Shut   bool      `json:"shut,omitempty"`   // in FENCING, copied: reads are held too, so that nobody reads here what the new owner has changed
+	Mover  string    `json:"mover,omitempty"`  // gateway that copies, and takes the writes that both cells must get
+	Follow int64     `json:"follow,omitempty"` // epoch at which Mover was appointed in MIGRATING: what it has brought since is good; 0: it brings nothing before the seal
 }
 
 // CellSpec is the spec of kind Cell.
@@ -230,8 +240,35 @@ const (
 
 // TenantData says how a workload's data of one tenant moves (design, section 8).
 type TenantData struct {
-	Strategy string            `json:"strategy,omitempty"` // fenced (default), catchUp, dualWrite
-	Hooks    map[string]string `json:"hooks,omitempty"`    // export (GET), import (PUT), digest (GET), delete (DELETE) -> a path of the service
+	Strategy Strategy          `json:"strategy,omitempty"` // default Fenced
+	Hooks    map[string]string `json:"hooks,omitempty"`    // export (GET), import (PUT, PATCH), digest (GET), delete (DELETE) -> a path of the service
+	Commands bool              `json:"commands,omitempty"` // instead of Hooks: the sidecars run commands that their own configuration names
+}
+
+// Strategy is how the data of a workload follows a tenant that moves.
+type Strategy string
+
+// The strategies; empty means [Fenced].
+const (
+	Fenced    Strategy = "fenced"    // nothing flows until the fence
+	CatchUp   Strategy = "catchUp"   // changes are imported by cursor until the rest is small, then the fence
+	DualWrite Strategy = "dualWrite" // the mover repeats each write at the other cell, in order
+)
+
+// Follows reports whether the other cell follows before the fence.
+func (d *TenantData) Follows() bool { return d.Strategy == CatchUp || d.Strategy == DualWrite }
+
+// Hook is the path of one hook, "" for none.
+func (d *TenantData) Hook(name string) string {
+	if d.Commands {
+		return commandHooks[name]
+	}
+	return d.Hooks[name]
+}
+
+// commandHooks are the paths at which a sidecar answers for its workload's commands.
+var commandHooks = map[string]string{
+	"export": meshname.PathTenantData, "import": meshname.PathTenantData, "delete": meshname.PathTenantData, "digest": meshname.PathTenantData + "/digest",
 }
 
 // DependencySpec is the spec of kind Dependency: an external host that a workload may call.
@@ -293,6 +330,7 @@ type MoveSpec struct {
 	Changed  time.Time `json:"changed"`           // of the last transition
 	Hold     float64   `json:"hold"`              // seconds that a gateway holds writes in FENCING
 	Grace    float64   `json:"grace"`             // seconds that the source keeps its tombstone, and its copy
+	Pause    float64   `json:"pause,omitempty"`   // seconds that a step of the fence may take; 0: DefaultPause
 	Fences   int       `json:"fences"`            // how often the fence was tried
 	Trouble  string    `json:"trouble,omitempty"` // what the last fence waited for in vain
 	Rollback bool      `json:"rollback,omitempty"`
@@ -322,6 +360,10 @@ type PositionSpec struct {
 type Copy struct {
 	Workload   string `json:"workload"`
 	Bytes      int64  `json:"bytes,omitempty"`
+	Passes     int64  `json:"passes,omitempty"`  // exports that were imported
+	Journal    int64  `json:"journal,omitempty"` // writes that the owner has taken, and the other cell not yet
+	Resyncs    int64  `json:"resyncs,omitempty"` // how often it began again, because a write's outcome was not clear
+	Caught     bool   `json:"caught,omitempty"`  // in MIGRATING: little enough is left for the fence
 	DigestFrom string `json:"digestFrom,omitempty"`
 	DigestTo   string `json:"digestTo,omitempty"`
 	Deleted    bool   `json:"deleted,omitempty"`
@@ -339,9 +381,9 @@ const (
 
 // EndpointSpec is the spec of kind Endpoint. Its name is the member's ID.
 type EndpointSpec struct {
-	Cell     string `json:"cell"`
-	Workload string `json:"workload"`
-	Address  string `json:"address"` // IP address of the sidecar's inbound listener
+	Cell     string `json:"cell"`     // "" for a gateway, which answers other gateways for the tenants that it moves
+	Workload string `json:"workload"` // "" for a gateway
+	Address  string `json:"address"`  // IP address of the sidecar's inbound listener
 	Port     int    `json:"port"`
 	Ready    bool   `json:"ready"`
 	Control  string `json:"control,omitempty"` // control plane that the member reports to

@@ -27,6 +27,9 @@ type Store interface {
 	// Events returns up to limit audit events with Sequence > after, oldest first.
 	Events(ctx context.Context, after int64, limit int) ([]ledger.Event, error)
 
+	// Head returns the end of the audit chain, as it is kept beside the events: what is missing at their end shows.
+	Head(ctx context.Context) (ledger.Head, error)
+
 	// Lead waits until this process alone leads under a name, then runs work, whose context ends when the lead is
 	// lost; it returns work's error. One leader may not yet know that it has lost its lead while the next begins, so
 	// what it writes must stand on a compare-and-set.
@@ -77,6 +80,8 @@ var (
 	ErrPrecondition = errors.New("the object changed since it was read")
 	// ErrCompacted means that a watch asked for revisions that are gone.
 	ErrCompacted = errors.New("the revision was compacted")
+	// ErrFenced means that a member that was fenced wrote something.
+	ErrFenced = errors.New("the member was fenced by an operator")
 	// ErrTooLarge means that a transaction is over what the store takes at once.
 	ErrTooLarge = errors.New("too many objects in one transaction")
 )

@@ -25,6 +25,9 @@ func Validate(objects map[Key]*Object, changed []Key) Problems {
 // validate spares the references of tenants that did not change where nothing was removed: they name what is there.
 func validate(objects map[Key]*Object, changed []Key, removed bool) Problems {
 	v := &validation{objects: objects, tiers: Tiers(objects)}
+	v.names = slices.ContainsFunc(changed, func(key Key) bool {
+		return key.Kind == KindWorkload || key.Kind == KindDependency || key.Kind == KindCell
+	})
 	for _, key := range changed {
 		if object := objects[key]; object != nil {
 			v.at = key
@@ -61,6 +64,7 @@ type validation struct {
 	objects  map[Key]*Object
 	tiers    map[string]policy.TierSpec
 	unique   map[string]Key
+	names    bool // what goes by a name in a proxy may have changed
 	at       Key
 	problems Problems
 }
@@ -182,9 +186,19 @@ func (v *validation) limit(path string, l policy.ClassLimit) {
 }
 
 func (v *validation) workload(w *WorkloadSpec) {
+	cells := map[string]bool{}
 	for i, id := range w.SPIFFEIDs {
+		if cells[id.Cell] {
+			v.add(fmt.Sprintf("spec.spiffeIDs[%d].cell", i), "must be listed once (got %q again)", id.Cell)
+		}
+		cells[id.Cell] = true
 		if _, err := identity.ParsePrincipal(id.ID); err != nil {
 			v.add(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "must be a whole SPIFFE ID: %v", err)
+		}
+	}
+	for i, name := range w.DependsOn {
+		if slices.Contains(w.DependsOn[:i], name) {
+			v.add(fmt.Sprintf("spec.dependsOn[%d]", i), "must be listed once (got %q again)", name)
 		}
 	}
 	between(v, "spec.port", w.Port, 0, 65535)
@@ -209,15 +223,21 @@ func (v *validation) workload(w *WorkloadSpec) {
 		}
 	}
 	if w.TenantData != nil {
-		oneOf(v, "spec.tenantData.strategy", w.TenantData.Strategy, "", "fenced", "catchUp", "dualWrite")
+		oneOf(v, "spec.tenantData.strategy", w.TenantData.Strategy, "", Fenced, CatchUp, DualWrite)
 		for _, hook := range slices.Sorted(maps.Keys(w.TenantData.Hooks)) {
 			oneOf(v, "spec.tenantData.hooks", hook, "export", "import", "digest", "delete")
 			if path, _ := authz.SplitPath(w.TenantData.Hooks[hook]); path != w.TenantData.Hooks[hook] || !strings.HasPrefix(path, "/") {
 				v.add("spec.tenantData.hooks."+hook, "must be a path such as /tenant-data/export (got %q)", w.TenantData.Hooks[hook])
 			}
 		}
+		if w.TenantData.Commands && len(w.TenantData.Hooks) > 0 {
+			v.add("spec.tenantData.hooks", "must not be given with commands: the sidecars' own configuration names the commands")
+		}
+		if w.TenantData.Commands && w.TenantData.Strategy != "" && w.TenantData.Strategy != Fenced {
+			v.add("spec.tenantData.strategy", "must be fenced with commands (got %q)", w.TenantData.Strategy)
+		}
 		for _, hook := range []string{"export", "import", "digest"} {
-			v.required("spec.tenantData.hooks."+hook, w.TenantData.Hooks[hook])
+			v.required("spec.tenantData.hooks."+hook, w.TenantData.Hook(hook))
 		}
 	}
 }
@@ -229,6 +249,9 @@ func (v *validation) dependency(d *DependencySpec) {
 	for i, host := range d.Hosts {
 		if host == "" || strings.ContainsAny(host, "*/: ") {
 			v.add(fmt.Sprintf("spec.hosts[%d]", i), "must be an exact DNS name or an IPv4 address (got %q)", host)
+		}
+		if slices.ContainsFunc(d.Hosts[:i], func(other string) bool { return strings.EqualFold(other, host) }) {
+			v.add(fmt.Sprintf("spec.hosts[%d]", i), "must be listed once (got %q again)", host)
 		}
 	}
 	between(v, "spec.port", d.Port, 1, 65535)
@@ -334,6 +357,10 @@ func (v *validation) references(o *Object) {
 				v.exists(fmt.Sprintf("spec.dependsOn[%d]", i), KindWorkload, name)
 			}
 		}
+		if v.names {
+			v.identities(o.Metadata.Name, o.Workload)
+			v.hosts(o.Workload)
+		}
 		if o.Workload.BoundTenant != "" {
 			v.exists("spec.boundTenant", KindTenant, o.Workload.BoundTenant)
 		}
@@ -358,7 +385,11 @@ func (v *validation) references(o *Object) {
 		if candidate := o.Rollout.Candidate; candidate.Kind == KindAccessPolicy {
 			v.selected(candidate.AccessPolicy.Tenants, candidate.AccessPolicy.Targets)
 		}
-	case KindCell, KindTier, KindDependency, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
+	case KindDependency:
+		if v.names {
+			v.callable(o.Metadata.Name, o.Dependency)
+		}
+	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
 	}
 }
 

@@ -30,8 +30,9 @@ func NewWriter(store Store, now func() time.Time) *Writer { return &Writer{store
 
 // ApplyOptions say how to write.
 type ApplyOptions struct {
-	DryRun  bool          // validate and report, write nothing
-	IfMatch map[Key]int64 // revision that an object must have; 0: it must not exist
+	DryRun  bool                              // validate and report, write nothing
+	IfMatch map[Key]int64                     // revision that an object must have; 0: it must not exist
+	If      map[Key]func(revision int64) bool // what the revision of an object must meet; 0: it does not exist
 }
 
 // Action is what became of an object.
@@ -148,6 +149,21 @@ func (w *Writer) FenceMember(ctx context.Context, actor, id string) (Revision, e
 	return result.Revision, err
 }
 
+// KeepKeys keeps the key set that was fetched for an issuer, unless it names another URI by now.
+func (w *Writer) KeepKeys(ctx context.Context, actor, issuer string, keys IssuerKeys) error {
+	_, err := w.transact(ctx, ApplyOptions{}, func(t *draft) {
+		o := t.objects[Key{KindTokenIssuer, issuer}]
+		if o == nil || o.TokenIssuer.JWKS.URI != keys.URI {
+			return
+		}
+		o = o.Clone()
+		o.Status.Keys = &keys
+		t.replace(o)
+		t.audit(actor, w.now())
+	})
+	return err
+}
+
 // attempts bounds how often a write is made again because the store changed meanwhile.
 const attempts = 50
 
@@ -164,6 +180,15 @@ func (w *Writer) transact(ctx context.Context, options ApplyOptions, change func
 			}
 			if have != revision {
 				return Result{}, fmt.Errorf("%v is at revision %d, not %d: %w", key, have, revision, ErrPrecondition)
+			}
+		}
+		for key, met := range options.If {
+			have := int64(0)
+			if object := snapshot.Objects[key]; object != nil {
+				have = object.Metadata.Revision
+			}
+			if !met(have) {
+				return Result{}, fmt.Errorf("%v is at revision %d (0: it does not exist): %w", key, have, ErrPrecondition)
 			}
 		}
 		t := &draft{before: snapshot.Objects, objects: maps.Clone(snapshot.Objects), details: map[Key]string{}, Transaction: Transaction{Expect: snapshot.Revision}}
@@ -225,6 +250,10 @@ func (t *draft) put(object *Object) {
 	if object.Kind == KindTenant {
 		object.Status.Phase = phase(object)
 	}
+	if fenced := t.before[Key{KindMember, ownerOf(object)}]; fenced != nil && fenced.Member.Fenced {
+		t.err = errors.Join(t.err, fmt.Errorf("%v of member %s: %w", key, fenced.Metadata.Name, ErrFenced))
+		return
+	}
 	// Whatever a member still reports: that it was shut out is never forgotten.
 	if old := t.before[key]; old != nil && old.Kind == KindMember && old.Member.Fenced {
 		object.Member.Fenced = true
@@ -236,6 +265,20 @@ func (t *draft) put(object *Object) {
 	t.objects[key] = object
 	t.Put = append(t.Put, object)
 	t.changes = append(t.changes, ObjectChange{key, action, object})
+}
+
+// ownerOf is the member that an object comes from and ends with, "" for none.
+func ownerOf(o *Object) string {
+	switch o.Kind {
+	case KindEndpoint:
+		return o.Metadata.Name
+	case KindSignerKey:
+		return o.SignerKey.Member
+	case KindPosition:
+		return o.Position.Member
+	default:
+		return ""
+	}
 }
 
 func (t *draft) remove(key Key) {

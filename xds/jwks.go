@@ -23,11 +23,12 @@ const (
 )
 
 // keyFetcher keeps the key sets of the issuers that name a URI. Redirects are not followed: the URI is an operator's
-// word, and where it leads is not.
+// word, and where it leads is not. What was fetched is kept with the issuer, for control planes that begin.
 type keyFetcher struct {
 	changed chan struct{} // receives after a set changed
 	http    *http.Client
 	plain   bool
+	writer  *tenantstore.Writer
 	log     *zap.Logger
 
 	mu      sync.Mutex
@@ -40,9 +41,9 @@ type fetching struct {
 	stop context.CancelFunc
 }
 
-func newKeyFetcher(plain bool, log *zap.Logger) *keyFetcher {
+func newKeyFetcher(plain bool, writer *tenantstore.Writer, log *zap.Logger) *keyFetcher {
 	return &keyFetcher{
-		changed: make(chan struct{}, 1), plain: plain, log: log, fetched: map[string]string{}, running: map[string]fetching{},
+		changed: make(chan struct{}, 1), plain: plain, writer: writer, log: log, fetched: map[string]string{}, running: map[string]fetching{},
 		http: &http.Client{Timeout: jwksTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 }
@@ -100,6 +101,9 @@ func (f *keyFetcher) run(ctx context.Context, name, uri string) {
 		} else {
 			retry = jwksRetry
 			f.keep(ctx, name, text)
+			if err := f.writer.KeepKeys(ctx, "control", name, tenantstore.IssuerKeys{URI: uri, JWKS: text}); err != nil && ctx.Err() == nil {
+				f.log.Warn("an issuer's keys could not be kept", zap.String("issuer", name), zap.Error(err))
+			}
 		}
 		select {
 		case <-ctx.Done():

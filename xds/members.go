@@ -39,7 +39,7 @@ type MembersConfig struct {
 const keyPatience = 5 * time.Second
 
 // maxKeyLife bounds what a member may publish: twice a key's life, for clocks that differ.
-const maxKeyLife = 48 * time.Hour
+const maxKeyLife = 14 * 24 * time.Hour
 
 // Members keeps who is in the mesh: durable members, their endpoints, their keys. It implements [server.Members].
 type Members struct {
@@ -109,8 +109,8 @@ func (m *Members) Joined(ctx context.Context, peer *server.Peer) error {
 	if len(h.MemberId) < memberPrefix || strings.Trim(h.MemberId, "0123456789abcdef") != "" {
 		return status.Errorf(codes.InvalidArgument, "member ID must be at least %d hex digits (got %q)", memberPrefix, h.MemberId)
 	}
-	if net.ParseIP(h.Address) == nil {
-		return status.Errorf(codes.InvalidArgument, "address must be an IP address (got %q)", h.Address)
+	if ip := net.ParseIP(h.Address); ip == nil || peer.Subject.Workload != "" && ip.IsUnspecified() {
+		return status.Errorf(codes.InvalidArgument, "address must be an IP address that peers can reach (got %q)", h.Address)
 	}
 	snapshot, err := m.Store.Snapshot(ctx)
 	if err != nil {
@@ -213,8 +213,8 @@ func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.M
 }
 
 func (m *Members) readiness(ctx context.Context, peer *server.Peer, ready bool) error {
-	if peer.Subject.Workload == "" {
-		return nil // a gateway has no endpoint in the mesh
+	if peer.Subject.Workload == "" && peer.Hello.Port == 0 {
+		return nil // a gateway that moves no tenants
 	}
 	if peer.Hello.Port < 1 || peer.Hello.Port > 65535 {
 		return status.Errorf(codes.InvalidArgument, "port must be from 1 to 65535 (got %d)", peer.Hello.Port)
@@ -302,7 +302,10 @@ func (m *Members) position(ctx context.Context, peer *server.Peer, at *api.Posit
 	name := tenantstore.PositionName(peer.Hello.MemberId, at.Tenant)
 	var copies []tenantstore.Copy
 	for _, c := range at.Copies {
-		copies = append(copies, tenantstore.Copy{Workload: c.Workload, Bytes: c.Bytes, DigestFrom: c.DigestFrom, DigestTo: c.DigestTo, Deleted: c.Deleted, Error: c.Error})
+		copies = append(copies, tenantstore.Copy{
+			Workload: c.Workload, Bytes: c.Bytes, Passes: c.Passes, Journal: c.Journal, Resyncs: c.Resyncs, Caught: c.Caught,
+			DigestFrom: c.DigestFrom, DigestTo: c.DigestTo, Deleted: c.Deleted, Error: c.Error,
+		})
 	}
 	_, err = m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{system(tenantstore.KindPosition, name, func(o *tenantstore.Object) {
 		o.Position = &tenantstore.PositionSpec{Member: peer.Hello.MemberId, Tenant: at.Tenant, UID: at.TenantUid, Epoch: at.Epoch, Drained: at.Drained, Copies: copies}
@@ -388,7 +391,7 @@ func (m *Members) end(member string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if peer := m.present[member]; peer != nil {
-		peer.End()
+		peer.Fence()
 	}
 }
 

@@ -27,6 +27,7 @@ const (
 // PublisherConfig says what a publisher stands on.
 type PublisherConfig struct {
 	Store         tenantstore.Store
+	Writer        *tenantstore.Writer
 	Cache         *server.Cache
 	TrustDomain   string
 	AllowHTTPJWKS bool // fetch issuers' keys over plain HTTP too
@@ -36,7 +37,7 @@ type PublisherConfig struct {
 // Publisher turns changes of the store into resources in the cache.
 type Publisher struct {
 	PublisherConfig
-	directory atomic.Pointer[map[identity.Principal]server.Subject]
+	directory atomic.Pointer[directory]
 	keys      *keyFetcher
 
 	// Owned by Run.
@@ -48,8 +49,8 @@ type Publisher struct {
 // NewPublisher returns a publisher; Run makes it work.
 func NewPublisher(config PublisherConfig) *Publisher {
 	p := &Publisher{PublisherConfig: config, shared: map[server.Key]struct{}{}, tenants: map[string][]server.Key{}}
-	p.keys = newKeyFetcher(config.AllowHTTPJWKS, config.Log)
-	p.directory.Store(&map[identity.Principal]server.Subject{})
+	p.keys = newKeyFetcher(config.AllowHTTPJWKS, config.Writer, config.Log)
+	p.directory.Store(&directory{changed: make(chan struct{})})
 	return p
 }
 
@@ -58,8 +59,17 @@ func (p *Publisher) Lookup(principal identity.Principal) (server.Subject, bool) 
 	if name, ok := strings.CutPrefix(principal.Path(), "/gateway/"); ok && principal.TrustDomain() == p.TrustDomain && !strings.Contains(name, "/") {
 		return server.Subject{Role: string(tenantstore.RoleGateway), Audiences: []string{translator.AudienceAll, translator.AudienceGateway}}, true
 	}
-	subject, ok := (*p.directory.Load())[principal]
+	subject, ok := p.directory.Load().subjects[principal]
 	return subject, ok
+}
+
+// Changed implements [server.Directory].
+func (p *Publisher) Changed() <-chan struct{} { return p.directory.Load().changed }
+
+// directory is who is in the mesh, but for gateways, until changed is closed.
+type directory struct {
+	subjects map[identity.Principal]server.Subject
+	changed  chan struct{}
 }
 
 // Run publishes until ctx ends. ready is called after the first time.
@@ -176,12 +186,16 @@ func (p *Publisher) note(b *batch, change tenantstore.Change) (urgent bool) {
 		if key.Kind == tenantstore.KindTenant && (object.Tenant.Suspended || object.Status.Placement != nil && object.Status.Placement.Target != "") {
 			urgent = true
 		}
+		// What a workload may sign ends with its binding.
+		if old := p.objects[key]; key.Kind == tenantstore.KindWorkload && old != nil && old.Workload.BoundTenant != object.Workload.BoundTenant {
+			urgent = true
+		}
 		p.objects[key] = object
 		touch(key)
 	}
 	for _, key := range change.Delete {
 		switch key.Kind {
-		case tenantstore.KindTenant, tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindTokenIssuer, tenantstore.KindSignerKey, tenantstore.KindRollout:
+		case tenantstore.KindTenant, tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindTokenIssuer, tenantstore.KindSignerKey, tenantstore.KindWorkload, tenantstore.KindRollout:
 			urgent = true
 		default:
 		}
@@ -260,15 +274,15 @@ func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
 }
 
 func (p *Publisher) indexPrincipals(mesh *ir.Mesh) {
-	directory := map[identity.Principal]server.Subject{}
+	subjects := map[identity.Principal]server.Subject{}
 	for i := range mesh.Workloads {
 		w := &mesh.Workloads[i]
 		for _, instance := range w.Instances {
-			directory[instance.ID] = server.Subject{
+			subjects[instance.ID] = server.Subject{
 				Role: string(tenantstore.RoleSidecar), Cell: instance.Cell, Workload: w.Name,
 				Audiences: []string{translator.AudienceAll, translator.AudienceCell(instance.Cell), translator.AudienceWorkload(instance.Cell, w.Name)},
 			}
 		}
 	}
-	p.directory.Store(&directory)
+	close(p.directory.Swap(&directory{subjects, make(chan struct{})}).changed)
 }

@@ -4,6 +4,7 @@ package main
 import (
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,6 +45,14 @@ func root() *cobra.Command {
 	flags.IntVar(&config.AdminPort, "admin-port", 0, "port of Envoy's admin on 127.0.0.1 (default 15000)")
 	flags.IntVar(&config.MetricsPort, "metrics-port", 0, "port of /metrics (default 15090)")
 	flags.IntVar(&config.HealthPort, "health-port", 0, "port of /livez and /readyz (default 15021)")
+	flags.IntVar(&config.MoverPort, "mover-port", 0, "port of a gateway at which other gateways send it the writes of tenants that it moves (default 15008)")
+	flags.Int64Var(&config.MaxBody, "max-body", 0, "bytes that a request of a tenant that moves may have (default 64 MiB)")
+	for name, command := range map[string]*[]string{"export": &config.DataCommands.Export, "import": &config.DataCommands.Import, "delete": &config.DataCommands.Delete} {
+		flags.Func("data-"+name, "command, with its arguments after spaces, that moves a tenant's data: "+name+" (where the Workload says tenantData.commands)", func(text string) error {
+			*command = strings.Fields(text)
+			return nil
+		})
+	}
 	flags.DurationVar(&config.Drain, "drain", 10*time.Second, "how long open requests have after SIGTERM")
 	flags.DurationVar(&config.Staleness.Grants, "max-grant-age", 5*time.Minute, "how long AccessGrants hold while the control plane is out of reach")
 	flags.DurationVar(&config.Staleness.Issuers, "max-issuer-age", 24*time.Hour, "how long token issuers' keys are trusted while the control plane is out of reach")
@@ -80,6 +89,9 @@ func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config)
 		"gateway-port": {&config.GatewayPort, flags.GatewayPort}, "inbound-port": {&config.InboundPort, flags.InboundPort},
 		"outbound-port": {&config.OutboundPort, flags.OutboundPort}, "admin-port": {&config.AdminPort, flags.AdminPort},
 		"metrics-port": {&config.MetricsPort, flags.MetricsPort}, "health-port": {&config.HealthPort, flags.HealthPort},
+		"mover-port": {&config.MoverPort, flags.MoverPort}, "max-body": {&config.MaxBody, flags.MaxBody},
+		"data-export": {&config.DataCommands.Export, flags.DataCommands.Export}, "data-import": {&config.DataCommands.Import, flags.DataCommands.Import},
+		"data-delete": {&config.DataCommands.Delete, flags.DataCommands.Delete},
 	} {
 		if !cmd.Flags().Changed(name) {
 			continue
@@ -89,6 +101,10 @@ func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config)
 			*to = field.from.(string)
 		case *int:
 			*to = field.from.(int)
+		case *int64:
+			*to = field.from.(int64)
+		case *[]string:
+			*to = field.from.([]string)
 		}
 	}
 }

@@ -6,5 +6,5 @@ import "embed"
 
 // Files are mesh.yaml, and a folder for each service that is not a package of its own.
 //
-//go:embed mesh.yaml documents/app.py search/app.py
+//go:embed mesh.yaml documents/app.py search/app.py attachments/app.py attachments/data.py
 var Files embed.FS

@@ -1,7 +1,7 @@
 // Package meshname answers HOW IT IS SPELLED: the names that the control plane, Envoy and the Go process
 // beside it must write alike, so that neither room needs to import the other.
 //
-// It imports nothing.
+// It imports time only.
 package meshname
 
 // Envoy's listeners. The control plane writes the well-known ports below; the Go process beside an Envoy
@@ -18,6 +18,7 @@ const (
 	PortAdmin    = 15000
 	PortMetrics  = 15090
 	PortHealth   = 15021
+	PortMover    = 15008 // of a gateway: other gateways send it the writes of tenants that it moves
 )
 
 // Clusters of Envoy's bootstrap; all are the Go process, over its Unix sockets.
@@ -58,6 +59,10 @@ func RouteGateway(cell string) string { return "gateway/" + cell }
 // MetadataJWTPayload is the key under [MetadataJWT] that holds the payload verified for an issuer.
 func MetadataJWTPayload(issuer string) string { return "issuer/" + issuer }
 
+// PathTenantData is where a sidecar answers, instead of its service, for a workload whose data moves by commands;
+// what is below it is its own too. A service cannot have this path.
+const PathTenantData = "/.tenantmesh/tenant-data"
+
 // Keys of ext_authz's context_extensions, written per virtual host.
 const (
 	ExtensionListener             = "listener"              // one of the Listener constants
@@ -69,7 +74,7 @@ const (
 const (
 	SocketSidecar = "sidecar.sock" // gRPC for Envoy
 	SocketJWKS    = "jwks.sock"    // HTTP for Envoy's remote_jwks
-	SocketMove    = "move.sock"    // HTTP/2 for requests of tenants that move
+	SocketMove    = "move.sock"    // HTTP/2 for requests of tenants that move; at a sidecar, for the commands that move data
 	SocketEgress  = "egress.sock"  // Envoy's, for the Go process
 )
 

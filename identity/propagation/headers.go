@@ -12,6 +12,10 @@ const (
 	HeaderCell       = "x-tenantmesh-cell" // the gateway's decision; "-" on arrival
 	HeaderLease      = "x-tenantmesh-lease"
 	HeaderHook       = "x-tenantmesh-hook"    // at a gateway's egress: the workload whose data moves
+	HeaderTarget     = "x-tenantmesh-target"  // from a gateway's Envoy to its Go process: "workload/<name>" that a moving tenant's request is for
+	HeaderFence      = "x-tenantmesh-fence"   // of a hook that changes data: a fencing token, an integer that only grows; a lower one than was seen must be refused
+	HeaderCursor     = "x-tenantmesh-cursor"  // of an export: how far it goes; "" or absent: to the end, and it cannot be gone on with
+	HeaderMore       = "x-tenantmesh-more"    // of an export: "true" when there is more after its cursor already
 	HeaderUntaken    = "x-tenantmesh-untaken" // a sidecar's answer: the service saw nothing of the request, send it again by a newer placement
 	HeaderReason     = "x-tenantmesh-reason"
 	HeaderDecision   = "x-tenantmesh-decision"
@@ -28,7 +32,7 @@ const (
 // ClientStripped are the headers that a client may not send through a gateway: tracing and baggage of
 // its own, and every name by which the mesh speaks.
 var ClientStripped = []string{
-	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook,
+	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence,
 	"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
 	"uber-trace-id", "baggage", "tracestate",
 }

@@ -58,6 +58,7 @@ type Claims struct {
 	Subject  string             // as the client's token named it; for the audit only
 	Context  Context
 	Digest   string // the token's own [KeyDigest], set by [Verifier.Verify]
+	KID      string // of the key that it is signed by, set by [Verifier.Verify]
 }
 
 // KeyDigest is the form in which a trace or request ID stands in [Context.Keys]: the first 128 bits of its

@@ -38,7 +38,7 @@ var rooms = []room{
 	{"ledger", []string{"identity", "policy"}, "what happened does not depend on what is true now"},
 	{"tenantstore/adminapi", []string{"identity/...", "policy", "ledger", "tenantstore", "tenantstore/placement"}, "what it shows of xds comes through functions"},
 	{"tenantstore/placement", nil, "placement is arithmetic"},
-	{"tenantstore/...", []string{"identity", "policy/...", "ledger", "tenantstore/..."}, "the store knows neither Envoy nor sidecars"},
+	{"tenantstore/...", []string{"identity", "identity/meshname", "policy/...", "ledger", "tenantstore/..."}, "the store knows neither Envoy nor sidecars"},
 	{"xds/ir", []string{"identity/...", "policy/...", "tenantstore"}, "what should be is computed before anyone asks how Envoy spells it"},
 	{"xds/translator", []string{"identity/...", "policy", "xds/ir", "api/..."}, "a translator sees the mesh, not the store"},
 	{"xds/bootstrap", []string{"identity/meshname"}, "sidecars link it"},

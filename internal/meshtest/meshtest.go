@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -57,6 +58,8 @@ type Mesh struct {
 	ttl    time.Duration
 	lease  time.Duration
 	others int
+	drain  time.Duration
+	links  bool
 	stop   func() // of the control plane
 	ca     *devca.Client
 	key    *ecdsa.PrivateKey
@@ -64,8 +67,12 @@ type Mesh struct {
 }
 
 var build = sync.OnceValues(func() (string, error) {
-	// One file for every test run, replaced in one step: packages are tested at once.
-	path := filepath.Join(os.TempDir(), fmt.Sprintf("tenantmesh-test-%d", os.Getuid()))
+	// One file for every test run of a checkout, replaced in one step: packages are tested at once.
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("tenantmesh-test-%d-%08x", os.Getuid(), crc32.ChecksumIEEE(root)))
 	fresh := fmt.Sprintf("%s.%d", path, os.Getpid())
 	out, err := exec.Command("go", "build", "-o", fresh, "github.com/tenantmesh/tenantmesh/cmd/tenantmesh-sidecar").CombinedOutput()
 	if err != nil {
@@ -86,6 +93,9 @@ func Others(n int) Option { return func(m *Mesh) { m.others = n } }
 // Lease sets how long an endpoint outlives its member's stream.
 func Lease(d time.Duration) Option { return func(m *Mesh) { m.lease = d } }
 
+// Drain sets how long open requests have at the end of a sidecar; default 1 s.
+func Drain(d time.Duration) Option { return func(m *Mesh) { m.drain = d } }
+
 // Start starts the CA and a control plane that holds the objects of mesh, and a TokenIssuer "test" that may speak for
 // every tenant.
 func Start(t testing.TB, mesh string, options ...Option) *Mesh {
@@ -93,7 +103,7 @@ func Start(t testing.TB, mesh string, options ...Option) *Mesh {
 	dir, err := os.MkdirTemp("", "mesh-") // short: Unix sockets lie in it
 	check(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	m := &Mesh{dir: dir, Store: memstore.New()}
+	m := &Mesh{dir: dir, Store: memstore.New(), drain: time.Second}
 	for _, option := range options {
 		option(m)
 	}
@@ -252,6 +262,7 @@ type Sidecar struct {
 	Dir      string
 	PID      int
 	Log      string // file
+	Link     *Link  // to the control plane, with Links
 
 	again func() *Sidecar
 }
@@ -264,25 +275,33 @@ func (s *Sidecar) Restart(t testing.TB) *Sidecar {
 }
 
 // Gateway starts a gateway.
-func (m *Mesh) Gateway(t testing.TB) *Sidecar {
+func (m *Mesh) Gateway(t testing.TB) *Sidecar { return m.GatewayAt(t, "gateway") }
+
+// GatewayAt starts a gateway whose data lies in a folder of that name: another instance of the same identity.
+func (m *Mesh) GatewayAt(t testing.TB, name string) *Sidecar {
 	t.Helper()
 	id, err := identity.GatewayID(TrustDomain, "edge")
 	check(t, err)
-	return m.start(t, "gateway", id, 0)
+	return m.start(t, name, id, 0)
 }
 
-// Workload starts a service and its sidecar, and returns once its endpoint is known to the mesh.
-func (m *Mesh) Workload(t testing.TB, cell, name string, service http.Handler) *Sidecar {
+// Workload starts a service and its sidecar, with more flags, and returns once its endpoint is known to the mesh.
+func (m *Mesh) Workload(t testing.TB, cell, name string, service http.Handler, flags ...string) *Sidecar {
 	t.Helper()
 	server := httptest.NewServer(service)
 	t.Cleanup(server.Close)
 	u, err := url.Parse(server.URL)
 	check(t, err)
-	port, err := strconv.Atoi(u.Port())
+	return m.workload(t, cell, name, u.Port(), flags...)
+}
+
+func (m *Mesh) workload(t testing.TB, cell, name, service string, flags ...string) *Sidecar {
+	t.Helper()
+	port, err := strconv.Atoi(service)
 	check(t, err)
 	id, err := identity.WorkloadID(TrustDomain, cell, name)
 	check(t, err)
-	s := m.start(t, cell+"-"+name, id, port)
+	s := m.start(t, cell+"-"+name, id, port, flags...)
 	m.waitFor(t, func(snapshot tenantstore.Snapshot) bool {
 		for _, o := range snapshot.Objects {
 			if o.Kind == tenantstore.KindEndpoint && o.Endpoint.Cell == cell && o.Endpoint.Workload == name && o.Endpoint.Ready {
@@ -313,25 +332,38 @@ func (m *Mesh) waitFor(t testing.TB, good func(tenantstore.Snapshot) bool) {
 	m.Enforced(t, snapshot.Revision)
 }
 
-func (m *Mesh) start(t testing.TB, name string, id identity.Principal, service int) *Sidecar {
+func (m *Mesh) start(t testing.TB, name string, id identity.Principal, service int, flags ...string) *Sidecar {
 	t.Helper()
-	return m.startOn(t, name, id, service, freePorts(t, 5))
+	control := strings.Join(m.xds, ",")
+	var l *Link
+	if m.links {
+		control = loopback(freePorts(t, 1)[0])
+		l = link(t, control, m.xds[0])
+	}
+	s := m.startOn(t, name, id, service, control, freePorts(t, 6), flags)
+	s.Link = l
+	return s
 }
 
-func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service int, ports []int) *Sidecar {
+func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service int, control string, ports []int, flags []string) *Sidecar {
 	t.Helper()
 	s := &Sidecar{
 		URL: "http://" + loopback(ports[0]), Outbound: "http://" + loopback(ports[1]), Admin: "http://" + loopback(ports[2]),
 		Metrics: "http://" + loopback(ports[3]) + "/metrics", Health: "http://" + loopback(ports[4]), Dir: filepath.Join(m.dir, name), Log: filepath.Join(m.dir, name+".log"),
 	}
-	s.again = func() *Sidecar { return m.startOn(t, name, id, service, ports) }
+	s.again = func() *Sidecar {
+		again := m.startOn(t, name, id, service, control, ports, flags)
+		again.Link = s.Link
+		return again
+	}
 	role := "sidecar"
 	if service == 0 {
 		role = "gateway"
 	}
-	cmd := exec.Command(m.binary, "--role", role, "--control", strings.Join(m.xds, ","), "--data-dir", s.Dir, "--drain", "1s", "--service-port", strconv.Itoa(service),
+	cmd := exec.Command(m.binary, "--role", role, "--control", control, "--data-dir", s.Dir, "--drain", m.drain.String(), "--service-port", strconv.Itoa(service),
 		"--gateway-port", strconv.Itoa(ports[0]), "--inbound-port", strconv.Itoa(ports[0]), "--outbound-port", strconv.Itoa(ports[1]),
-		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]))
+		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]), "--mover-port", strconv.Itoa(ports[5]))
+	cmd.Args = append(cmd.Args, flags...)
 	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(m.dir, "ca.sock"))
 	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	check(t, err)
@@ -365,7 +397,10 @@ func tail(text []byte) []byte { return text[max(0, len(text)-4096):] }
 // spawn starts cmd so that it ends with the test, however the test ends.
 func spawn(t testing.TB, cmd *exec.Cmd) (ended <-chan struct{}) {
 	t.Helper()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	started, done := make(chan error), make(chan struct{})
 	go func() {
 		runtime.LockOSThread() // the signal comes when the starting thread ends (prctl(2))

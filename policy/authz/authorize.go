@@ -24,7 +24,7 @@ type Request struct {
 	Tenant    Tenant             // for whom
 	Workload  string             // what is asked
 	Method    string
-	Path      string // without query, see [SplitPath]
+	Path      string // without query, see [SplitPath], as [Canonical] has it
 	Now       time.Time
 	Lapsed    bool // the policies are too old to know whether a grant still holds: none does
 }

@@ -3,7 +3,9 @@ package authz
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // SplitPath cuts a request target as Envoy shows it at its first '?', without ever decoding or re-encoding
@@ -12,6 +14,37 @@ func SplitPath(target string) (path, query string) {
 	path, query, _ = strings.Cut(target, "?")
 	path, _, _ = strings.Cut(path, "#")
 	return path, query
+}
+
+// Canonical is the path as a service reads it, for matching only: each percent-encoded octet is decoded, once, but for
+// "/", which would make two segments of one. (RFC 3986, section 6.2.2.2, holds only unreserved characters equal to their
+// encodings; services decode the others too, and "/things%3Aexport" may not pass by a rule about "/things:export".)
+// ok is false when an encoding is malformed, or what it encodes is not UTF-8: then nobody can say what the path is.
+func Canonical(path string) (canonical string, ok bool) {
+	if !strings.Contains(path, "%") {
+		return path, utf8.ValidString(path)
+	}
+	decoded := make([]byte, 0, len(path))
+	for i := 0; i < len(path); i++ {
+		if path[i] != '%' {
+			decoded = append(decoded, path[i])
+			continue
+		}
+		if i+2 >= len(path) {
+			return "", false
+		}
+		octet, err := strconv.ParseUint(path[i+1:i+3], 16, 8)
+		if err != nil {
+			return "", false
+		}
+		if octet == '/' {
+			decoded = append(decoded, path[i:i+3]...)
+		} else {
+			decoded = append(decoded, byte(octet))
+		}
+		i += 2
+	}
+	return string(decoded), utf8.Valid(decoded)
 }
 
 // PathPattern matches a path segment by segment: a segment is exact or "*" (any one, not empty), and the

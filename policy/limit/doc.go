@@ -9,13 +9,13 @@
 //
 // # Leases
 //
-// A lease is held for each open request, under a key that was made before the request was judged. [Limiter.Release]
-// may come before the [Limiter.Admit] that it belongs to (a client hung up while the check was pending): it then
-// leaves a tombstone, and the admission takes no lease. A lease that nobody releases ends with its TTL.
+// A lease is held for each open request, under a key that was made before the request was judged. It ends with
+// [Limiter.Release], or with its TTL, which [Limiter.Renew] begins anew. A request may end before it is admitted (a
+// client hung up while the check was pending): whoever knows of that releases the lease after the admission.
 //
 // # Bounds
 //
-// A limiter holds at most MaxEntries buckets, MaxLeases leases and MaxLeases tombstones. At the bound it forgets idle
+// A limiter holds at most MaxEntries buckets and MaxLeases leases. At the bound it forgets idle
 // buckets; when none is idle it refuses newcomers (Overloaded) rather than forgetting what somebody used.
 //
 // # Concurrency

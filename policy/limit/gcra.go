@@ -15,13 +15,16 @@ func newRate(perSecond float64, burst int) rate {
 		return rate{}
 	}
 	interval := min(max(1, time.Duration(float64(time.Second)/perSecond)), maxInterval)
-	return rate{interval, interval * time.Duration(min(max(1, burst), 1_000_000))}
+	return rate{interval, interval * time.Duration(min(max(1, burst), maxHits))}
 }
 
-// admit returns the bucket's new arrival time if a request at now conforms, and otherwise how long to wait
-// until one does. arrival and now are nanoseconds on one clock.
-func (r rate) admit(arrival, now int64) (next int64, wait time.Duration) {
-	next = max(arrival, now) + int64(r.interval)
+// maxHits is as many as the largest burst.
+const maxHits = 1_000_000
+
+// admit returns the bucket's new arrival time if so many requests at now conform, and otherwise how long to wait
+// until they do (for ever, when they are more than the burst). arrival and now are nanoseconds on one clock.
+func (r rate) admit(arrival, now int64, hits int) (next int64, wait time.Duration) {
+	next = max(arrival, now) + int64(r.interval)*int64(hits)
 	return next, max(0, time.Duration(next-now)-r.burst)
 }
 

@@ -128,19 +128,21 @@ func TestLeases(t *testing.T) {
 		t.Errorf("the fourth of three: %v", reason)
 	}
 	l.Release(start, "a")
-	l.Release(start, "a") // the second leaves a tombstone and frees nothing more
+	l.Release(start, "a") // the second frees nothing more
 	if l.Leases(start) != 2 {
 		t.Errorf("%d leases, want 2", l.Leases(start))
 	}
-	l.Release(start, "e") // before its admission
-	if reason := admit("e"); reason != policy.Permitted || l.Leases(start) != 2 {
-		t.Errorf("a released request: %v, %d leases, want 2", reason, l.Leases(start))
+	l.Renew(start.Add(30*time.Second), "b", time.Minute)
+	l.Renew(start.Add(30*time.Second), "unknown", time.Minute)
+	if n := l.Leases(start.Add(time.Minute)); n != 1 {
+		t.Errorf("%d leases after a TTL, want the one that was renewed", n)
 	}
-	if n := l.Leases(start.Add(time.Minute)); n != 0 {
+	if n := l.Leases(start.Add(90 * time.Second)); n != 0 {
 		t.Errorf("%d leases outlive their TTL", n)
 	}
-	if n := len(l.tombstones); n != 0 {
-		t.Errorf("%d tombstones outlive theirs", n)
+	admit("f")
+	if l.ReleaseAll(); l.Leases(start) != 0 || len(l.deadlines) != 0 || l.buckets[bucketKey{"u", ""}].open != 0 {
+		t.Errorf("%d leases are left", l.Leases(start))
 	}
 }
 
@@ -167,6 +169,28 @@ func TestRefusedCountsNothing(t *testing.T) {
 	unknown := New(Options{}).Explain(start, r)
 	if levels := unknown.Levels(); levels[0].Remaining != 20 || levels[3].Remaining != 1 {
 		t.Errorf("of one never seen: %+v", levels)
+	}
+}
+
+func TestHits(t *testing.T) {
+	l, r := New(Options{}), tenRequest()
+	r.Hits = 15
+	v := l.Admit(start, r)
+	if s, _ := v.Strictest(); v.Reason != policy.Permitted || s.Remaining != 5 {
+		t.Errorf("15 of 20: %v, %+v", v.Reason, s)
+	}
+	r.Hits = 6
+	v = l.Admit(start, r)
+	if s, _ := v.Strictest(); v.Reason != policy.RateLimited || s.Retry != 100*time.Millisecond {
+		t.Errorf("6 of 5: %v, %+v", v.Reason, s)
+	}
+	r.Hits = 1 << 40
+	if v := l.Admit(start.Add(time.Hour), r); v.Reason != policy.RateLimited {
+		t.Errorf("more than the burst, ever: %v", v.Reason)
+	}
+	r.Hits = 5
+	if v := l.Admit(start, r); v.Reason != policy.Permitted {
+		t.Errorf("the last 5: %v", v.Reason)
 	}
 }
 
@@ -215,10 +239,10 @@ func TestLeasesAreBounded(t *testing.T) {
 		r.Lease = fmt.Sprint(i)
 		v := l.Admit(start, r)
 		last = v.Reason
-		l.Release(start, fmt.Sprint("none", i))
+		l.Release(start, fmt.Sprint("none", i)) // ends without a lease leave nothing
 	}
-	if last != policy.Overloaded || l.Leases(start) != 2 || len(l.tombstones) != 2 {
-		t.Errorf("the third of two: %v, %d leases, %d tombstones", last, l.Leases(start), len(l.tombstones))
+	if last != policy.Overloaded || l.Leases(start) != 2 || len(l.deadlines) != 2 {
+		t.Errorf("the third of two: %v, %d leases, %d deadlines", last, l.Leases(start), len(l.deadlines))
 	}
 }
 

@@ -11,9 +11,8 @@ import (
 
 // Options of a [Limiter]; zero fields take the defaults named there.
 type Options struct {
-	MaxEntries int           // buckets; default 65536
-	MaxLeases  int           // and as many tombstones; default 65536
-	Tombstone  time.Duration // how long a release waits for its admission; default 30 s
+	MaxEntries int // buckets; default 65536
+	MaxLeases  int // default 65536
 }
 
 // Request is one request to admit.
@@ -24,6 +23,7 @@ type Request struct {
 	ChargeTenant bool          // the tenant's own limits count too: this is where the transaction enters
 	Lease        string        // key of the open request; "" takes none, and concurrency is not counted
 	LeaseTTL     time.Duration // after which a lease that nobody released ends
+	Hits         int           // how many requests it counts as against rates; 0: one; at most 1,000,000 are counted
 }
 
 // Kind is a sort of limit.
@@ -88,12 +88,11 @@ func (v *Verdict) Strictest() (Level, bool) {
 type Limiter struct {
 	options Options
 
-	mu         sync.Mutex
-	buckets    map[bucketKey]*bucket
-	recent     list.List // of *bucket, most recently used first
-	leases     map[string]*lease
-	tombstones map[string]*lease
-	deadlines  deadlines // of leases and tombstones
+	mu        sync.Mutex
+	buckets   map[bucketKey]*bucket
+	recent    list.List // of *bucket, most recently used first
+	leases    map[string]*lease
+	deadlines deadlines // of leases
 }
 
 type bucketKey struct{ uid, class string }
@@ -108,7 +107,7 @@ type bucket struct {
 
 type lease struct {
 	key      string
-	buckets  [2]*bucket // none for a tombstone
+	buckets  [2]*bucket
 	deadline int64
 	index    int // in deadlines
 }
@@ -121,13 +120,7 @@ func New(options Options) *Limiter {
 	if options.MaxLeases == 0 {
 		options.MaxLeases = 65536
 	}
-	if options.Tombstone == 0 {
-		options.Tombstone = 30 * time.Second
-	}
-	return &Limiter{
-		options: options, buckets: map[bucketKey]*bucket{},
-		leases: map[string]*lease{}, tombstones: map[string]*lease{},
-	}
+	return &Limiter{options: options, buckets: map[bucketKey]*bucket{}, leases: map[string]*lease{}}
 }
 
 // counted is one bucket that a request counts against, with its limits.
@@ -146,10 +139,9 @@ func (l *Limiter) Admit(now time.Time, r *Request) Verdict {
 	l.expire(at)
 	var parts [2]counted
 	n, full := l.count(at, r, &parts)
-	verdict := judge(at, parts[:n], r.Lease != "")
-	_, gone := l.tombstones[r.Lease]
+	verdict := judge(at, parts[:n], r.Lease != "", r.hits())
 	_, held := l.leases[r.Lease]
-	wantsLease := r.Lease != "" && !gone && !held && n > 0
+	wantsLease := r.Lease != "" && !held && n > 0
 	if verdict.Reason == policy.Permitted && (full || wantsLease && len(l.leases) >= l.options.MaxLeases) {
 		verdict.Reason = policy.Overloaded
 	}
@@ -158,7 +150,7 @@ func (l *Limiter) Admit(now time.Time, r *Request) Verdict {
 	}
 	for _, part := range parts[:n] {
 		if part.rate.interval > 0 {
-			part.bucket.arrival, _ = part.rate.admit(part.bucket.arrival, at)
+			part.bucket.arrival, _ = part.rate.admit(part.bucket.arrival, at, r.hits())
 		}
 	}
 	if wantsLease {
@@ -171,7 +163,9 @@ func (l *Limiter) Admit(now time.Time, r *Request) Verdict {
 		heap.Push(&l.deadlines, held)
 	}
 	for i := range verdict.n {
-		if level := &verdict.levels[i]; level.Kind == TenantRate || level.Kind == ClassRate || wantsLease {
+		if level := &verdict.levels[i]; level.Kind == TenantRate || level.Kind == ClassRate {
+			level.Remaining = max(0, level.Remaining-float64(r.hits()))
+		} else if wantsLease {
 			level.Remaining = max(0, level.Remaining-1)
 		}
 	}
@@ -194,26 +188,40 @@ func (l *Limiter) Explain(now time.Time, r *Request) Verdict {
 			n++
 		}
 	}
-	return judge(now.UnixNano(), parts[:n], true)
+	return judge(now.UnixNano(), parts[:n], true, r.hits())
 }
 
-// Release ends the lease of that key, if it is held, and otherwise leaves a tombstone.
+// Release ends the lease of that key, if it is held.
 func (l *Limiter) Release(now time.Time, key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expire(now.UnixNano())
+	if held, ok := l.leases[key]; ok {
+		heap.Remove(&l.deadlines, held.index)
+		l.end(held)
+	}
+}
+
+// Renew begins the TTL of a lease anew, if it is held.
+func (l *Limiter) Renew(now time.Time, key string, ttl time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := now.UnixNano()
 	l.expire(at)
 	if held, ok := l.leases[key]; ok {
-		heap.Remove(&l.deadlines, held.index)
+		held.deadline = at + int64(ttl)
+		heap.Fix(&l.deadlines, held.index)
+	}
+}
+
+// ReleaseAll ends every lease.
+func (l *Limiter) ReleaseAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, held := range l.leases {
 		l.end(held)
-		return
 	}
-	if _, ok := l.tombstones[key]; ok || key == "" || len(l.tombstones) >= l.options.MaxLeases {
-		return
-	}
-	tombstone := &lease{key: key, deadline: at + int64(l.options.Tombstone)}
-	l.tombstones[key] = tombstone
-	heap.Push(&l.deadlines, tombstone)
+	l.deadlines = nil
 }
 
 // Leases is the number of leases held at now.
@@ -231,7 +239,7 @@ func (l *Limiter) Entries() int {
 	return len(l.buckets)
 }
 
-func judge(at int64, parts []counted, leased bool) Verdict {
+func judge(at int64, parts []counted, leased bool, hits int) Verdict {
 	var v Verdict
 	for _, part := range parts {
 		if part.rate.interval > 0 {
@@ -239,7 +247,7 @@ func judge(at int64, parts []counted, leased bool) Verdict {
 				Kind: part.kind, Of: float64(part.rate.burst / part.rate.interval), Window: part.rate.burst,
 				Remaining: max(0, part.rate.remaining(part.bucket.arrival, at)),
 			}
-			if _, wait := part.rate.admit(part.bucket.arrival, at); wait > 0 {
+			if _, wait := part.rate.admit(part.bucket.arrival, at, hits); wait > 0 {
 				level.Exceeded, level.Retry = true, wait
 				v.Reason = policy.RateLimited
 			}
@@ -284,6 +292,8 @@ func (b *bucket) follow(r rate, at int64) {
 	}
 	b.interval = r.interval
 }
+
+func (r *Request) hits() int { return min(max(1, r.Hits), maxHits) }
 
 func (r *Request) parts() [2]part {
 	tenant := policy.ClassLimit{RequestsPerSecond: r.Limits.RequestsPerSecond, Burst: r.Limits.Burst, Concurrency: r.Limits.Concurrency}
@@ -346,10 +356,6 @@ func (l *Limiter) expire(at int64) {
 }
 
 func (l *Limiter) end(ended *lease) {
-	if ended.buckets[0] == nil {
-		delete(l.tombstones, ended.key)
-		return
-	}
 	delete(l.leases, ended.key)
 	for _, b := range ended.buckets {
 		if b != nil {

@@ -1,5 +1,5 @@
 // Package accesslog takes Envoy's access-log entries (envoy.service.accesslog.v3), one a request: each ends the
-// request's lease and counts what it used.
+// request's lease and counts what it used. A long stream's entries before its end renew its lease.
 //
 // It imports sidecar/decide, identity and go-control-plane.
 package accesslog
@@ -7,6 +7,8 @@ package accesslog
 import (
 	"errors"
 	"io"
+	"slices"
+	"strings"
 
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
@@ -32,17 +34,29 @@ func (s *Server) StreamAccessLogs(stream logv3.AccessLogService_StreamAccessLogs
 			return err
 		}
 		for _, entry := range message.GetHttpLogs().GetLogEntry() {
+			if entry.GetCommonProperties().GetAccessLogType() == datav3.AccessLogType_DownstreamPeriodic {
+				s.Decider.Renew(lease(entry))
+				continue
+			}
 			s.Decider.End(ended(entry))
 		}
 	}
 }
 
+// settled are the beginnings of what Envoy says of a response when its check is behind it, or when there was none.
+var settled = []string{"via_upstream", "route_not_found", "direct_response", "upstream_", "response_timeout", "no_healthy_upstream"}
+
+func lease(entry *datav3.HTTPAccessLogEntry) string {
+	return entry.GetRequest().GetRequestHeaders()[propagation.HeaderLease]
+}
+
 func ended(entry *datav3.HTTPAccessLogEntry) decide.Ended {
-	common := entry.GetCommonProperties()
+	common, details := entry.GetCommonProperties(), entry.GetResponse().GetResponseCodeDetails()
 	return decide.Ended{
-		Lease: entry.GetRequest().GetRequestHeaders()[propagation.HeaderLease],
+		Lease: lease(entry),
 		// A refusal by the check holds nothing, and has nothing to release; a check that failed may have admitted.
-		Refused:       common.GetResponseFlags().GetUnauthorizedDetails() != nil && entry.GetResponse().GetResponseCodeDetails() == "ext_authz_denied",
+		Refused:       common.GetResponseFlags().GetUnauthorizedDetails() != nil && details == "ext_authz_denied",
+		Settled:       slices.ContainsFunc(settled, func(p string) bool { return strings.HasPrefix(details, p) }),
 		Status:        int(entry.GetResponse().GetResponseCode().GetValue()),
 		BytesReceived: int64(entry.GetRequest().GetRequestBodyBytes() + entry.GetRequest().GetRequestHeadersBytes()),
 		BytesSent:     int64(entry.GetResponse().GetResponseBodyBytes() + entry.GetResponse().GetResponseHeadersBytes()),

@@ -13,6 +13,7 @@
 package attribution
 
 import (
+	"container/list"
 	"slices"
 	"sync"
 	"time"
@@ -32,7 +33,7 @@ type Ledger struct {
 	mu     sync.Mutex
 	known  map[string][]*request // by ID: open, or in their grace; in the order of their arrival
 	open   map[string]*request   // by lease
-	opened []*request            // in the order of their arrival
+	opened list.List             // of *request, those that are open, in the order of their arrival
 	ending []ended               // in the order of their end
 }
 
@@ -40,7 +41,7 @@ type request struct {
 	lease, uid, token string
 	ids               []string
 	since             time.Time
-	done              bool
+	element           *list.Element // of opened
 }
 
 type ended struct {
@@ -76,7 +77,7 @@ func (l *Ledger) Open(now time.Time, lease, uid, token string, ids []string) boo
 	}
 	r := &request{lease: lease, uid: uid, token: token, ids: ids, since: now}
 	l.open[lease] = r
-	l.opened = append(l.opened, r)
+	r.element = l.opened.PushBack(r)
 	for _, id := range ids {
 		l.known[id] = append(l.known[id], r)
 	}
@@ -97,7 +98,8 @@ func (l *Ledger) end(at time.Time, lease string) {
 		return
 	}
 	delete(l.open, lease)
-	r.done = true
+	l.opened.Remove(r.element)
+	r.element = nil
 	l.ending = append(l.ending, ended{r, at})
 }
 
@@ -137,9 +139,12 @@ func (l *Ledger) Len() int {
 }
 
 func (l *Ledger) expire(now time.Time) {
-	for len(l.opened) > 0 && (l.opened[0].done || now.Sub(l.opened[0].since) >= l.options.TTL) {
-		l.end(l.opened[0].since.Add(l.options.TTL), l.opened[0].lease)
-		l.opened = l.opened[1:]
+	for first := l.opened.Front(); first != nil; first = l.opened.Front() {
+		r := first.Value.(*request)
+		if now.Sub(r.since) < l.options.TTL {
+			break
+		}
+		l.end(r.since.Add(l.options.TTL), r.lease)
 	}
 	for len(l.ending) > 0 && now.Sub(l.ending[0].at) >= l.options.Grace {
 		gone := l.ending[0].request

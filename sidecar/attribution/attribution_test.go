@@ -105,6 +105,21 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestLongRequest: one that stays open keeps nothing of those that came after it and have ended.
+func TestLongRequest(t *testing.T) {
+	l, now := New(Options{}), start
+	l.Open(now, "long", "u", "t", []string{"long"})
+	for i := range 10_000 {
+		now = now.Add(10 * time.Millisecond)
+		l.Open(now, fmt.Sprint(i), "u", "t", []string{fmt.Sprint(i)})
+		l.Close(now, fmt.Sprint(i))
+	}
+	now = now.Add(time.Minute)
+	if _, match := l.Find(now, "long"); match != Found || l.opened.Len() != 1 || len(l.known) != 1 || len(l.ending) != 0 {
+		t.Errorf("%v: %d in the order of their arrival, %d IDs, %d ending; want one request", match, l.opened.Len(), len(l.known), len(l.ending))
+	}
+}
+
 // TestMemory: 100,000 open requests, each with the three IDs that requests have.
 func TestMemory(t *testing.T) {
 	const n = 100_000

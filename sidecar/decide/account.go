@@ -17,7 +17,7 @@ import (
 // that cannot be waited for is refused (the caller releases it), and so is one whose client has hung up, who will not see it.
 func (a *attempt) enter(t *policyset.Tenant) bool {
 	d := &a.answer.Decision
-	r := inflight.Request{UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Since: a.now}
+	r := inflight.Request{UID: t.UID, Epoch: t.Epoch, Since: a.now}
 	if a.request.Listener == meshname.ListenerInbound {
 		r.Usage = ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1}
 	}
@@ -37,7 +37,7 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 	}
 }
 
-// stream reports whether the request is one that no route's timeout ends.
+// stream reports whether the request is one that lasts as long as it is used.
 func (a *attempt) stream() bool {
 	_, n := a.request.header("upgrade")
 	return n > 0 || a.request.Method == http.MethodConnect
@@ -56,6 +56,7 @@ func (a *attempt) account() {
 type Ended struct {
 	Lease                    string
 	Refused                  bool // by a decision: it holds nothing
+	Settled                  bool // its check was answered, or there was none: nothing of it may come after its end
 	Status                   int  // 0: none was sent
 	BytesReceived, BytesSent int64
 	Duration                 time.Duration
@@ -67,15 +68,36 @@ func (d *Decider) End(e Ended) {
 	if e.Refused {
 		return
 	}
+	// In this order: what is admitted meanwhile finds that it has ended when it is entered, and gives back the rest.
+	r, ok := d.InFlight.End(now, e.Lease, e.Settled)
 	d.Limiter.Release(now, e.Lease)
 	d.Attribution.Close(now, e.Lease)
-	if r, ok := d.InFlight.End(now, e.Lease); ok && r.Usage.Requests > 0 {
+	if ok && r.Usage.Requests > 0 {
 		r.Usage.BytesReceived, r.Usage.BytesSent, r.Usage.Duration = e.BytesReceived, e.BytesSent, e.Duration
 		if e.Status >= http.StatusInternalServerError {
 			r.Usage.Errors = 1
 		}
 		d.Meter.Add(r.Usage)
 	}
+}
+
+// Renew notes that a request is still open.
+func (d *Decider) Renew(lease string) {
+	now := d.Now()
+	d.Limiter.Renew(now, lease, meshname.LeaseTime)
+	d.InFlight.Renew(now, lease)
+}
+
+// EnvoyEnded ends every request: the Envoy beside is gone. What they used but for their number is not known.
+func (d *Decider) EnvoyEnded() {
+	now := d.Now()
+	for lease, r := range d.InFlight.Clear() {
+		d.Attribution.Close(now, lease)
+		if r.Usage.Requests > 0 {
+			d.Meter.Add(r.Usage)
+		}
+	}
+	d.Limiter.ReleaseAll()
 }
 
 // verifiers keeps the verifier of the trust domain, which is known only once configuration has come.

@@ -27,6 +27,7 @@ import (
 type Request struct {
 	Listener             string // one of meshname's
 	Target               string // "workload/<name>" or "dependency/<name>", "" when no route names one
+	Forwarded            bool   // [Decider.Onward]: by another gateway, to this one as the tenant's mover
 	ForwardAuthorization bool
 	Method               string
 	Path                 string              // as Envoy has it, with its query
@@ -69,6 +70,7 @@ type Config struct {
 	Log         *decisionlog.Log
 	Meter       *ledger.Meter
 	Signer      func() *tenanttoken.Signer // nil while no key is in force
+	Member      string                     // this member's ID
 	Metrics     *Metrics
 	Now         func() time.Time
 	Staleness   Staleness
@@ -87,7 +89,6 @@ const outOfReach = 5 * time.Second
 // How long things live.
 const (
 	contextLifetime = 5 * time.Minute
-	leaseTTL        = 90 * time.Second // more than the longest route timeout
 	maxClockSkew    = 30 * time.Second
 	unknownRetry    = 10 * time.Second
 )
@@ -113,6 +114,8 @@ func New(config Config) *Decider {
 type attempt struct {
 	*Decider
 	request *Request
+	path    string // to match by
+	spelled bool   // path is one
 	set     *policyset.Set
 	now     time.Time
 	answer  Answer
@@ -147,11 +150,16 @@ func (a *attempt) begin() {
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)
+	a.path, a.spelled = authz.Canonical(decision.Path)
 }
 
 func (a *attempt) judge() {
 	if a.set == nil || a.set.Self == nil {
 		a.refuse(policy.EnforcementUnavailable, "no configuration has arrived yet")
+		return
+	}
+	if !a.spelled {
+		a.refuse(policy.DeniedByPolicy, "the path's percent-encoding is malformed, or not of UTF-8")
 		return
 	}
 	decision := &a.answer.Decision
@@ -210,7 +218,7 @@ func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
 // admit counts the request against its limits.
 func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bool {
 	verdict := a.Limiter.Admit(a.now, &limit.Request{
-		UID: t.UID, Class: class, Limits: t.Limits, ChargeTenant: chargeTenant, Lease: a.request.Lease, LeaseTTL: leaseTTL,
+		UID: t.UID, Class: class, Limits: t.Limits, ChargeTenant: chargeTenant, Lease: a.request.Lease, LeaseTTL: meshname.LeaseTime,
 	})
 	decision := &a.answer.Decision
 	decision.Class = class
@@ -232,7 +240,8 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 // release gives back what a request took that is refused after all; Envoy reports no end of it.
 func (a *attempt) release() {
 	a.Limiter.Release(a.now, a.request.Lease)
-	a.InFlight.End(a.now, a.request.Lease)
+	a.Attribution.Close(a.now, a.request.Lease)
+	a.InFlight.End(a.now, a.request.Lease, true)
 }
 
 // writes reports whether the request may change something; an upgrade or a CONNECT counts as one that does.

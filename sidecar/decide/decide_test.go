@@ -384,3 +384,55 @@ func TestGrantLapses(t *testing.T) {
 	w.decider.Sets.Heard(start.Add(-2 * time.Minute))
 	w.want("past it", w.inbound(w.token(), func(r *Request) { r.Lease = "2" }), policy.DeniedByPolicy)
 }
+
+// TestHungUp: a request whose end comes first holds nothing, and what needs no memory leaves none.
+func TestHungUp(t *testing.T) {
+	w := newWorld(t, sidecar(), func(p *api.TenantPolicy) {
+		p.Limits = &api.Limits{Classes: map[string]*api.ClassLimit{"exports": {Concurrency: 1}}}
+	})
+	w.decider.End(Ended{Lease: "l"})
+	w.want("ended before", w.inbound(w.token()), policy.Overloaded)
+	if w.decider.InFlight.Open() != 0 || w.decider.Limiter.Leases(w.now) != 0 || w.decider.Attribution.Len() != 0 {
+		t.Errorf("%d open, %d leases, %d attributable", w.decider.InFlight.Open(), w.decider.Limiter.Leases(w.now), w.decider.Attribution.Len())
+	}
+	w.want("good", w.inbound(w.token()), policy.Permitted)
+	if w.decider.EnvoyEnded(); w.decider.InFlight.Open() != 0 || w.decider.Attribution.Len() != 0 {
+		t.Error("requests outlive their Envoy")
+	}
+	bound := sidecar()
+	bound.BoundTenant = "acme"
+	w = newWorld(t, bound)
+	call := &Request{Listener: meshname.ListenerOutbound, Target: "workload/back", Method: "GET", Path: "/", Lease: "o"}
+	w.decider.End(Ended{Lease: "o"})
+	w.want("a bound call that ended before", call, policy.Overloaded)
+	if n := w.decider.Limiter.Leases(w.now); n != 0 {
+		t.Errorf("%d leases", n)
+	}
+	w.want("a bound call", call, policy.Permitted)
+	if n := w.decider.Limiter.Leases(w.now); n != 1 {
+		t.Errorf("%d leases, want 1", n)
+	}
+	w.decider.End(Ended{Lease: "o", Settled: true})
+	if n := w.decider.Limiter.Leases(w.now); n != 0 {
+		t.Errorf("%d leases after the end", n)
+	}
+}
+
+// TestLimitedIsExplained: who is refused by a limit was let in by a policy, and explain names both.
+func TestLimitedIsExplained(t *testing.T) {
+	self := sidecar()
+	self.Classes = []*api.Class{{Name: "exports", Paths: []string{"/export"}}}
+	w := newWorld(t, self, func(p *api.TenantPolicy) {
+		p.Limits = &api.Limits{Classes: map[string]*api.ClassLimit{"exports": {Concurrency: 1}}}
+	})
+	request := w.inbound(w.token())
+	request.Path = "/%65xport"
+	w.want("the first", request, policy.Permitted)
+	request.Lease = "l2"
+	d := w.want("the second", request, policy.ConcurrencyLimited).Decision
+	if d.Rule != "class concurrency" || len(d.Rules) != 1 || d.Rules[0].Rule != "p" || !d.Rules[0].Matched {
+		t.Errorf("rule %q, rules %+v", d.Rule, d.Rules)
+	}
+	request.Path = "/%zz"
+	w.want("a path that nobody can read", request, policy.DeniedByPolicy)
+}

@@ -46,6 +46,7 @@ func (a *attempt) gateway() {
 	a.put(propagation.HeaderTxnToken, token)
 	if t.Moving() {
 		a.put(propagation.HeaderCell, meshname.CellMove)
+		a.put(propagation.HeaderTarget, a.request.Target)
 	} else {
 		a.put(propagation.HeaderCell, t.Cell)
 	}

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -26,7 +27,7 @@ func (a *attempt) inbound() {
 	decision.Principal = peer.String()
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	token, n := a.request.header(propagation.HeaderTxnToken)
-	request := &authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: decision.Path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
+	request := &authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
 	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" && !a.hook() {
 		decision.Proof = "none: the workload's tenancy is " + self.Tenancy
 		a.authorize(request)
@@ -42,7 +43,13 @@ func (a *attempt) inbound() {
 	}
 	decision.Proof = "context signed by " + claims.Issuer.String()
 	if hook := a.hook(); hook || claims.Context.Purpose == tenanttoken.Export || claims.Context.Role == tenanttoken.Replica {
-		a.moveData(peer, claims, hook)
+		if t, ok := a.moved(peer, claims); !ok {
+			return
+		} else if hook {
+			a.moveData(t, claims)
+		} else {
+			a.replica(t, claims, token, request)
+		}
 		return
 	}
 	t, ok := a.owned(peer, claims)
@@ -50,16 +57,21 @@ func (a *attempt) inbound() {
 		return
 	}
 	request.Tenant = authz.Tenant{ID: t.ID, UID: t.UID, Tier: t.Tier, Residency: t.Residency, Labels: t.Labels}
-	if !a.authorize(request) || !a.admit(t, authz.Classify(self.Classes, a.request.Method, decision.Path), false) {
+	if !a.authorize(request) {
+		return
+	}
+	if !a.admit(t, authz.Classify(self.Classes, a.request.Method, a.path), false) {
+		decision.Rules = slices.DeleteFunc(a.set.Policies.Authorize(request).Results, func(r policy.RuleResult) bool { return !r.Matched })
+		return
+	}
+	// Before the request is entered: an end that comes first is known only there.
+	if !a.Attribution.Open(a.now, a.request.Lease, t.UID, token, a.attributable(claims)) {
+		a.release()
+		a.refuse(policy.Overloaded, "too many requests are open to know theirs apart")
 		return
 	}
 	if !a.enter(t) {
 		a.release()
-		return
-	}
-	if !a.Attribution.Open(a.now, a.request.Lease, t.UID, token, a.attributable(claims)) {
-		a.release()
-		a.refuse(policy.Overloaded, "too many requests are open to know theirs apart")
 		return
 	}
 	a.put(propagation.HeaderTenantID, t.ID.String())
@@ -71,7 +83,7 @@ func (a *attempt) inbound() {
 
 // hook reports whether the path is one by which the workload's data of tenants moves.
 func (a *attempt) hook() bool {
-	path := a.answer.Decision.Path
+	path := a.path
 	for _, d := range a.set.Self.TenantData {
 		switch path {
 		case d.Export, d.Import, d.Digest, d.Delete:
@@ -81,28 +93,64 @@ func (a *attempt) hook() bool {
 	return false
 }
 
-// moveData decides for the mover, who reads the tenant's data where it is and writes it where it goes, and for nobody
-// else: hooks are no part of what a workload exposes.
-func (a *attempt) moveData(peer identity.Principal, claims *tenanttoken.Claims, hook bool) {
+// moved checks that what comes is from the gateway that moves the tenant, and of the very epoch: hooks are no part of
+// what a workload exposes, and a copy of a request is not one.
+func (a *attempt) moved(peer identity.Principal, claims *tenanttoken.Claims) (*policyset.Tenant, bool) {
 	self, c := a.set.Self, &claims.Context
 	a.answer.Decision.Rule = "Workload/" + self.Workload + " tenantData"
-	if !hook || c.Purpose != tenanttoken.Export || peer != claims.Issuer || identity.InCell(peer, self.Cell) {
-		a.refuse(policy.DeniedByPolicy, "a workload's hooks are for the gateway that moves the tenant, and its contexts for them only")
-		return
+	if peer != claims.Issuer || identity.InCell(peer, self.Cell) {
+		return nil, a.refuse(policy.DeniedByPolicy, "a workload's hooks, and copies of requests, are for the gateway that moves the tenant")
 	}
-	t, ok := a.tenant(c.Tenant)
-	if !ok {
-		return
-	}
+	t, ok := a.set.Tenant(c.Tenant.String()) // a suspended tenant moves too
 	switch {
+	case !ok:
+		return nil, a.refuse(policy.TenantUnknown, "no tenant "+c.Tenant.String()+" is served here")
 	case t.UID != c.UID:
-		a.refuse(policy.TenantDeleted, "the context is of another incarnation of the tenant")
-	case c.Cell != self.Cell || c.Epoch != t.Epoch || !t.Sealed:
-		a.misdirected(fmt.Sprintf("the context is for cell %s at epoch %d, and this is %s at epoch %d", c.Cell, c.Epoch, self.Cell, t.Epoch))
-	case c.Role == tenanttoken.Owner && (t.Cell != self.Cell || a.writes()), c.Role == tenanttoken.Replica && t.Target != self.Cell:
-		a.misdirected("the owner's data is only read, and only the other cell's is written")
+		return nil, a.refuse(policy.TenantDeleted, "the context is of another incarnation of the tenant")
+	case c.Cell != self.Cell || c.Epoch != t.Epoch:
+		return nil, a.misdirected(fmt.Sprintf("the context is for cell %s at epoch %d, and this is %s at epoch %d", c.Cell, c.Epoch, self.Cell, t.Epoch))
+	case t.Mover == "" || a.set.Holder(claims.KID) != t.Mover:
+		return nil, a.refuse(policy.DeniedByPolicy, fmt.Sprintf("the tenant's mover is %q, and another member signed the context", t.Mover))
+	case c.Role == tenanttoken.Owner && t.Cell != self.Cell, c.Role == tenanttoken.Replica && t.Target != self.Cell:
+		return nil, a.misdirected("the owner's data is where the owner is, and only the other cell takes copies")
+	}
+	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch
+	return t, true
+}
+
+// moveData decides for a hook of the workload's data. The owner's data is only read.
+func (a *attempt) moveData(t *policyset.Tenant, claims *tenanttoken.Claims) {
+	early := t.State == policyset.Migrating && a.set.Self.Strategy(a.set.Self.Workload) == policyset.StrategyFenced
+	switch c := &claims.Context; {
+	case c.Purpose != tenanttoken.Export:
+		a.refuse(policy.DeniedByPolicy, "a workload's hooks are for contexts of purpose export")
+	case c.Role == tenanttoken.Owner && a.writes():
+		a.refuse(policy.DeniedByPolicy, "the owner's data is only read")
+	case t.State == policyset.Cutover, t.State != policyset.Final && (!t.Copy || early), t.State == policyset.Final && !t.Sealed:
+		a.misdirected(fmt.Sprintf("nothing is copied in this step of %s", t.State))
 	case !a.enter(t):
 		a.release()
+	default:
+		a.remove(propagation.HeaderTxnToken)
+		a.put(propagation.HeaderTenantID, t.ID.String())
+		a.put(propagation.HeaderTenantTier, t.Tier)
+	}
+}
+
+// replica decides for a write that the owner's cell has taken, and that comes here too. It was charged there.
+func (a *attempt) replica(t *policyset.Tenant, claims *tenanttoken.Claims, token string, request *authz.Request) {
+	request.Tenant = authz.Tenant{ID: t.ID, Tier: t.Tier, Residency: t.Residency, Labels: t.Labels}
+	switch {
+	case claims.Context.Role != tenanttoken.Replica || claims.Context.Purpose != tenanttoken.Request || a.set.Self.Strategy(a.set.Self.Workload) != policyset.StrategyDualWrite:
+		a.refuse(policy.DeniedByPolicy, "only copies of requests to a workload whose strategy is dualWrite are taken")
+	case t.State != policyset.Migrating && t.State != policyset.Fencing || !t.Copy || t.Shut:
+		a.misdirected(fmt.Sprintf("copies of requests are not taken in this step of %s", t.State))
+	case !a.authorize(request):
+	case !a.enter(t):
+		a.release()
+	case !a.Attribution.Open(a.now, a.request.Lease, t.UID, token, a.attributable(claims)):
+		a.release()
+		a.refuse(policy.Overloaded, "too many requests are open to know theirs apart")
 	default:
 		a.remove(propagation.HeaderTxnToken)
 		a.put(propagation.HeaderTenantID, t.ID.String())

@@ -3,20 +3,25 @@ package decide
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
 // Onward is where a request of a tenant that moves may go now.
 type Onward struct {
-	Cell  string
-	Token string        // the context of the same transaction, for that cell
-	Held  bool          // nowhere yet: the tenant's writes are fenced
-	Hold  time.Duration // for how long, at most
+	Cell   string
+	Token  string              // the context of the same transaction, for that cell
+	Held   bool                // nowhere yet: the tenant's writes are fenced, or its mover is out of reach
+	Hold   time.Duration       // for how long, at most
+	Repeat *policyset.Tenant   // set: a write that this member, as the tenant's mover, repeats at the other cell
+	Claims *tenanttoken.Claims // of Repeat: what the repetition's context is made from
+	Via    string              // host:port of the gateway that is the tenant's mover, and must take the write instead
 }
 
 // Onward decides again for a request that a gateway admitted and that its Go process holds. It counts the request under
@@ -57,7 +62,7 @@ func (d *Decider) Refuse(request *Request, reason policy.Reason, detail string) 
 func (d *Decider) ForData(t *policyset.Tenant, cell string, role tenanttoken.Role) (string, error) {
 	signer := d.Signer()
 	if signer == nil {
-		return "", errors.New("no signing key is in force")
+		return "", errNoKey
 	}
 	now := d.Now()
 	return signer.Sign(tenanttoken.Claims{
@@ -88,7 +93,11 @@ func (a *attempt) onward() (Onward, bool) {
 	if t.UID != claims.Context.UID {
 		return Onward{}, a.refuse(policy.TenantDeleted, "the context is of another incarnation of the tenant")
 	}
-	if !a.InFlight.Readmit(a.request.Lease, t.Epoch) {
+	if a.request.Forwarded {
+		if a.InFlight.Begin(a.request.Lease, inflight.Request{UID: t.UID, Epoch: t.Epoch, Since: a.now}) != inflight.Begun {
+			return Onward{}, a.refuse(policy.Overloaded, "too many requests are open")
+		}
+	} else if !a.InFlight.Readmit(a.request.Lease, t.Epoch) {
 		return Onward{}, a.refuse(policy.Overloaded, "the client hung up")
 	}
 	// Only now would a drain wait for it under this epoch.
@@ -99,16 +108,42 @@ func (a *attempt) onward() (Onward, bool) {
 	if t.State == policyset.Fencing && (a.writes() || t.Shut) {
 		return Onward{Held: true, Hold: t.Hold}, true
 	}
-	signer := a.Signer()
-	if signer == nil {
-		return Onward{}, a.refuse(policy.EnforcementUnavailable, "no signing key is in force")
+	onward := Onward{Cell: t.Cell, Claims: claims}
+	if a.twice(t) {
+		if t.Mover != a.Member {
+			via := a.set.Self.Movers[t.Mover]
+			return Onward{Held: via == "" || a.request.Forwarded, Hold: misdirectedRetry, Via: via}, true
+		}
+		onward.Repeat = t
+	} else if a.request.Forwarded {
+		return Onward{Held: true}, true
 	}
-	fresh := *claims
-	fresh.IssuedAt, fresh.Expiry = a.now, a.now.Add(contextLifetime)
-	fresh.Context.Cell, fresh.Context.Epoch, fresh.Context.Role = t.Cell, t.Epoch, tenanttoken.Owner
-	signed, err := signer.Sign(fresh)
-	if err != nil {
+	var err error
+	if onward.Token, err = a.Again(claims, t, t.Cell, tenanttoken.Owner); err != nil {
 		return Onward{}, a.refuse(policy.EnforcementUnavailable, "the context could not be signed: "+err.Error())
 	}
-	return Onward{Cell: t.Cell, Token: signed}, true
+	return onward, true
 }
+
+// twice reports whether the request is a write that both cells must get, which only the tenant's mover can see to.
+func (a *attempt) twice(t *policyset.Tenant) bool {
+	if t.State != policyset.Migrating || t.Mover == "" || !a.writes() {
+		return false
+	}
+	workload, ok := strings.CutPrefix(a.request.Target, "workload/")
+	return ok && a.set.Self.Strategy(workload) == policyset.StrategyDualWrite
+}
+
+// Again signs the context of a transaction anew, for a cell of a tenant that moves.
+func (d *Decider) Again(claims *tenanttoken.Claims, t *policyset.Tenant, cell string, role tenanttoken.Role) (string, error) {
+	signer := d.Signer()
+	if signer == nil {
+		return "", errNoKey
+	}
+	fresh, now := *claims, d.Now()
+	fresh.IssuedAt, fresh.Expiry = now, now.Add(contextLifetime)
+	fresh.Context.Cell, fresh.Context.Epoch, fresh.Context.Role = cell, t.Epoch, role
+	return signer.Sign(fresh)
+}
+
+var errNoKey = errors.New("no signing key is in force")

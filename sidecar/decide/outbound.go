@@ -61,6 +61,9 @@ func (a *attempt) attribute(tenancy string) (token string, ok bool) {
 	if !ok {
 		return "", false
 	}
+	if claims.Context.Role == tenanttoken.Replica {
+		return "", a.refuse(policy.DeniedByPolicy, "the call is for a copy of a request that the owner's cell has taken: what it calls has been called there")
+	}
 	if t, known := a.set.Tenant(claims.Context.Tenant.String()); known {
 		a.answer.Decision.TenantUID, a.answer.Decision.Tier = t.UID, t.Tier
 	}
@@ -118,6 +121,10 @@ func (a *attempt) mint() (token string, ok bool) {
 	}
 	if !a.admit(t, "", true) {
 		return "", false
+	}
+	if a.InFlight.HungUp(a.request.Lease) {
+		a.release()
+		return "", a.refuse(policy.Overloaded, "the service hung up before the decision")
 	}
 	a.answer.Decision.Proof = "the workload is bound to tenant " + bound.String()
 	a.Metrics.attributed("bound")

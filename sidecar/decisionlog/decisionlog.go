@@ -1,5 +1,5 @@
 // Package decisionlog remembers the last decisions of this sidecar, for `tenantmesh explain`, and writes each as one
-// JSON line. It may be used from many goroutines.
+// JSON line, within bounds that callers cannot choose. It may be used from many goroutines.
 //
 // It imports policy and zap.
 package decisionlog
@@ -7,7 +7,9 @@ package decisionlog
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 
 	"go.uber.org/zap"
@@ -41,12 +43,14 @@ func (l *Log) Add(d *policy.Decision) {
 	binary.BigEndian.PutUint64(random[:], rand.Uint64())
 	d.ID = l.member + "-" + hex.EncodeToString(random[:])
 	d.Member = l.member
+	kept := bounded(d)
+	d = &kept
 	l.mu.Lock()
 	if len(l.ring) < Remembered {
-		l.ring = append(l.ring, *d)
+		l.ring = append(l.ring, kept)
 	} else {
 		delete(l.byID, l.ring[l.next].ID)
-		l.ring[l.next] = *d
+		l.ring[l.next] = kept
 	}
 	l.byID[d.ID] = l.next
 	l.next = (l.next + 1) % Remembered
@@ -55,6 +59,41 @@ func (l *Log) Add(d *policy.Decision) {
 		zap.String("tenant", d.Tenant), zap.String("principal", d.Principal), zap.String("workload", d.Workload),
 		zap.String("method", d.Method), zap.String("path", d.Path), zap.Stringer("reason", d.Reason), zap.String("rule", d.Rule),
 		zap.String("detail", d.Detail), zap.Int64("revision", d.Revision), zap.Duration("duration", d.Duration))
+}
+
+// What is kept of one decision, at most: bytes of each text, and policies. Callers choose what they send.
+const (
+	maxPath  = 1024
+	maxText  = 512
+	maxRules = 32
+)
+
+// bounded is the decision with texts of its own, cut where they are too long: those of the request would keep all of it.
+// Of the policies, those that matched come first.
+func bounded(d *policy.Decision) policy.Decision {
+	kept := *d
+	for _, text := range []*string{&kept.Tenant, &kept.Proof, &kept.Principal, &kept.Workload, &kept.Class, &kept.Txn, &kept.Method, &kept.Detail, &kept.Rule} {
+		*text = cut(*text, maxText)
+	}
+	kept.Path = cut(kept.Path, maxPath)
+	kept.Rules = nil
+	for _, matched := range []bool{true, false} {
+		for _, rule := range d.Rules {
+			if rule.Matched == matched && len(kept.Rules) < maxRules {
+				rule.Why = cut(rule.Why, maxText)
+				kept.Rules = append(kept.Rules, rule)
+			}
+		}
+	}
+	return kept
+}
+
+// cut copies text, and says how much of it is missing.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return strings.Clone(text)
+	}
+	return strings.ToValidUTF8(text[:most], "") + fmt.Sprintf("... (%d bytes more)", len(text)-most)
 }
 
 // Find returns the decision of that ID, if it is still remembered.

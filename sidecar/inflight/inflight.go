@@ -8,20 +8,21 @@
 //
 // A [Ledger] may be used from many goroutines. Time is an argument.
 //
-// It imports ledger only.
+// It imports identity/meshname and ledger.
 package inflight
 
 import (
 	"sync"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/ledger"
 )
 
 // Options of a [Ledger]; zero fields take the defaults named there.
 type Options struct {
 	MaxOpen  int           // requests open at once; default 100,000
-	Lifetime time.Duration // after which a request whose end was not seen has ended, as its route's timeout says; default 90 s
+	Lifetime time.Duration // after which a request whose end was not seen has ended, as Envoy's bounds say; default [meshname.LeaseTime]
 	Early    time.Duration // at least as long as a check may take; default 10 s
 }
 
@@ -30,11 +31,10 @@ const maxEarly = 16384
 
 // Request is an admitted request.
 type Request struct {
-	UID    string             // of the tenant's incarnation
-	Epoch  int64              // of the placement that it was admitted under
-	Stream bool               // an upgrade or CONNECT: no route's timeout ends it
-	Usage  ledger.UsageRecord // to be completed at its end; Requests is 0 for none
-	Since  time.Time
+	UID   string             // of the tenant's incarnation
+	Epoch int64              // of the placement that it was admitted under
+	Usage ledger.UsageRecord // to be completed at its end; Requests is 0 for none
+	Since time.Time          // or when it was last renewed
 }
 
 // Ledger knows the open requests by their lease.
@@ -53,7 +53,7 @@ func New(options Options) *Ledger {
 		options.MaxOpen = 100_000
 	}
 	if options.Lifetime == 0 {
-		options.Lifetime = 90 * time.Second
+		options.Lifetime = meshname.LeaseTime
 	}
 	if options.Early == 0 {
 		options.Early = 10 * time.Second
@@ -97,14 +97,44 @@ func (l *Ledger) early(lease string) bool {
 	return fresh || former
 }
 
-// End ends a request, and returns it if it was open.
-func (l *Ledger) End(now time.Time, lease string) (Request, bool) {
+// HungUp reports, once, whether the end of a request was seen that was never begun.
+func (l *Ledger) HungUp(lease string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.early(lease)
+}
+
+// Renew notes that a request is still open.
+func (l *Ledger) Renew(now time.Time, lease string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r, ok := l.open[lease]; ok {
+		r.Since = now
+		l.open[lease] = r
+	}
+}
+
+// Clear ends every request, and returns those that were open: the Envoy that had them is gone.
+func (l *Ledger) Clear() map[string]Request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	open := l.open
+	l.open = map[string]Request{}
+	return open
+}
+
+// End ends a request, and returns it if it was open. When it was not, and was not settled (its beginning may yet come),
+// the end is remembered.
+func (l *Ledger) End(now time.Time, lease string, settled bool) (Request, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r, ok := l.open[lease]
 	if ok {
 		delete(l.open, lease)
 		return r, true
+	}
+	if settled {
+		return Request{}, false
 	}
 	if len(l.fresh) >= maxEarly || now.Sub(l.turned) >= l.options.Early {
 		l.fresh, l.former, l.turned = map[string]struct{}{}, l.fresh, now
@@ -128,7 +158,7 @@ func (l *Ledger) Readmit(lease string, epoch int64) bool {
 
 func (l *Ledger) expire(now time.Time) {
 	for lease, r := range l.open {
-		if !r.Stream && now.Sub(r.Since) > l.options.Lifetime {
+		if now.Sub(r.Since) > l.options.Lifetime {
 			delete(l.open, lease)
 		}
 	}

@@ -9,6 +9,7 @@
 package policyset
 
 import (
+	"cmp"
 	"fmt"
 	"hash/maphash"
 	"maps"
@@ -46,6 +47,7 @@ const (
 	Migrating = "MIGRATING"
 	Fencing   = "FENCING"
 	Cutover   = "CUTOVER"
+	Final     = "FINAL"
 )
 
 // Placement says which cell owns a tenant.
@@ -56,9 +58,12 @@ type Placement struct {
 	Epoch  int64
 	Since  int64         // epoch at which Cell became the owner
 	Sealed bool          // in FENCING: calls within the cell are refused too
+	Copy   bool          // what could escape the mover has ended: it copies
 	Shut   bool          // in FENCING: reads are held too
+	Pause  time.Duration // how long a step of the fence may take
 	Hold   time.Duration // how long a gateway holds writes in FENCING
-	Mover  string        // member that copies the tenant's data
+	Mover  string        // gateway that copies the tenant's data, and takes the writes that both cells must get
+	Follow int64         // epoch at which it was appointed in MIGRATING; 0: it brings nothing before the seal
 }
 
 // Moving reports whether the tenant's requests take the way round by the gateway's Go process.
@@ -83,7 +88,25 @@ type Self struct {
 	Peers          []string          // exact SPIFFE IDs that may connect
 	Cells          map[string]string // gateway: cell -> residency
 	TenantData     []*api.TenantData // a sidecar's own; a gateway's: of every workload
+	Movers         map[string]string // gateway: member ID -> host:port for the writes of tenants that it moves
 }
+
+// Strategy is how a workload's data follows a tenant that moves; "" when it keeps none.
+func (s *Self) Strategy(workload string) string {
+	for _, d := range s.TenantData {
+		if d.Workload == workload {
+			return cmp.Or(d.Strategy, StrategyFenced)
+		}
+	}
+	return ""
+}
+
+// Strategies of data (design, section 8).
+const (
+	StrategyFenced    = "fenced"
+	StrategyCatchUp   = "catchUp"
+	StrategyDualWrite = "dualWrite"
+)
 
 // Issuer is a token issuer.
 type Issuer struct {
@@ -115,7 +138,11 @@ type Set struct {
 	moving   map[string]*Tenant // those with a target
 	policies map[string]authz.Policy
 	keys     map[string]tenanttoken.Key
+	holders  map[string]string // key -> member
 }
+
+// Holder is the member that holds a signing key, "" when that is not known.
+func (s *Set) Holder(kid string) string { return s.holders[kid] }
 
 // Tenant returns the tenant of that name.
 func (s *Set) Tenant(name string) (*Tenant, bool) {
@@ -213,15 +240,16 @@ func (e *editor) apply(c Change) error {
 		}
 	case meshname.TypeSignerKey:
 		if !e.keys {
-			e.keys, e.set.keys = true, clone(e.set.keys)
+			e.keys, e.set.keys, e.set.holders = true, clone(e.set.keys), clone(e.set.holders)
 		}
 		m, ok := c.Message.(*api.SignerKey)
 		if !ok {
 			delete(e.set.keys, c.Name)
+			delete(e.set.holders, c.Name)
 			return nil
 		}
 		key, err := signerKey(m)
-		e.set.keys[c.Name] = key
+		e.set.keys[c.Name], e.set.holders[c.Name] = key, m.Member
 		return err
 	case meshname.TypeTokenIssuer:
 		if !e.issuers {
@@ -286,7 +314,7 @@ func (e *editor) tenant(c Change) error {
 		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision,
 		Placement: Placement{
 			State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Target: m.Placement.GetTarget(), Epoch: m.Placement.GetEpoch(),
-			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Shut: m.Placement.GetShut(), Hold: m.Placement.GetHold().AsDuration(), Mover: m.Placement.GetMover(),
+			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Copy: m.Placement.GetCopy(), Shut: m.Placement.GetShut(), Follow: m.Placement.GetFollow(), Hold: m.Placement.GetHold().AsDuration(), Pause: m.Placement.GetPause().AsDuration(), Mover: m.Placement.GetMover(),
 		},
 		Limits: policy.Limits{RequestsPerSecond: m.Limits.GetRequestsPerSecond(), Burst: int(m.Limits.GetBurst()), Concurrency: int(m.Limits.GetConcurrency())},
 	}
@@ -344,7 +372,7 @@ func signerKey(m *api.SignerKey) (tenanttoken.Key, error) {
 func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
-		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData,
+		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers,
 	}
 	for _, c := range m.Classes {
 		class, problems := authz.NewClass(c.Name, c.Methods, c.Paths)

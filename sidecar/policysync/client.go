@@ -2,6 +2,7 @@ package policysync
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -33,12 +34,10 @@ var EnvoyTypes = []string{
 	"type.googleapis.com/envoy.config.listener.v3.Listener",
 }
 
-// Envoy is the Envoy beside.
+// Envoy is the Envoy beside. Its verdicts come by [Client.Judged].
 type Envoy interface {
-	// Update gives Envoy the state, and returns a number for it.
+	// Update gives Envoy the state, and returns a number for it, which grows.
 	Update(state *State, set *policyset.Set) (sequence int64, err error)
-	// Wait returns why Envoy refused its resources of a type as of sequence; nil when it took them, or has no use for them.
-	Wait(ctx context.Context, typeURL string, sequence int64) error
 }
 
 // Config says what a client stands on.
@@ -62,8 +61,12 @@ const (
 // Client keeps the state.
 type Client struct {
 	Config
-	state *State
-	noted time.Time // when it was last written down that the control plane was heard
+	state *State            // what was pushed
+	trial map[string]*trial // by type, of what is for Envoy
+	noted time.Time         // when it was last written down that the control plane was heard
+
+	verdicts chan verdict
+	late     chan *push // pushes that Envoy has not judged in time
 
 	mu     sync.Mutex // guards stream.Send and nonces
 	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
@@ -72,7 +75,10 @@ type Client struct {
 
 // New returns a client that begins with state, and puts it in force. A state that is not good any more is given up whole.
 func New(config Config, state *State) (*Client, error) {
-	c := &Client{Config: config, state: state}
+	c := &Client{Config: config, state: state, trial: map[string]*trial{}, verdicts: make(chan verdict, 64), late: make(chan *push, 64)}
+	for _, typeURL := range EnvoyTypes {
+		c.trial[typeURL] = &trial{accepted: maps.Clone(state.Resources[typeURL])}
+	}
 	var changes []policyset.Change
 	for _, typeURL := range policyset.Types() {
 		for name, resource := range state.Resources[typeURL] {
@@ -118,10 +124,18 @@ func (c *Client) Run(ctx context.Context) error {
 			backoff = minBackoff
 		}
 		c.Log.Warn("the control plane is out of reach; the last good state stays in force", zap.Error(err), zap.Int64("revision", c.state.Revision))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(backoff/2 + rand.N(backoff)):
+		for again := time.After(backoff/2 + rand.N(backoff)); again != nil; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case v := <-c.verdicts:
+				if c.judge(v) {
+					c.save()
+				}
+			case <-c.late: // the stream that it came by is gone
+			case <-again:
+				again = nil
+			}
 		}
 		backoff = min(2*backoff, maxBackoff)
 	}
@@ -138,7 +152,11 @@ func (c *Client) follow(ctx context.Context) error {
 	c.mu.Lock()
 	c.stream, c.nonces = stream, map[string]string{}
 	c.mu.Unlock()
+	for _, t := range c.trial {
+		t.unanswered()
+	}
 	for _, typeURL := range append(policyset.Types(), EnvoyTypes...) {
+		c.forget(typeURL)
 		request := &discovery.DeltaDiscoveryRequest{TypeUrl: typeURL, InitialResourceVersions: map[string]string{}, Node: &core.Node{Id: "tenantmesh-sidecar"}}
 		for name, resource := range c.state.Resources[typeURL] {
 			request.InitialResourceVersions[name] = resource.Version
@@ -174,7 +192,7 @@ func (c *Client) follow(ctx context.Context) error {
 			heard = true
 			c.heard(time.Now())
 			before := c.Sets.Load().Moving()
-			c.take(ctx, response)
+			c.take(response)
 			// A move waits until its placement is on the disk; nothing else is in such a hurry.
 			if !maps.Equal(before, c.Sets.Load().Moving()) {
 				save = nil
@@ -182,6 +200,12 @@ func (c *Client) follow(ctx context.Context) error {
 			} else if save == nil {
 				save = time.After(saveDelay)
 			}
+		case v := <-c.verdicts:
+			if c.judge(v) && save == nil {
+				save = time.After(saveDelay)
+			}
+		case p := <-c.late:
+			c.conclude(p, nil)
 		case <-alive.C:
 			if heard {
 				c.heard(time.Now())
@@ -225,21 +249,26 @@ func (c *Client) lastHeard() time.Time {
 }
 
 func (c *Client) save() {
-	if err := c.state.Save(c.Path); err != nil {
+	if err := c.good().Save(c.Path); err != nil {
 		c.Log.Error("the last good state could not be written", zap.Error(err))
 		return
 	}
 	c.Saved(c.Sets.Load()) // this goroutine alone changes either
 }
 
+var errNoStream = errors.New("there is no stream to the control plane yet")
+
 func (c *Client) send(request *discovery.DeltaDiscoveryRequest) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.stream == nil {
+		return errNoStream
+	}
 	return c.stream.Send(request)
 }
 
 // take applies a response and answers it: at once what is for the Go process, and what is for Envoy when Envoy did.
-func (c *Client) take(ctx context.Context, response *discovery.DeltaDiscoveryResponse) {
+func (c *Client) take(response *discovery.DeltaDiscoveryResponse) {
 	c.mu.Lock()
 	c.nonces[response.TypeUrl] = response.Nonce
 	c.mu.Unlock()
@@ -248,7 +277,7 @@ func (c *Client) take(ctx context.Context, response *discovery.DeltaDiscoveryRes
 		c.answer(response.TypeUrl, response.Nonce, err)
 		return
 	}
-	go func() { c.answer(response.TypeUrl, response.Nonce, c.Envoy.Wait(ctx, response.TypeUrl, sequence)) }()
+	c.try(response, sequence)
 }
 
 func (c *Client) answer(typeURL, nonce string, refusal error) {
@@ -258,16 +287,6 @@ func (c *Client) answer(typeURL, nonce string, refusal error) {
 		request.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: refusal.Error()}
 	}
 	_ = c.send(request) // a broken stream is seen by its receiver
-}
-
-// Refused tells the control plane that Envoy refused what was answered for before.
-func (c *Client) Refused(typeURL string, refusal error) {
-	c.mu.Lock()
-	nonce := c.nonces[typeURL]
-	c.mu.Unlock()
-	if nonce != "" {
-		c.answer(typeURL, nonce, refusal)
-	}
 }
 
 func (c *Client) apply(response *discovery.DeltaDiscoveryResponse) (sequence int64, envoy bool, err error) {
@@ -307,6 +326,13 @@ func (c *Client) apply(response *discovery.DeltaDiscoveryResponse) (sequence int
 	if own && typeURL != policyset.Types()[0] {
 		return 0, false, nil // only what this sidecar is changes what its Envoy gets
 	}
-	sequence, err = c.Envoy.Update(c.state, set)
+	t := c.trial[typeURL]
+	if t != nil {
+		t.refused = false // with this push, all of the type is tried again
+	}
+	sequence, err = c.Envoy.Update(c.offered(), set)
+	if t != nil && err != nil {
+		t.refused, t.pending = true, nil
+	}
 	return sequence, !own, err
 }

@@ -19,7 +19,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -46,17 +45,15 @@ type Config struct {
 	Dir         string         // of Unix sockets
 }
 
-// verdictPatience is how long Envoy has to answer; it does not answer for what it has no use for.
-const verdictPatience = 1500 * time.Millisecond
-
 const typeSecret = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 // Relay serves delta ADS to the one Envoy beside.
 type Relay struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
 	Config
-	// OnRefused is told of what Envoy refuses; set before the relay is served.
-	OnRefused func(typeURL string, refusal error)
+	// OnVerdict is told, in order, of each answer of Envoy, with the number of the update that it answers; set before the
+	// relay is served.
+	OnVerdict func(typeURL string, sequence int64, refusal error)
 
 	cache  cachev3.SnapshotCache
 	server deltaserver.Server
@@ -66,13 +63,6 @@ type Relay struct {
 	pushed   map[string][]types.Resource // by type, with this process's ports
 	self     policyset.Self
 	sent     map[string]int64 // by nonce and type: sequence
-	verdicts map[string]verdict
-	changed  chan struct{}
-}
-
-type verdict struct {
-	sequence int64
-	refusal  error
 }
 
 // oneNode says that there is one Envoy.
@@ -84,7 +74,7 @@ func (oneNode) ID(*core.Node) string { return "envoy" }
 func New(ctx context.Context, config Config) *Relay {
 	r := &Relay{
 		Config: config, cache: cachev3.NewSnapshotCache(true, oneNode{}, nil),
-		sent: map[string]int64{}, verdicts: map[string]verdict{}, changed: make(chan struct{}),
+		sent: map[string]int64{},
 	}
 	r.server = deltaserver.NewServer(ctx, r.cache, r)
 	return r
@@ -226,27 +216,6 @@ func inline(text []byte) *core.DataSource {
 	return &core.DataSource{Specifier: &core.DataSource_InlineBytes{InlineBytes: text}}
 }
 
-// Wait implements [policysync.Envoy].
-func (r *Relay) Wait(ctx context.Context, typeURL string, sequence int64) error {
-	patience := time.NewTimer(verdictPatience)
-	defer patience.Stop()
-	for {
-		r.mu.Lock()
-		v, changed := r.verdicts[typeURL], r.changed
-		r.mu.Unlock()
-		if v.sequence >= sequence {
-			return v.refusal
-		}
-		select {
-		case <-changed:
-		case <-patience.C:
-			return nil
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
 // OnDeltaStreamOpen implements deltaserver.Callbacks: a new Envoy knows nothing.
 func (r *Relay) OnDeltaStreamOpen(context.Context, int64, string) error {
 	r.mu.Lock()
@@ -275,17 +244,13 @@ func (r *Relay) OnStreamDeltaRequest(_ int64, request *discovery.DeltaDiscoveryR
 	if request.ErrorDetail != nil {
 		refusal = errors.New("envoy: " + request.ErrorDetail.Message)
 	}
-	r.mu.Lock()
 	key := request.TypeUrl + " " + request.ResponseNonce
-	if sequence, ok := r.sent[key]; ok {
-		delete(r.sent, key)
-		r.verdicts[request.TypeUrl] = verdict{sequence, refusal}
-		close(r.changed)
-		r.changed = make(chan struct{})
-	}
+	r.mu.Lock()
+	sequence, ok := r.sent[key]
+	delete(r.sent, key)
 	r.mu.Unlock()
-	if refusal != nil && r.OnRefused != nil && slices.Contains(policysync.EnvoyTypes, request.TypeUrl) {
-		r.OnRefused(request.TypeUrl, refusal)
+	if ok && r.OnVerdict != nil {
+		r.OnVerdict(request.TypeUrl, sequence, refusal)
 	}
 	return nil
 }

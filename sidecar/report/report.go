@@ -43,7 +43,10 @@ type Config struct {
 }
 
 const (
-	keyLifetime   = 24 * time.Hour
+	// A key lives longer than any outage of the control plane that a gateway is to outlive: the next one comes into force
+	// on its word.
+	keyLifetime   = 7 * 24 * time.Hour
+	keyRenewal    = 24 * time.Hour
 	keyInterval   = time.Minute // between two looks at the key's age
 	usageInterval = 5 * time.Second
 	minBackoff    = 100 * time.Millisecond
@@ -103,7 +106,7 @@ func (r *Reporter) enforce(key tenanttoken.SigningKey) error {
 // look makes the next key when there is none in force, or the one in force ages. That one signs until every sidecar
 // has the next.
 func (r *Reporter) look(now time.Time) (err error) {
-	if r.Signer() != nil && !r.current.Ages(keyLifetime, now) {
+	if r.Signer() != nil && r.current.NotAfter.Sub(now) > keyLifetime-keyRenewal {
 		return nil
 	}
 	r.next, err = tenanttoken.LoadOrCreateKey(r.path(coming), keyLifetime, now)

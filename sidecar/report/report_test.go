@@ -82,7 +82,7 @@ func TestRotation(t *testing.T) {
 	if kid(t, r, start.Add(time.Hour)) != first || r.next.KID != "" {
 		t.Errorf("after a restart it signs with %q and has %q coming", kid(t, r, start.Add(time.Hour)), r.next.KID)
 	}
-	old := start.Add(17 * time.Hour)
+	old := start.Add(25 * time.Hour)
 	if err := r.look(old); err != nil {
 		t.Fatal(err)
 	}
@@ -94,11 +94,16 @@ func TestRotation(t *testing.T) {
 	if r.next.KID != second || kid(t, r, old) != first {
 		t.Errorf("after a restart in between %q is coming, and %q signs", r.next.KID, kid(t, r, old))
 	}
+	outage := start.Add(6 * 24 * time.Hour)
+	if r = open(outage); kid(t, r, outage) != first || r.next.KID == "" {
+		t.Errorf("after five days without the control plane %q signs, and %q is coming", kid(t, r, outage), r.next.KID)
+	}
+	second = r.next.KID
 	in(r, second)
 	if kid(t, r, old) != second {
 		t.Error("the second key is in force and does not sign")
 	}
-	if r = open(start.Add(48 * time.Hour)); r.Signer() != nil || r.next.KID == "" {
+	if r = open(start.Add(14 * 24 * time.Hour)); r.Signer() != nil || r.next.KID == "" {
 		t.Error("a key that ended is in force after a restart")
 	}
 }

@@ -26,6 +26,7 @@ type Envoy struct {
 	Bootstrap   string // file
 	Concurrency int    // worker threads; default 1
 	AdminPort   int
+	Ended       func() // told each time that Envoy has ended and will be started again; may be nil
 	Log         *zap.Logger
 
 	pid      atomic.Int64
@@ -52,6 +53,9 @@ func (e *Envoy) Run(ctx context.Context) error {
 		if time.Since(began) > 10*time.Second {
 			pause = minPause
 		}
+		if e.Ended != nil {
+			e.Ended()
+		}
 		e.restarts.Add(1)
 		e.Log.Error("envoy ended; starting it again", zap.Error(err), zap.Duration("after", time.Since(began)))
 		select {
@@ -64,7 +68,7 @@ func (e *Envoy) Run(ctx context.Context) error {
 }
 
 func (e *Envoy) once(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, e.Path, "-c", e.Bootstrap, "--disable-hot-restart", "--concurrency", strconv.Itoa(max(1, e.Concurrency)), "--log-level", "warning")
+	cmd := exec.CommandContext(ctx, e.Path, "-c", e.Bootstrap, "--disable-hot-restart", "--concurrency", strconv.Itoa(max(1, e.Concurrency)), "--drain-strategy", "immediate", "--log-level", "warning")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = killTime
 	// Envoy may not outlive the process that decides for it. The signal is sent when the starting thread ends

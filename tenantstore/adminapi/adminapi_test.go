@@ -40,12 +40,17 @@ type server struct {
 
 func newServer(t *testing.T) *server {
 	t.Helper()
+	return newServerOn(t, func(store *memstore.Store) tenantstore.Store { return store })
+}
+
+func newServerOn(t *testing.T, over func(*memstore.Store) tenantstore.Store) *server {
+	t.Helper()
 	store := memstore.New()
 	usage, err := ledger.OpenUsage(t.TempDir())
 	check(t, err)
 	s := &server{t: t, store: store, usage: usage}
 	s.handler = adminapi.New(adminapi.Config{
-		Store: store, Writer: tenantstore.NewWriter(store, time.Now), Usage: usage, Version: "test", Log: zap.NewNop(), Ready: func() bool { return true },
+		Store: over(store), Writer: tenantstore.NewWriter(over(store), time.Now), Usage: usage, Version: "test", Log: zap.NewNop(), Ready: func() bool { return true },
 		Status: func(context.Context, int64, bool) (any, error) { return map[string]int{"total": 0}, nil },
 		Explain: func(_ context.Context, id string) (policy.Decision, error) {
 			if id != "known" {
@@ -122,7 +127,21 @@ func TestConditionalRequests(t *testing.T) {
 	s.do(304, "GET", base+"/cells", "", "If-None-Match: "+list.Get("ETag"))
 	changed := strings.Replace(cell, `"us"`, `"us2"`, 1)
 	s.do(412, "PUT", base+"/cells/us-1", changed, `If-Match: "999"`)
-	s.do(400, "PUT", base+"/cells/us-1", changed, `If-Match: "x"`)
+	s.do(412, "PUT", base+"/cells/us-1", changed, `If-Match: "x"`)
+	for _, bad := range []string{`x`, `"x`, `"1" "2"`, `W/1`, `1`} {
+		s.do(400, "PUT", base+"/cells/us-1", changed, "If-Match: "+bad)
+		s.do(400, "GET", base+"/cells/us-1", "", "If-None-Match: "+bad)
+	}
+	s.do(412, "PUT", base+"/cells/us-1", changed, "If-Match: W/"+tag) // a weak one names no state to write over
+	s.do(412, "PUT", base+"/cells/us-1", changed, "If-None-Match: *")
+	s.do(412, "PUT", base+"/cells/us-1", changed, `If-None-Match: "999", `+tag)
+	s.do(412, "PUT", base+"/cells/us-2", strings.Replace(cell, "us-1", "us-2", 1), "If-Match: *")
+	s.do(200, "PUT", base+"/cells/us-2", strings.Replace(cell, "us-1", "us-2", 1), "If-None-Match: *")
+	s.do(200, "DELETE", base+"/cells/us-2", "", "If-Match: *")
+	for _, same := range []string{"*", "W/" + tag, `"999" , W/"a,b",` + tag} {
+		s.do(304, "GET", base+"/cells/us-1", "", "If-None-Match: "+same)
+	}
+	s.do(200, "PUT", base+"/cells/us-1?dryRun=true", changed, `If-Match: "999", `+tag)
 	s.do(200, "PUT", base+"/cells/us-1", changed, "If-Match: "+tag)
 	s.do(412, "DELETE", base+"/cells/us-1", "", "If-Match: "+tag)
 	s.do(200, "DELETE", base+"/cells/us-1", "")
@@ -154,6 +173,20 @@ func TestBadInput(t *testing.T) {
 	check(t, err)
 	if len(snapshot.Objects) != 0 {
 		t.Errorf("%d objects were applied", len(snapshot.Objects))
+	}
+}
+
+// full is a store that takes no more.
+type full struct{ *memstore.Store }
+
+func (full) Apply(context.Context, tenantstore.Transaction) (tenantstore.Revision, error) {
+	return 0, tenantstore.ErrTooLarge
+}
+
+func TestTooLarge(t *testing.T) {
+	s := newServerOn(t, func(store *memstore.Store) tenantstore.Store { return full{store} })
+	if _, text := s.do(413, "PUT", base+"/cells/us-1", cell); !strings.Contains(text, "in several steps") {
+		t.Errorf("the answer does not say what to do: %s", text)
 	}
 }
 

@@ -20,6 +20,7 @@ type MoveInput struct {
 	To         string                 `json:"to,omitempty"`    // of start
 	Hold       float64                `json:"hold,omitempty"`  // of start: seconds
 	Grace      float64                `json:"grace,omitempty"` // of start: seconds
+	Pause      float64                `json:"pause,omitempty"` // of start: seconds
 }
 
 // MoveStatus says how far a move is, and what it waits for.
@@ -29,6 +30,7 @@ type MoveStatus struct {
 	Move      *tenantstore.MoveSpec  `json:"move,omitempty"`
 	Next      tenantstore.Transition `json:"next,omitempty"`
 	Waits     []tenantstore.Wait     `json:"waits,omitempty"`
+	Copies    []tenantstore.Copy     `json:"copies,omitempty"` // of the tenant's data, as the mover reported last
 }
 
 type moveInput struct {
@@ -58,7 +60,7 @@ func (s *server) move(ctx context.Context, in *moveInput) (*body, error) {
 		return nil, huma.Error400BadRequest(fmt.Sprintf("transition must be start, rollback or abort (got %q)", asked.Transition))
 	}
 	if _, err := s.Writer.Move(ctx, actor(ctx), tenantstore.MoveRequest{
-		Tenant: in.Name, Transition: asked.Transition, To: asked.To, Hold: asked.Hold, Grace: asked.Grace,
+		Tenant: in.Name, Transition: asked.Transition, To: asked.To, Hold: asked.Hold, Grace: asked.Grace, Pause: asked.Pause,
 	}); err != nil {
 		return nil, fail(err)
 	}
@@ -78,6 +80,7 @@ func moveStatus(snapshot tenantstore.Snapshot, tenant *tenantstore.Object) MoveS
 	if o := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindMove, Name: status.Tenant}]; o != nil && o.Move.UID == tenant.Metadata.UID {
 		status.Move = o.Move
 	}
+	status.Copies = tenantstore.Copies(snapshot.Objects, status.Tenant)
 	status.Next, status.Waits = tenantstore.NextMove(snapshot.Objects, status.Tenant, time.Now())
 	return status
 }

@@ -55,6 +55,7 @@ func New(config Config) http.Handler {
 	huma.Register(api, operation("place", http.MethodPost, "/tenants/{name}/place", "Place a tenant that has no cell yet"), s.place)
 	huma.Register(api, operation("usage", http.MethodGet, "/usage", "What tenants used, by the minute"), s.usage)
 	huma.Register(api, operation("audit", http.MethodGet, "/audit", "Audit events, oldest first"), s.audit)
+	huma.Register(api, operation("audit-head", http.MethodGet, "/audit/head", "The end of the chain of audit events, as the store keeps it"), s.auditHead)
 	s.registerMoves(api)
 	s.registerRollouts(api)
 	huma.Register(api, operation("advice", http.MethodGet, "/advice", "What an operator might do about tenants, by the last hour"), s.advice)
@@ -93,6 +94,8 @@ func fail(err error) error {
 		return huma.Error404NotFound(err.Error())
 	case errors.Is(err, tenantstore.ErrPrecondition):
 		return huma.Error412PreconditionFailed(err.Error())
+	case errors.Is(err, tenantstore.ErrTooLarge):
+		return huma.NewError(http.StatusRequestEntityTooLarge, "too many or too large objects at once, and nothing was applied: apply them in several steps, what others name first")
 	case errors.Is(err, tenantstore.ErrConflict):
 		return huma.Error409Conflict("the store changes too fast; try again")
 	default:
@@ -102,15 +105,6 @@ func fail(err error) error {
 
 func etag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }
 
-// matches returns the revision that an If-Match names.
-func matches(value string) (int64, error) {
-	revision, err := strconv.ParseInt(strings.Trim(strings.TrimPrefix(value, "W/"), `"`), 10, 64)
-	if err != nil {
-		return 0, huma.Error400BadRequest(fmt.Sprintf("If-Match must be an ETag that this API gave out (got %q)", value))
-	}
-	return revision, nil
-}
-
 // body is an answer as it is, with its ETag.
 type body struct {
 	Status int
@@ -119,8 +113,12 @@ type body struct {
 }
 
 func answer(value any, revision int64, ifNoneMatch string) (*body, error) {
-	if tag := etag(revision); ifNoneMatch != "" && ifNoneMatch == tag {
-		return &body{Status: http.StatusNotModified, ETag: tag}, nil
+	known, err := parseTags("If-None-Match", ifNoneMatch)
+	if err != nil {
+		return nil, err
+	}
+	if known.weakly(revision) {
+		return &body{Status: http.StatusNotModified, ETag: etag(revision)}, nil
 	}
 	text, err := json.Marshal(value)
 	return &body{Status: http.StatusOK, ETag: etag(revision), Body: text}, err
@@ -136,16 +134,16 @@ type list struct {
 }
 
 type write struct {
-	Name    string `path:"name"`
-	IfMatch string `header:"If-Match"`
+	Name string `path:"name"`
+	Conditions
 	DryRun  bool   `query:"dryRun"`
 	RawBody []byte `contentType:"application/json"`
 }
 
 type remove struct {
-	Name    string `path:"name"`
-	IfMatch string `header:"If-Match"`
-	DryRun  bool   `query:"dryRun"`
+	Name string `path:"name"`
+	Conditions
+	DryRun bool `query:"dryRun"`
 }
 
 // List is several objects of one revision.
@@ -196,14 +194,11 @@ func (s *server) registerKind(api huma.API, info tenantstore.KindInfo) {
 		if len(documents) != 1 || documents[0].Object.Key() != key {
 			return nil, fail(tenantstore.Problems{{Object: key.String(), Text: "must be the one object that the path names"}})
 		}
-		options := tenantstore.ApplyOptions{DryRun: in.DryRun}
-		if in.IfMatch != "" {
-			revision, err := matches(in.IfMatch)
-			if err != nil {
-				return nil, err
-			}
-			options.IfMatch = map[tenantstore.Key]int64{key: revision}
+		condition, err := in.met()
+		if err != nil {
+			return nil, err
 		}
+		options := tenantstore.ApplyOptions{DryRun: in.DryRun, If: map[tenantstore.Key]func(int64) bool{key: condition}}
 		result, err := s.Writer.Apply(ctx, actor(ctx), []*tenantstore.Object{documents[0].Object}, options)
 		if err != nil {
 			return nil, fail(err)
@@ -213,14 +208,11 @@ func (s *server) registerKind(api huma.API, info tenantstore.KindInfo) {
 	})
 	huma.Register(api, operation("delete-"+info.Plural, http.MethodDelete, path+"/{name}", "Delete one "+string(info.Kind)), func(ctx context.Context, in *remove) (*body, error) {
 		key := tenantstore.Key{Kind: info.Kind, Name: in.Name}
-		options := tenantstore.ApplyOptions{DryRun: in.DryRun}
-		if in.IfMatch != "" {
-			revision, err := matches(in.IfMatch)
-			if err != nil {
-				return nil, err
-			}
-			options.IfMatch = map[tenantstore.Key]int64{key: revision}
+		condition, err := in.met()
+		if err != nil {
+			return nil, err
 		}
+		options := tenantstore.ApplyOptions{DryRun: in.DryRun, If: map[tenantstore.Key]func(int64) bool{key: condition}}
 		result, err := s.Writer.Delete(ctx, actor(ctx), []tenantstore.Key{key}, options)
 		if err != nil {
 			return nil, fail(err)
@@ -370,6 +362,15 @@ func (s *server) audit(ctx context.Context, in *auditInput) (*body, error) {
 		events = []ledger.Event{}
 	}
 	text, err := json.Marshal(events)
+	return &body{Status: http.StatusOK, Body: text}, err
+}
+
+func (s *server) auditHead(ctx context.Context, _ *struct{}) (*body, error) {
+	head, err := s.Store.Head(ctx)
+	if err != nil {
+		return nil, fail(err)
+	}
+	text, err := json.Marshal(head)
 	return &body{Status: http.StatusOK, Body: text}, err
 }
 

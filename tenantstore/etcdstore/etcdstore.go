@@ -317,6 +317,18 @@ func (s *Store) Events(ctx context.Context, after int64, limit int) ([]ledger.Ev
 	return events, nil
 }
 
+// Head implements [tenantstore.Store].
+func (s *Store) Head(ctx context.Context) (head ledger.Head, err error) {
+	response, err := s.client.Get(ctx, headKey)
+	if err != nil {
+		return head, err
+	}
+	if len(response.Kvs) == 0 {
+		return head, fmt.Errorf("%s is gone", headKey)
+	}
+	return head, json.Unmarshal(response.Kvs[0].Value, &head)
+}
+
 // Compact forgets the changes up to now.
 func (s *Store) Compact(ctx context.Context) error {
 	now, err := s.client.Get(ctx, headKey)

@@ -147,6 +147,13 @@ func (s *Store) Events(_ context.Context, after int64, limit int) ([]ledger.Even
 	return append([]ledger.Event(nil), s.events[from:to]...), nil
 }
 
+// Head implements [tenantstore.Store].
+func (s *Store) Head(context.Context) (ledger.Head, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.head, nil
+}
+
 // Close implements [tenantstore.Store].
 func (s *Store) Close() error {
 	s.mu.Lock()

@@ -203,8 +203,12 @@ func auditChain(t *testing.T, ctx context.Context, s Compacter) {
 		t.Fatalf("%d more events, %v", len(rest), err)
 	}
 	all := append(head, rest...)
-	if _, err := (ledger.Head{}).Verify(all); err != nil {
+	verified, err := (ledger.Head{}).Verify(all)
+	if err != nil {
 		t.Error(err)
+	}
+	if end, err := s.Head(ctx); err != nil || end != verified {
+		t.Errorf("the end of the chain is %+v, %v; want %+v", end, err, verified)
 	}
 	all[3].Actor = "eve"
 	if _, err := (ledger.Head{}).Verify(all); err == nil {

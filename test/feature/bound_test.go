@@ -3,6 +3,7 @@ package feature
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tenantmesh/tenantmesh/internal/meshtest"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
@@ -81,6 +83,40 @@ func TestBoundWorkload(t *testing.T) {
 		}
 		return requests == 1
 	})
+}
+
+// TestDrainLetsFinish: a gateway that drains lets nobody in any more, and what it had let in finishes.
+func TestDrainLetsFinish(t *testing.T) {
+	w := &world{Mesh: meshtest.Start(t, objects, meshtest.Drain(20*time.Second))}
+	w.gateway = w.Gateway(t)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	w.front = w.Workload(t, "us-1", "front", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			arrived <- struct{}{}
+			<-release
+		}
+		tell(rw, r)
+	}))
+	slow := make(chan meshtest.Response, 1)
+	go func() { slow <- w.Get(t, w.gateway.URL+"/front/slow", "acme") }()
+	<-arrived
+	if err := syscall.Kill(w.gateway.PID, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	until(t, func() bool {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(w.gateway.URL, "http://"))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err != nil
+	})
+	if len(slow) > 0 || syscall.Kill(w.gateway.PID, 0) != nil {
+		t.Error("the drain did not wait for an open request")
+	}
+	close(release)
+	r := <-slow
+	want(t, "a request that was open at the drain", r, 200, "")
+	until(t, func() bool { return syscall.Kill(w.gateway.PID, 0) != nil })
 }
 
 // TestDrain: SIGTERM takes a sidecar out of the mesh before it ends, and it ends with 0.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -91,9 +92,18 @@ func TestGateway(t *testing.T) {
 			{"/front/../front/x", "x: y", 200},
 			{"//front/x", "x: y", 200},
 			{"/frontier", "x: y", 404},
+			{"/front/x", "x: " + strings.Repeat("y", 70<<10), 431},
+			{"/front/%73ecret/a", "x: y", 403}, // the service would read /secret/a
+			{"/front/secre%74/a", "x: y", 403},
+			{"/front/secret%zz", "x: y", 403}, // and nobody knows what it would read here
 		} {
-			if got := raw(t, w.gateway.URL, test.target, "Authorization: Bearer "+w.Token(t, "acme"), test.header); got != test.status {
-				t.Errorf("%s with %s: %d, want %d", test.target, test.header, got, test.status)
+			got := raw(t, w.gateway.URL, test.target, "Authorization: Bearer "+w.Token(t, "acme"), test.header)
+			if got.Status != test.status {
+				t.Errorf("%s with %s: %d, want %d", test.target, test.header, got.Status, test.status)
+			}
+			var problem struct{ Status int }
+			if err := json.Unmarshal([]byte(got.Body), &problem); got.Status >= 400 && (err != nil || problem.Status != got.Status || got.Header.Get("content-type") != "application/problem+json") {
+				t.Errorf("%s with %s: the body is no problem: %v %q", test.target, test.header, err, got.Body)
 			}
 		}
 	})
@@ -110,8 +120,8 @@ func globex(more string) string {
 	return fmt.Sprintf("apiVersion: tenantmesh.dev/v1alpha1\nkind: Tenant\nmetadata: {name: globex}\nspec: {tier: bronze, region: us, %s}\n", more)
 }
 
-// raw sends a request target as it is, which net/http would change, and returns the status.
-func raw(t *testing.T, base, target string, headers ...string) int {
+// raw sends a request target as it is, which net/http would change.
+func raw(t *testing.T, base, target string, headers ...string) meshtest.Response {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(base, "http://"))
 	if err != nil {
@@ -124,5 +134,9 @@ func raw(t *testing.T, base, target string, headers ...string) int {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	return response.StatusCode
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return meshtest.Response{Status: response.StatusCode, Header: response.Header, Body: string(body)}
 }

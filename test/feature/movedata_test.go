@@ -81,11 +81,12 @@ func (s *rows) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *rows) of(tenant string) map[string]int {
+// kept is what it keeps of acme.
+func (s *rows) kept() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	copied := map[string]int{}
-	for key, n := range s.data[tenant] {
+	for key, n := range s.data["acme"] {
 		copied[key] = n
 	}
 	return copied
@@ -129,18 +130,18 @@ func TestMoveCopiesData(t *testing.T) {
 	write(21)
 	to.lies.Store(false)
 	w.arrived(t, "us-2")
-	if moved := to.of("acme"); len(moved) != 22 {
+	if moved := to.kept(); len(moved) != 22 {
 		t.Errorf("%d rows moved, want 22: %v", len(moved), moved)
 	}
 	until(t, func() bool {
 		status, err := w.Admin.MoveStatus(t.Context(), "acme")
 		return err == nil && status.Move.Outcome == tenantstore.MoveDone
 	})
-	if left := from.of("acme"); len(left) != 0 {
+	if left := from.kept(); len(left) != 0 {
 		t.Errorf("the source keeps %v", left)
 	}
 	write(22)
-	if moved := to.of("acme"); len(moved) != 23 {
+	if moved := to.kept(); len(moved) != 23 {
 		t.Errorf("%d rows after the move, want 23", len(moved))
 	}
 }

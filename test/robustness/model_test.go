@@ -72,7 +72,7 @@ type fault int
 const (
 	none           fault = iota
 	drainedLies          // members report that they have drained when they have not
-	fenceIsIgnored       // sidecars apply everything but the fence, and report it
+	fenceIsIgnored       // sidecars let writes pass as if they were reads
 	reportsUnsaved       // members report what is not on their disk yet
 	readsStayOpen        // nobody holds reads before the cutover
 	copiesNothing        // the mover reports equal digests and has not copied
@@ -222,7 +222,7 @@ func (w *world) boot(n *node) error {
 	}
 	n.decider = decide.New(decide.Config{
 		Sets: n.sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), InFlight: n.inflight,
-		Log: decisionlog.New(n.id, zap.NewNop()), Meter: ledger.NewMeter(), Signer: func() *tenanttoken.Signer { return signer },
+		Log: decisionlog.New(n.id, zap.NewNop()), Meter: ledger.NewMeter(), Signer: func() *tenanttoken.Signer { return signer }, Member: n.id,
 		Metrics: decide.NewMetrics(prometheus.NewRegistry()), Now: func() time.Time { return w.now },
 	})
 	return nil
@@ -246,7 +246,7 @@ func (w *world) fixed(n *node) (*policyset.Set, error) {
 		for _, g := range w.nodes {
 			if g.id == id {
 				changes = append(changes, policyset.Change{TypeURL: meshname.TypeSignerKey, Name: key.KID, Message: &api.SignerKey{
-					Kid: key.KID, Principal: g.peer.Principal.String(), PublicKey: key.Private.Public().(ed25519.PublicKey), Role: "gateway", NotAfter: timestamppb.New(key.NotAfter),
+					Kid: key.KID, Principal: g.peer.Principal.String(), PublicKey: key.Private.Public().(ed25519.PublicKey), Role: "gateway", NotAfter: timestamppb.New(key.NotAfter), Member: id,
 				}})
 			}
 		}
@@ -274,9 +274,6 @@ func (w *world) pull(n *node) {
 	for _, r := range translator.Tenant(built) {
 		if w.hears(n, r.Audience) {
 			message := r.Message.(*api.TenantPolicy)
-			if w.fault == fenceIsIgnored && n.cell != "" && message.Placement.State == string(tenantstore.StateFencing) {
-				message.Placement.State = string(tenantstore.StateMigrating)
-			}
 			if w.fault == readsStayOpen {
 				message.Placement.Shut = false
 			}
@@ -438,7 +435,11 @@ func (w *world) serve(r *request) bool {
 	}
 	r.sidecar = there[w.random.IntN(len(there))]
 	r.inner = fmt.Sprint("inner-", r.id, "-", w.random.Uint64())
-	answer := w.inbound(r.sidecar, r.gateway, r.method(), "/rows", r.inner, r.token)
+	method := r.method()
+	if w.fault == fenceIsIgnored {
+		method = "GET"
+	}
+	answer := w.inbound(r.sidecar, r.gateway, method, "/rows", r.inner, r.token)
 	if !answer.Decision.Allowed {
 		again := answer.Decision.Reason == policy.Misdirected || answer.Decision.Reason == policy.WriteFenced
 		if r.byMover && again && r.gateway.life == r.life {
@@ -480,7 +481,7 @@ func (w *world) inbound(n, gateway *node, method, path, lease, token string) dec
 // copy lets a gateway that finds itself the mover copy, by the way of the cells' sidecars.
 func (w *world) copy(g *node) {
 	t, ok := g.sets.Load().Tenant(tenant)
-	if !ok || !t.Sealed || t.Mover != g.id || t.State != policyset.Fencing {
+	if !ok || !t.Copy || t.Mover != g.id || t.State != policyset.Fencing {
 		return
 	}
 	hook := func(cell, method string, role tenanttoken.Role) bool {

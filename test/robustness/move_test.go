@@ -16,7 +16,7 @@ var (
 	seed  = flag.Uint64("seed", 0, "replay this one only")
 )
 
-const events = 1500
+const events = 2000
 
 func signingKeys(t *testing.T) map[string]tenanttoken.SigningKey {
 	t.Helper()

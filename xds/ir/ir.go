@@ -31,6 +31,7 @@ type Mesh struct {
 	Control      identity.Principal
 	Cells        []Cell
 	Gateways     []identity.Principal
+	Movers       map[string]Endpoint // by member: where a gateway takes the writes of tenants that it moves
 	Workloads    []Workload
 	Dependencies []Dependency
 	Issuers      []Issuer
@@ -95,15 +96,24 @@ type Tenant struct {
 	Limits    policy.Limits
 	Weight    int
 	Hold      float64 // seconds, of its move
+	Pause     float64 // seconds, of its move
 	Revision  int64
 }
 
-// noKeys is the key set for an issuer whose own has not been fetched: it verifies nothing.
+// noKeys is the key set for an issuer whose own nobody has fetched yet: it verifies nothing.
 const noKeys = `{"keys":[]}`
+
+// keptKeys are what some control plane fetched from the URI that the issuer names, "" for none.
+func keptKeys(issuer *tenantstore.Object) string {
+	if kept := issuer.Status.Keys; kept != nil && kept.URI == issuer.TokenIssuer.JWKS.URI {
+		return kept.JWKS
+	}
+	return ""
+}
 
 // Build computes the mesh. An object that is not whole (a key that does not parse) is left out.
 func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
-	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision}
+	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision, Movers: map[string]Endpoint{}}
 	mesh.Control, _ = identity.ControlID(options.TrustDomain)
 	objects := snapshot.Objects
 	tiers := tenantstore.Tiers(objects)
@@ -121,7 +131,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 		case tenantstore.KindDependency:
 			mesh.Dependencies = append(mesh.Dependencies, Dependency{key.Name, o.Dependency})
 		case tenantstore.KindTokenIssuer:
-			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], noKeys)
+			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], keptKeys(o), noKeys)
 			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer.Algorithms)})
 		case tenantstore.KindAccessPolicy:
 			p := authz.Policy{Name: key.Name, Spec: *o.AccessPolicy, Revision: o.Metadata.Revision}
@@ -147,12 +157,17 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			if err == nil && err2 == nil {
 				mesh.Keys = append(mesh.Keys, Key{key.Name, o.SignerKey, public, notAfter})
 			}
-		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindEndpoint, tenantstore.KindMove, tenantstore.KindPosition:
+		case tenantstore.KindEndpoint:
+			if o.Endpoint.Workload == "" && o.Endpoint.Ready {
+				mesh.Movers[key.Name] = Endpoint{o.Endpoint.Address, o.Endpoint.Port}
+			}
+		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindMove, tenantstore.KindPosition:
 		}
 	}
 	for i := range mesh.Workloads {
 		mesh.Workloads[i].Instances = mesh.instances(objects, &mesh.Workloads[i])
 	}
+	mesh.scopeKeys()
 	for i := range mesh.Workloads {
 		for j := range mesh.Workloads[i].Instances {
 			mesh.Workloads[i].Instances[j].Peers = mesh.peers(&mesh.Workloads[i], mesh.Workloads[i].Instances[j].Cell)
@@ -179,7 +194,7 @@ func buildTenant(tiers map[string]policy.TierSpec, o, move *tenantstore.Object) 
 		t.Placement = *o.Status.Placement
 	}
 	if t.Placement.State.Moving() && move != nil {
-		t.Hold = move.Move.Hold
+		t.Hold, t.Pause = move.Move.Hold, cmp.Or(move.Move.Pause, tenantstore.DefaultPause)
 	}
 	return t
 }
@@ -213,6 +228,30 @@ func (m *Mesh) instances(objects map[tenantstore.Key]*tenantstore.Object, w *Wor
 		})
 	}
 	return list
+}
+
+// scopeKeys gives each sidecar's key the scope that its workload has now, whatever it was when the key was published. A
+// key of a principal that is no workload, or of one that is bound to no tenant, may sign nothing: it is left out.
+func (m *Mesh) scopeKeys() {
+	bound := map[string]tenantstore.SignerKeySpec{}
+	for _, w := range m.Workloads {
+		for _, instance := range w.Instances {
+			if w.Spec.BoundTenant != "" {
+				bound[instance.ID.String()] = tenantstore.SignerKeySpec{Cell: instance.Cell, Tenant: w.Spec.BoundTenant}
+			}
+		}
+	}
+	m.Keys = slices.DeleteFunc(m.Keys, func(k Key) bool {
+		_, ok := bound[k.Spec.Principal]
+		return k.Spec.Role != tenantstore.RoleGateway && !ok
+	})
+	for i, k := range m.Keys {
+		if scope, ok := bound[k.Spec.Principal]; ok && k.Spec.Role != tenantstore.RoleGateway {
+			spec := *k.Spec
+			spec.Cell, spec.Tenant = scope.Cell, scope.Tenant
+			m.Keys[i].Spec = &spec
+		}
+	}
 }
 
 // peers are the gateways, when the workload is exposed, and the workloads of its cell that depend on it.

@@ -53,7 +53,15 @@ type Cache struct {
 }
 
 type entry struct {
-	resource *discovery.Resource
+	resource *discovery.Resource // without a body, when a stream has it from before
+}
+
+// version is "" for a resource that is not there.
+func (e *entry) version() string {
+	if e == nil {
+		return ""
+	}
+	return e.resource.Version
 }
 
 // NewCache returns an empty cache.
@@ -154,23 +162,31 @@ type stream struct {
 
 // subscription is what one stream has, and lacks, of one type.
 type subscription struct {
-	typeURL   string
-	sent      map[string]string   // name -> version, as of the last response
-	pending   map[string]struct{} // names that changed since
-	oldest    int64               // revision of the first of pending; 0: none
-	waiting   []sent              // responses that were not answered yet
-	acked     int64               // revision of the last response that was accepted
-	refused   string              // why the last response was refused, "" when it was accepted
-	refusedAt int64               // revision of that response
-	answered  bool
-	watch     *watch // open, when the server is ready for a response
+	typeURL  string
+	has      map[string]*entry   // by name: as of the last response, but for what was refused
+	pending  map[string]struct{} // names that changed since
+	oldest   int64               // revision of the first of pending; 0: none
+	waiting  []sent              // responses that were not answered yet
+	accepted []sent              // the last ones, of a type whose refusal may come late
+	parts    []part              // of refused responses, to be sent again
+	undo     map[string]struct{} // names of refused responses, which the sidecar is to have as it had them before
+	refused  map[string]refusal  // by name: what the sidecar does not have, and why
+	answered bool
+	watch    *watch // open, when the server is ready for a response
 }
 
 // sent is a response on its way.
 type sent struct {
-	nonce    string
-	oldest   int64 // revision of the first change in it
-	revision int64
+	nonce   string
+	oldest  int64 // revision of the first change in it
+	changes []change
+	again   bool // it is a part of one that was refused
+}
+
+// change is what a response does to one resource; nil means that there is none.
+type change struct {
+	name          string
+	before, after *entry
 }
 
 type watch struct {
@@ -185,39 +201,84 @@ func (t *subscription) pend(name string, revision int64) {
 	}
 }
 
-// respond sends what is pending, when the server waits for it.
+// take returns what the next response is about: how things were before a refused one, then its parts, then what is new.
+func (t *subscription) take() (next part, undo map[string]struct{}) {
+	switch {
+	case len(t.undo) > 0:
+		undo, t.undo = t.undo, nil
+	case len(t.parts) > 0:
+		next, t.parts = t.parts[0], t.parts[1:]
+	default:
+		next = part{names: t.pending, oldest: t.oldest}
+		t.pending = map[string]struct{}{} // a cleared one keeps its size, and with it the cost of looking through it
+		t.oldest = 0
+	}
+	return next, undo
+}
+
+// respond sends what is lacking, when the server waits for it.
 func (c *Cache) respond(s *stream, t *subscription) {
-	if t.watch == nil || (t.answered && len(t.pending) == 0) {
-		return
-	}
-	response := &discovery.DeltaDiscoveryResponse{TypeUrl: t.typeURL, SystemVersionInfo: strconv.FormatInt(c.revision, 10)}
-	for name := range t.pending {
-		if found := c.find(s, t.typeURL, name); found != nil {
-			if t.sent[name] != found.resource.Version {
-				response.Resources = append(response.Resources, found.resource)
-				t.sent[name] = found.resource.Version
-			}
-		} else if _, had := t.sent[name]; had {
-			response.RemovedResources = append(response.RemovedResources, name)
-			delete(t.sent, name)
+	for t.watch != nil && (!t.answered || len(t.pending)+len(t.parts)+len(t.undo) > 0) {
+		next, undo := t.take()
+		response := &discovery.DeltaDiscoveryResponse{TypeUrl: t.typeURL, SystemVersionInfo: strconv.FormatInt(c.revision, 10)}
+		for name := range undo {
+			put(response, name, t.has[name])
 		}
+		changes := c.changes(s, t, next.names)
+		for _, change := range changes {
+			put(response, change.name, change.after)
+			t.note(change.name, change.after)
+		}
+		if t.answered && len(response.Resources)+len(response.RemovedResources) == 0 {
+			continue
+		}
+		t.answered = true // even with nothing: the client then knows that it has all there is
+		if next.oldest == 0 {
+			next.oldest = c.revision
+		}
+		slices.SortFunc(response.Resources, func(a, b *discovery.Resource) int { return strings.Compare(a.Name, b.Name) })
+		slices.Sort(response.RemovedResources)
+		t.waiting = append(t.waiting, sent{oldest: next.oldest, changes: changes, again: next.again})
+		open := t.watch
+		t.watch = nil
+		open.response <- &deltaResponse{open.request, response}
 	}
-	oldest := t.oldest
-	t.pending = map[string]struct{}{} // a cleared one keeps its size, and with it the cost of looking through it
-	t.oldest = 0
-	if t.answered && len(response.Resources)+len(response.RemovedResources) == 0 {
-		return
+}
+
+// changes are what makes names of what the stream has what is published. What it refused as it is now is left out.
+func (c *Cache) changes(s *stream, t *subscription, names map[string]struct{}) (changes []change) {
+	for name := range names {
+		before, after := t.has[name], c.find(s, t.typeURL, name)
+		if before.version() == after.version() {
+			if _, ok := t.refused[name]; ok { // what it refused is not published any more
+				delete(t.refused, name)
+				c.signal()
+			}
+			continue
+		}
+		if r, ok := t.refused[name]; ok && r.version == after.version() {
+			continue
+		}
+		changes = append(changes, change{name, before, after})
 	}
-	t.answered = true // even with nothing: the client then knows that it has all there is
-	if oldest == 0 {
-		oldest = c.revision
+	return changes
+}
+
+// put adds a resource to a response. One that a stream had from before, and that is gone since, has no body to send.
+func put(response *discovery.DeltaDiscoveryResponse, name string, e *entry) {
+	if e == nil {
+		response.RemovedResources = append(response.RemovedResources, name)
+	} else if e.resource.Resource != nil {
+		response.Resources = append(response.Resources, e.resource)
 	}
-	slices.SortFunc(response.Resources, func(a, b *discovery.Resource) int { return strings.Compare(a.Name, b.Name) })
-	slices.Sort(response.RemovedResources)
-	t.waiting = append(t.waiting, sent{oldest: oldest, revision: c.revision})
-	open := t.watch
-	t.watch = nil
-	open.response <- &deltaResponse{open.request, response}
+}
+
+func (t *subscription) note(name string, e *entry) {
+	if e == nil {
+		delete(t.has, name)
+	} else {
+		t.has[name] = e
+	}
 }
 
 func (c *Cache) find(s *stream, typeURL, name string) *entry {
@@ -264,10 +325,10 @@ func (c *Cache) CreateDeltaWatch(request *envoycache.DeltaRequest, known envoyca
 
 // subscribe notes what a stream has from before, and all else as pending.
 func (c *Cache) subscribe(s *stream, typeURL string, known envoycache.Subscription) *subscription {
-	t := &subscription{typeURL: typeURL, sent: map[string]string{}, pending: map[string]struct{}{}}
+	t := &subscription{typeURL: typeURL, has: map[string]*entry{}, pending: map[string]struct{}{}, refused: map[string]refusal{}}
 	s.types[typeURL] = t
 	for name, version := range known.ReturnedResources() {
-		t.sent[name] = version
+		t.has[name] = &entry{&discovery.Resource{Name: name, Version: version}}
 		t.pend(name, c.revision)
 	}
 	for _, audience := range s.subject.Audiences {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 
+	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -21,12 +22,13 @@ type Peer struct {
 
 	mu     sync.Mutex
 	stream api.MemberService_ReportServer
-	ended  chan struct{}
-	end    sync.Once
+	ended  context.CancelCauseFunc
 }
 
-// End ends the member's stream.
-func (p *Peer) End() { p.end.Do(func() { close(p.ended) }) }
+// Fence ends the member's stream.
+func (p *Peer) Fence() {
+	p.ended(status.Error(codes.PermissionDenied, "the member was fenced by an operator"))
+}
 
 // Send sends a message to the member. It may be called from many goroutines.
 func (p *Peer) Send(message *api.ControlMessage) error {
@@ -47,15 +49,19 @@ type Members interface {
 
 type memberServer struct {
 	api.UnimplementedMemberServiceServer
-	config Config
+	config   Config
+	sessions *sessions
 }
 
 // Report implements the member service.
 func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
-	principal, subject, err := subjectOf(stream.Context(), s.config.Directory)
+	session, err := s.sessions.begin(stream.Context())
 	if err != nil {
+		s.config.Log.Warn("refused a stream", zap.Error(err))
 		return err
 	}
+	defer s.sessions.end(session)
+	principal, subject := session.principal, session.subject
 	first, err := stream.Recv()
 	if err != nil {
 		return err
@@ -64,7 +70,7 @@ func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
 	if hello.GetMemberId() == "" {
 		return status.Error(codes.InvalidArgument, "the first report must be a hello with a member ID")
 	}
-	peer := &Peer{Principal: principal, Subject: subject, Hello: hello, stream: stream, ended: make(chan struct{})}
+	peer := &Peer{Principal: principal, Subject: subject, Hello: hello, stream: stream, ended: session.cancel}
 	if err := s.config.Members.Joined(stream.Context(), peer); err != nil {
 		return err
 	}
@@ -94,7 +100,7 @@ func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
 			return nil
 		}
 		return err
-	case <-peer.ended:
-		return status.Error(codes.PermissionDenied, "the member was fenced by an operator")
+	case <-session.Done():
+		return session.ended()
 	}
 }

@@ -17,7 +17,6 @@ import (
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
-	"github.com/tenantmesh/tenantmesh/identity/svid"
 )
 
 // Subject is what a principal is in the mesh, and so what it may see.
@@ -32,6 +31,8 @@ type Subject struct {
 type Directory interface {
 	// Lookup returns what principal is; false when it is no gateway and no workload of this mesh.
 	Lookup(principal identity.Principal) (Subject, bool)
+	// Changed is closed once Lookup may answer differently than before the call of Changed.
+	Changed() <-chan struct{}
 }
 
 // Config says what a server stands on.
@@ -45,42 +46,74 @@ type Config struct {
 // Register serves ADS and the member service on g, until ctx ends.
 func Register(ctx context.Context, g *grpc.Server, config Config) {
 	callbacks := &callbacks{config}
-	discovery.RegisterAggregatedDiscoveryServiceServer(g, &adsServer{delta: deltaserver.NewServer(ctx, config.Cache, callbacks)})
-	api.RegisterMemberServiceServer(g, &memberServer{config: config})
+	sessions := &sessions{directory: config.Directory, open: map[*session]struct{}{}}
+	go sessions.follow(ctx)
+	discovery.RegisterAggregatedDiscoveryServiceServer(g, &adsServer{delta: deltaserver.NewServer(ctx, config.Cache, callbacks), sessions: sessions, log: config.Log})
+	api.RegisterMemberServiceServer(g, &memberServer{config: config, sessions: sessions})
 }
 
 type adsServer struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
-	delta deltaserver.Server
+	delta    deltaserver.Server
+	sessions *sessions
+	log      *zap.Logger
 }
 
 // DeltaAggregatedResources implements the incremental protocol, the only one there is here.
 func (s *adsServer) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return s.delta.DeltaStreamHandler(stream, "")
+	session, err := s.sessions.begin(stream.Context())
+	if err != nil {
+		s.log.Warn("refused a stream", zap.Error(err))
+		return err
+	}
+	defer s.sessions.end(session)
+	requests := make(chan *discovery.DeltaDiscoveryRequest)
+	go func() { // ends with the stream, and that with this call
+		for {
+			request, err := stream.Recv()
+			if err != nil {
+				session.cancel(err)
+				return
+			}
+			select {
+			case requests <- request:
+			case <-session.Done():
+				return
+			}
+		}
+	}()
+	if err := s.delta.DeltaStreamHandler(&sessionStream{stream, session, requests}, ""); err != nil {
+		return err
+	}
+	return session.ended()
 }
 
-// subjectOf is who calls, by the certificate of the connection.
-func subjectOf(ctx context.Context, directory Directory) (identity.Principal, Subject, error) {
-	principal, err := svid.PeerPrincipal(ctx)
-	if err != nil {
-		return identity.Principal{}, Subject{}, status.Error(codes.Unauthenticated, err.Error())
+// sessionStream is a stream that ends with its session.
+type sessionStream struct {
+	discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+	session  *session
+	requests <-chan *discovery.DeltaDiscoveryRequest
+}
+
+// Context implements grpc.ServerStream.
+func (s *sessionStream) Context() context.Context { return s.session }
+
+// Recv returns the next request, or why the session ended.
+func (s *sessionStream) Recv() (*discovery.DeltaDiscoveryRequest, error) {
+	select {
+	case request := <-s.requests:
+		return request, nil
+	case <-s.session.Done():
+		return nil, context.Cause(s.session)
 	}
-	subject, ok := directory.Lookup(principal)
-	if !ok {
-		return principal, Subject{}, status.Errorf(codes.PermissionDenied, "%s is no gateway and no workload of this mesh: apply a Cell and a Workload that name it", principal)
-	}
-	return principal, subject, nil
 }
 
 type callbacks struct{ Config }
 
 // OnDeltaStreamOpen implements deltaserver.Callbacks.
 func (c *callbacks) OnDeltaStreamOpen(ctx context.Context, id int64, _ string) error {
-	principal, subject, err := subjectOf(ctx, c.Directory)
-	if err != nil {
-		c.Log.Warn("refused a stream", zap.Error(err))
-		return err
-	}
+	session := ctx.(*session)
+	principal, subject := session.principal, session.subject
 	if err := c.Cache.reach(ctx, have(ctx)); err != nil {
 		c.Log.Warn("refused a stream", zap.Stringer("principal", principal), zap.Error(err))
 		return err
@@ -185,27 +218,4 @@ func (c *Cache) sending(id int64, typeURL, nonce string) {
 			return
 		}
 	}
-}
-
-// answered notes an ACK, or with a refusal a NACK. A sidecar that accepted a response may refuse it later, under the
-// same nonce, when its Envoy does.
-func (c *Cache) answered(id int64, typeURL, nonce, refusal string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.streams[id]
-	if s == nil || s.types[typeURL] == nil {
-		return
-	}
-	t := s.types[typeURL]
-	t.refused, t.refusedAt = refusal, t.acked
-	for i, waiting := range t.waiting {
-		if waiting.nonce == nonce {
-			if t.refusedAt = waiting.revision; refusal == "" {
-				t.acked = waiting.revision
-			}
-			t.waiting = append([]sent(nil), t.waiting[i+1:]...)
-			break
-		}
-	}
-	c.signal()
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -17,11 +18,12 @@ type Member struct {
 	Refused   []Refusal `json:"refused,omitempty"`
 }
 
-// Refusal is a resource type whose last response was refused (NACK).
+// Refusal is a resource that a sidecar refused (NACK): it has the one before, or none, until it accepts another.
 type Refusal struct {
 	TypeURL  string `json:"typeUrl"`
+	Name     string `json:"name"`
 	Error    string `json:"error"`
-	Revision int64  `json:"revision"` // of the response
+	Revision int64  `json:"revision"` // published when it was refused
 }
 
 // Status says how far a revision is.
@@ -55,12 +57,14 @@ func (c *Cache) status(revision int64) Status {
 		member := Member{Principal: s.principal, Role: s.subject.Role, Cell: s.subject.Cell, Workload: s.subject.Workload, Enforced: c.revision >= revision && len(s.types) > 0}
 		for _, t := range s.types {
 			member.Enforced = member.Enforced && t.enforces(revision)
-			if t.refused != "" {
-				member.Refused = append(member.Refused, Refusal{t.typeURL, t.refused, t.refusedAt})
+			for name, r := range t.refused {
+				member.Refused = append(member.Refused, Refusal{t.typeURL, name, r.why, r.revision})
 			}
 		}
 		status.settled = status.settled && member.Enforced
-		slices.SortFunc(member.Refused, func(a, b Refusal) int { return strings.Compare(a.TypeURL, b.TypeURL) })
+		slices.SortFunc(member.Refused, func(a, b Refusal) int {
+			return cmp.Or(strings.Compare(a.TypeURL, b.TypeURL), strings.Compare(a.Name, b.Name))
+		})
 		status.Total++
 		if len(member.Refused) > 0 {
 			member.Enforced = false
@@ -81,8 +85,10 @@ func (c *Cache) Refused(revision int64) string {
 	defer c.mu.Unlock()
 	for _, s := range c.streams {
 		for _, t := range s.types {
-			if t.refused != "" && t.refusedAt >= revision {
-				return fmt.Sprintf("%s refused revision %d of %s: %s", s.principal, t.refusedAt, t.typeURL, t.refused)
+			for name, r := range t.refused {
+				if r.revision >= revision {
+					return fmt.Sprintf("%s refused %s %q at revision %d: %s", s.principal, t.typeURL, name, r.revision, r.why)
+				}
 			}
 		}
 	}
@@ -91,7 +97,7 @@ func (c *Cache) Refused(revision int64) string {
 
 // enforces reports whether no change up to revision is pending or unanswered.
 func (t *subscription) enforces(revision int64) bool {
-	if t.oldest != 0 && t.oldest <= revision {
+	if t.oldest != 0 && t.oldest <= revision || slices.ContainsFunc(t.parts, func(p part) bool { return p.oldest <= revision }) {
 		return false
 	}
 	return !slices.ContainsFunc(t.waiting, func(s sent) bool { return s.oldest <= revision })

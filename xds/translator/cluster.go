@@ -1,6 +1,7 @@
 package translator
 
 import (
+	"net/netip"
 	"time"
 
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -66,24 +67,34 @@ func localService(protocol string) *cluster.Cluster {
 	return discovered(meshname.ClusterLocalService, upstreamProtocol(protocol))
 }
 
-func external(d ir.Dependency) *cluster.Cluster {
+// clusterDependency is the name of the cluster of one host of a Dependency.
+func clusterDependency(name, host string) string { return "dependency/" + name + "/" + host }
+
+// external is one host of a Dependency: what is for one is never sent to another, and shows that one's certificate.
+func external(d ir.Dependency, host string) *cluster.Cluster {
+	name := clusterDependency(d.Name, host)
 	c := &cluster.Cluster{
-		Name: "dependency/" + d.Name, ConnectTimeout: durationpb.New(connectTimeout),
+		Name: name, ConnectTimeout: durationpb.New(connectTimeout),
 		ClusterDiscoveryType:          &cluster.Cluster_Type{Type: cluster.Cluster_STRICT_DNS},
 		TypedExtensionProtocolOptions: upstreamProtocol("http1"),
 		CircuitBreakers:               circuitBreakers(),
-		LoadAssignment:                &endpoint.ClusterLoadAssignment{ClusterName: "dependency/" + d.Name},
-	}
-	for _, host := range d.Spec.Hosts {
-		c.LoadAssignment.Endpoints = append(c.LoadAssignment.Endpoints, &endpoint.LocalityLbEndpoints{LbEndpoints: []*endpoint.LbEndpoint{
+		LoadAssignment: &endpoint.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpoint.LocalityLbEndpoints{{LbEndpoints: []*endpoint.LbEndpoint{
 			{HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: socketAddress(host, d.Spec.Port)}}},
-		}})
+		}}}},
 	}
 	if d.Spec.TLS {
+		// A certificate names an address as such, and nobody asks for one by SNI (RFC 6066, section 3).
+		sni, san := host, tls.SubjectAltNameMatcher_DNS
+		if _, err := netip.ParseAddr(host); err == nil {
+			sni, san = "", tls.SubjectAltNameMatcher_IP_ADDRESS
+		}
 		c.TransportSocket = transportSocket(&tls.UpstreamTlsContext{
-			Sni: d.Spec.Hosts[0], AutoHostSni: true, AutoSniSanValidation: true,
+			Sni: sni,
 			CommonTlsContext: &tls.CommonTlsContext{ValidationContextType: &tls.CommonTlsContext_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
 				SystemRootCerts: &tls.CertificateValidationContext_SystemRootCerts{},
+				MatchTypedSubjectAltNames: []*tls.SubjectAltNameMatcher{{
+					SanType: san, Matcher: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: host}},
+				}},
 			}}},
 		})
 	}
@@ -111,7 +122,7 @@ func circuitBreakers() *cluster.CircuitBreakers {
 func upstreamProtocol(name string) map[string]*anypb.Any {
 	explicit := &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig{ProtocolConfig: &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{}}
 	if name == "http2" {
-		explicit.ProtocolConfig = &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &core.Http2ProtocolOptions{}}
+		explicit.ProtocolConfig = &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &core.Http2ProtocolOptions{AllowConnect: true}}
 	}
 	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(&upstreamhttp.HttpProtocolOptions{
 		CommonHttpProtocolOptions: &core.HttpProtocolOptions{MaxConnectionDuration: durationpb.New(connectionAge), IdleTimeout: durationpb.New(time.Minute)},

@@ -1,6 +1,8 @@
 package translator
 
 import (
+	"net"
+	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -37,7 +39,7 @@ func enforcement(mesh *ir.Mesh) []Resource {
 	for _, k := range mesh.Keys {
 		resources = append(resources, Resource{meshname.TypeSignerKey, k.KID, AudienceAll, &api.SignerKey{
 			Kid: k.KID, Principal: k.Spec.Principal, PublicKey: k.Public, Role: string(k.Spec.Role),
-			Cell: k.Spec.Cell, Tenant: k.Spec.Tenant, NotAfter: timestamppb.New(k.NotAfter),
+			Cell: k.Spec.Cell, Tenant: k.Spec.Tenant, NotAfter: timestamppb.New(k.NotAfter), Member: k.Spec.Member,
 		}})
 	}
 	for _, i := range mesh.Issuers {
@@ -54,7 +56,13 @@ func enforcement(mesh *ir.Mesh) []Resource {
 	for _, c := range mesh.Cells {
 		cells[c.Name] = c.Residency
 	}
-	gateways := &api.ProxyConfig{Role: "gateway", TrustDomain: mesh.TrustDomain, Cells: cells, Control: mesh.Control.String()}
+	gateways := &api.ProxyConfig{Role: "gateway", TrustDomain: mesh.TrustDomain, Cells: cells, Control: mesh.Control.String(), Movers: map[string]string{}}
+	for member, at := range mesh.Movers {
+		gateways.Movers[member] = net.JoinHostPort(at.Address, strconv.Itoa(at.Port))
+	}
+	for _, id := range mesh.Gateways {
+		gateways.Peers = append(gateways.Peers, id.String())
+	}
 	for i := range mesh.Workloads {
 		gateways.TenantData = append(gateways.TenantData, tenantData(&mesh.Workloads[i])...)
 	}
@@ -98,11 +106,15 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 func Tenant(t ir.Tenant) []Resource {
 	message := &api.TenantPolicy{
 		Tenant: t.Name, Uid: t.UID, Tier: t.Spec.Tier, Labels: t.Labels, Residency: t.Spec.Residency, Phase: string(t.Phase),
-		Placement: &api.Placement{State: string(t.Placement.State), Cell: t.Placement.Cell, Target: t.Placement.Target, Epoch: t.Placement.Epoch, Since: t.Placement.Since, Sealed: t.Placement.Sealed, Shut: t.Placement.Shut, Mover: t.Placement.Mover},
-		Limits:    limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision,
+		Placement: &api.Placement{State: string(t.Placement.State), Cell: t.Placement.Cell, Target: t.Placement.Target, Epoch: t.Placement.Epoch, Since: t.Placement.Since, Sealed: t.Placement.Sealed, Shut: t.Placement.Shut, Mover: t.Placement.Mover,
+			Follow: t.Placement.Follow, Copy: t.Placement.Copy},
+		Limits: limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision,
 	}
 	if t.Hold > 0 {
 		message.Placement.Hold = durationpb.New(time.Duration(t.Hold * float64(time.Second)))
+	}
+	if t.Pause > 0 {
+		message.Placement.Pause = durationpb.New(time.Duration(t.Pause * float64(time.Second)))
 	}
 	resources := []Resource{{meshname.TypeTenantPolicy, t.Name, AudienceGateway, message}}
 	for _, cell := range []string{t.Placement.Cell, t.Placement.Target} {
@@ -119,7 +131,8 @@ func tenantData(w *ir.Workload) []*api.TenantData {
 		return nil
 	}
 	return []*api.TenantData{{
-		Workload: w.Name, Strategy: d.Strategy, Export: d.Hooks["export"], Import: d.Hooks["import"], Digest: d.Hooks["digest"], Delete: d.Hooks["delete"],
+		Workload: w.Name, Strategy: string(d.Strategy), Commands: d.Commands,
+		Export: d.Hook("export"), Import: d.Hook("import"), Digest: d.Hook("digest"), Delete: d.Hook("delete"),
 	}}
 }
 

@@ -22,9 +22,6 @@ import (
 	"github.com/tenantmesh/tenantmesh/xds/ir"
 )
 
-// moveTimeout is how much longer a request of a tenant that moves may take: the longest hold.
-const moveTimeout = 30 * time.Second
-
 const filterCheck = "envoy.filters.http.ext_authz"
 
 func gateway(mesh *ir.Mesh) []Resource {
@@ -141,7 +138,11 @@ func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerGateway})},
 		}
 		for _, e := range byHost[host] {
-			virtualHost.Routes = append(virtualHost.Routes, e.route(cell))
+			if r := e.route(cell); cell == meshname.CellNone || cell == meshname.CellMove { // which takes no upgrades
+				virtualHost.Routes = append(virtualHost.Routes, r)
+			} else {
+				virtualHost.Routes = append(virtualHost.Routes, withUpgrades(r)...)
+			}
 		}
 		if cell == meshname.CellNone {
 			virtualHost.Routes = append(virtualHost.Routes, &route.Route{Match: prefix("/"), Action: directResponse(421)})
@@ -195,7 +196,7 @@ func egressListener() *listener.Listener {
 
 // egressRoutes lead to each cell by the header that names it.
 func egressRoutes(mesh *ir.Mesh) *route.RouteConfiguration {
-	config := &route.RouteConfiguration{Name: meshname.RouteEgress, RequestHeadersToRemove: []string{propagation.HeaderCell}}
+	config := &route.RouteConfiguration{Name: meshname.RouteEgress, RequestHeadersToRemove: []string{propagation.HeaderCell, propagation.HeaderTarget}}
 	byHost := exposedByHost(mesh)
 	for _, host := range sortedKeys(byHost) {
 		virtualHost := &route.VirtualHost{Name: host, Domains: []string{host}}
@@ -262,9 +263,7 @@ func (e exposed) route(cell string) *route.Route {
 		return r
 	}
 	if cell == meshname.CellMove {
-		action := forward(meshname.ClusterMove)
-		action.Timeout = durationpb.New(routeTimeout + moveTimeout)
-		r.Action = &route.Route_Route{Route: action}
+		r.Action = &route.Route_Route{Route: within(forward(meshname.ClusterMove), meshname.ResponseTime+meshname.HoldTime)}
 		return r
 	}
 	action := forward(meshname.ClusterWorkload(cell, e.workload.Name))

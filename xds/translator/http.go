@@ -18,7 +18,6 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
-	"github.com/tenantmesh/tenantmesh/policy"
 )
 
 // Bounds of every listener.
@@ -36,10 +35,9 @@ const (
 )
 
 var (
-	ads         = &core.ConfigSource{ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}}, ResourceApiVersion: core.ApiVersion_V3}
-	toSidecar   = &core.GrpcService{TargetSpecifier: &core.GrpcService_EnvoyGrpc_{EnvoyGrpc: &core.GrpcService_EnvoyGrpc{ClusterName: meshname.ClusterSidecar}}}
-	overwrite   = core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
-	unavailable = policy.EnforcementUnavailable.String()
+	ads       = &core.ConfigSource{ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}}, ResourceApiVersion: core.ApiVersion_V3}
+	toSidecar = &core.GrpcService{TargetSpecifier: &core.GrpcService_EnvoyGrpc_{EnvoyGrpc: &core.GrpcService_EnvoyGrpc{ClusterName: meshname.ClusterSidecar}}}
+	overwrite = core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
 )
 
 // filter is one HTTP filter of ours.
@@ -119,25 +117,29 @@ func connectionManager(name string) *hcm.HttpConnectionManager {
 		PreserveExternalRequestId:    true, // a gateway removes the client's before one is made
 		MaxRequestHeadersKb:          wrapperspb.UInt32(maxHeadersKB),
 		RequestHeadersTimeout:        durationpb.New(headersTimeout),
+		RequestTimeout:               durationpb.New(meshname.ReceiptTime),
 		StreamIdleTimeout:            durationpb.New(streamIdleTimeout),
 		CommonHttpProtocolOptions: &core.HttpProtocolOptions{
 			IdleTimeout:                  durationpb.New(idleTimeout),
 			MaxConnectionDuration:        durationpb.New(connectionAge),
+			MaxStreamDuration:            durationpb.New(meshname.StreamTime),
 			MaxHeadersCount:              wrapperspb.UInt32(maxHeaders),
 			HeadersWithUnderscoresAction: core.HttpProtocolOptions_REJECT_REQUEST,
 		},
 		Http2ProtocolOptions: &core.Http2ProtocolOptions{
+			AllowConnect:                true, // upgrades between Envoys (RFC 8441)
 			MaxConcurrentStreams:        wrapperspb.UInt32(maxStreams),
 			InitialStreamWindowSize:     wrapperspb.UInt32(windowBytes),
 			InitialConnectionWindowSize: wrapperspb.UInt32(16 * windowBytes),
 		},
 		UpgradeConfigs:   []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 		AccessLog:        []*accesslog.AccessLog{toLedger(name)},
+		AccessLogOptions: &hcm.HttpConnectionManager_HcmAccessLogOptions{AccessLogFlushInterval: durationpb.New(meshname.RenewalTime)},
 		LocalReplyConfig: localReplies(),
 	}
 }
 
-// toLedger sends one entry a request, at once: it releases the request's lease.
+// toLedger sends one entry a request, at once: it releases the request's lease. Those of a long stream before renew it.
 func toLedger(name string) *accesslog.AccessLog {
 	return &accesslog.AccessLog{Name: "envoy.access_loggers.http_grpc", ConfigType: &accesslog.AccessLog_TypedConfig{TypedConfig: packed(&grpclog.HttpGrpcAccessLogConfig{
 		CommonConfig: &grpclog.CommonGrpcAccessLogConfig{
@@ -146,24 +148,4 @@ func toLedger(name string) *accesslog.AccessLog {
 		},
 		AdditionalRequestHeadersToLog: []string{propagation.HeaderLease},
 	})}}
-}
-
-// localReplies gives a reason to what Envoy answers by itself: a check without an answer, and a full service.
-func localReplies() *hcm.LocalReplyConfig {
-	reply := func(reason string, flags ...string) *hcm.ResponseMapper {
-		return &hcm.ResponseMapper{
-			Filter: &accesslog.AccessLogFilter{FilterSpecifier: &accesslog.AccessLogFilter_AndFilter{AndFilter: &accesslog.AndFilter{Filters: []*accesslog.AccessLogFilter{
-				{FilterSpecifier: &accesslog.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslog.ResponseFlagFilter{Flags: flags}}},
-				{FilterSpecifier: &accesslog.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslog.StatusCodeFilter{Comparison: &accesslog.ComparisonFilter{
-					Op: accesslog.ComparisonFilter_EQ, Value: &core.RuntimeUInt32{DefaultValue: 503, RuntimeKey: "tenantmesh.local_reply"},
-				}}}},
-			}}}},
-			HeadersToAdd: []*core.HeaderValueOption{{
-				Header: &core.HeaderValue{Key: propagation.HeaderReason, Value: reason}, AppendAction: core.HeaderValueOption_ADD_IF_ABSENT,
-			}},
-		}
-	}
-	return &hcm.LocalReplyConfig{Mappers: []*hcm.ResponseMapper{
-		reply(unavailable, "UAEX"), reply(policy.Overloaded.String(), "UO"),
-	}}
 }

@@ -9,12 +9,12 @@ import (
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extauthz "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
-)
 
-// routeTimeout bounds a whole response; a lease lives as long.
-const routeTimeout = 60 * time.Second
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
+)
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
@@ -40,8 +40,27 @@ func directResponse(status uint32) *route.Route_DirectResponse {
 
 func forward(cluster string) *route.RouteAction {
 	return &route.RouteAction{
-		ClusterSpecifier: &route.RouteAction_Cluster{Cluster: cluster}, Timeout: durationpb.New(routeTimeout),
+		ClusterSpecifier: &route.RouteAction_Cluster{Cluster: cluster}, Timeout: durationpb.New(meshname.ResponseTime),
 	}
+}
+
+// within bounds an answer by another time than the usual.
+func within(action *route.RouteAction, timeout time.Duration) *route.RouteAction {
+	action.Timeout = durationpb.New(timeout)
+	return action
+}
+
+// withUpgrades gives a route's upgrades a route of their own, before it: they last as long as they are used.
+func withUpgrades(r *route.Route) []*route.Route {
+	upgrades := proto.Clone(r).(*route.Route)
+	if r.Name != "" {
+		upgrades.Name = r.Name + " upgrades"
+	}
+	upgrades.Match.Headers = append(upgrades.Match.Headers, &route.HeaderMatcher{
+		Name: "upgrade", HeaderMatchSpecifier: &route.HeaderMatcher_PresentMatch{PresentMatch: true},
+	})
+	upgrades.GetRoute().MaxStreamDuration = &route.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(0)}
+	return []*route.Route{upgrades, r}
 }
 
 // checkContext tells the check where the request is.

@@ -34,6 +34,7 @@ func httpListener(name, address string, port uint32, manager *hcm.HttpConnection
 	return &listener.Listener{
 		Name:                          name,
 		StatPrefix:                    name,
+		TrafficDirection:              direction(name),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferBytes),
 		Address: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
 			Address: address, PortSpecifier: &core.SocketAddress_PortValue{PortValue: port},
@@ -46,6 +47,14 @@ func httpListener(name, address string, port uint32, manager *hcm.HttpConnection
 			}},
 		}},
 	}
+}
+
+// direction says which listeners a drain closes: those by which requests come from elsewhere.
+func direction(name string) core.TrafficDirection {
+	if name == meshname.ListenerGateway || name == meshname.ListenerInbound {
+		return core.TrafficDirection_INBOUND
+	}
+	return core.TrafficDirection_OUTBOUND
 }
 
 // mutualTLS shows this mesh's SVID and lets only those in that the secret of peers names, by whole SPIFFE ID.
@@ -71,7 +80,8 @@ func inboundRoutes() *route.RouteConfiguration {
 		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 		VirtualHosts: []*route.VirtualHost{{
 			Name: meshname.RouteInbound, Domains: []string{"*"},
-			Routes:               []*route.Route{{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}}},
+			Routes: append([]*route.Route{{Match: prefix(meshname.PathTenantData), Action: &route.Route_Route{Route: forward(meshname.ClusterMove)}}},
+				withUpgrades(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}})...),
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerInbound})},
 		}},
 	}
@@ -82,10 +92,10 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 	audience := AudienceWorkload(instance.Cell, w.Name)
 	resources := []Resource{envoyResource(meshname.ClusterLocalService, audience, localService(w.Spec.Protocol))}
 	routes := &route.RouteConfiguration{Name: meshname.RouteOutbound, ResponseHeadersToRemove: []string{propagation.HeaderTxnToken}}
-	host := func(name, cluster, target string, domains []string) {
+	host := func(name, cluster, target, domain string) {
 		routes.VirtualHosts = append(routes.VirtualHosts, &route.VirtualHost{
-			Name: name, Domains: domains,
-			Routes: []*route.Route{{Match: prefix("/"), Action: &route.Route_Route{Route: forward(cluster)}}},
+			Name: name, Domains: []string{domain},
+			Routes: withUpgrades(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: forward(cluster)}}),
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{
 				meshname.ExtensionListener: meshname.ListenerOutbound, meshname.ExtensionTarget: target,
 			})},
@@ -95,13 +105,17 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 		if other := mesh.Workload(name); other != nil {
 			if there, ok := other.In(instance.Cell); ok {
 				resources = append(resources, upstream(other, there, audience)...)
-				host(name, meshname.ClusterWorkload(instance.Cell, name), "workload/"+name, []string{name})
+				host(name, meshname.ClusterWorkload(instance.Cell, name), "workload/"+name, name)
 			}
 		}
 		for _, d := range mesh.Dependencies {
-			if d.Name == name {
-				resources = append(resources, envoyResource("dependency/"+name, audience, external(d)))
-				host(name, "dependency/"+name, "dependency/"+name, d.Spec.Hosts)
+			if d.Name != name {
+				continue
+			}
+			for _, domain := range d.Spec.Hosts {
+				c := clusterDependency(name, domain)
+				resources = append(resources, envoyResource(c, audience, external(d, domain)))
+				host(c, c, "dependency/"+name, domain)
 			}
 		}
 	}

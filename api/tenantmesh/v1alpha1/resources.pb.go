@@ -148,11 +148,14 @@ type Placement struct {
 	Cell          string                 `protobuf:"bytes,2,opt,name=cell,proto3" json:"cell,omitempty"`
 	Target        string                 `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
 	Epoch         int64                  `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Since         int64                  `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`   // epoch at which the cell became the owner: a context of an older one is refused
-	Sealed        bool                   `protobuf:"varint,6,opt,name=sealed,proto3" json:"sealed,omitempty"` // FENCING: calls within the cell are refused too
-	Hold          *durationpb.Duration   `protobuf:"bytes,7,opt,name=hold,proto3" json:"hold,omitempty"`      // how long a gateway holds writes in FENCING
-	Shut          bool                   `protobuf:"varint,9,opt,name=shut,proto3" json:"shut,omitempty"`     // FENCING: reads are held too
-	Mover         string                 `protobuf:"bytes,8,opt,name=mover,proto3" json:"mover,omitempty"`    // ID of the member that copies the tenant's data at this epoch
+	Since         int64                  `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`    // epoch at which the cell became the owner: a context of an older one is refused
+	Sealed        bool                   `protobuf:"varint,6,opt,name=sealed,proto3" json:"sealed,omitempty"`  // FENCING: calls within the cell are refused too
+	Hold          *durationpb.Duration   `protobuf:"bytes,7,opt,name=hold,proto3" json:"hold,omitempty"`       // how long a gateway holds writes in FENCING
+	Shut          bool                   `protobuf:"varint,9,opt,name=shut,proto3" json:"shut,omitempty"`      // FENCING: reads are held too
+	Mover         string                 `protobuf:"bytes,8,opt,name=mover,proto3" json:"mover,omitempty"`     // ID of the member that copies the tenant's data at this epoch
+	Follow        int64                  `protobuf:"varint,10,opt,name=follow,proto3" json:"follow,omitempty"` // epoch at which the mover was appointed in MIGRATING; 0: it brings nothing before the seal
+	Pause         *durationpb.Duration   `protobuf:"bytes,12,opt,name=pause,proto3" json:"pause,omitempty"`    // how long a step of the fence may take
+	Copy          bool                   `protobuf:"varint,11,opt,name=copy,proto3" json:"copy,omitempty"`     // what could escape the mover has ended: it copies
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +251,27 @@ func (x *Placement) GetMover() string {
 		return x.Mover
 	}
 	return ""
+}
+
+func (x *Placement) GetFollow() int64 {
+	if x != nil {
+		return x.Follow
+	}
+	return 0
+}
+
+func (x *Placement) GetPause() *durationpb.Duration {
+	if x != nil {
+		return x.Pause
+	}
+	return nil
+}
+
+func (x *Placement) GetCopy() bool {
+	if x != nil {
+		return x.Copy
+	}
+	return false
 }
 
 // Limits: -1 is unlimited; 0 does not occur, defaults are already applied.
@@ -705,6 +729,7 @@ type SignerKey struct {
 	Cell          string                 `protobuf:"bytes,5,opt,name=cell,proto3" json:"cell,omitempty"`                            // a sidecar's scope: contexts for other cells are refused
 	Tenant        string                 `protobuf:"bytes,6,opt,name=tenant,proto3" json:"tenant,omitempty"`                        // a sidecar's scope
 	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	Member        string                 `protobuf:"bytes,8,opt,name=member,proto3" json:"member,omitempty"` // ID of the instance that holds it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -786,6 +811,13 @@ func (x *SignerKey) GetNotAfter() *timestamppb.Timestamp {
 		return x.NotAfter
 	}
 	return nil
+}
+
+func (x *SignerKey) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
 }
 
 // TokenIssuer is an issuer whose tokens the gateway's Envoy verifies. Resource name: the issuer object's name.
@@ -896,10 +928,11 @@ type ProxyConfig struct {
 	Tenancy        string                 `protobuf:"bytes,10,opt,name=tenancy,proto3" json:"tenancy,omitempty"` // require, observe, untenanted
 	BoundTenant    string                 `protobuf:"bytes,11,opt,name=bound_tenant,json=boundTenant,proto3" json:"bound_tenant,omitempty"`
 	DeliverContext bool                   `protobuf:"varint,12,opt,name=deliver_context,json=deliverContext,proto3" json:"deliver_context,omitempty"`
-	Peers          []string               `protobuf:"bytes,13,rep,name=peers,proto3" json:"peers,omitempty"`                                                                           // exact SPIFFE IDs that may connect inbound
-	Cells          map[string]string      `protobuf:"bytes,14,rep,name=cells,proto3" json:"cells,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // gateway: cell -> residency
-	Control        string                 `protobuf:"bytes,15,opt,name=control,proto3" json:"control,omitempty"`                                                                       // SPIFFE ID of the control plane
-	TenantData     []*TenantData          `protobuf:"bytes,16,rep,name=tenant_data,json=tenantData,proto3" json:"tenant_data,omitempty"`                                               // a sidecar: of its workload; a gateway: of every workload
+	Peers          []string               `protobuf:"bytes,13,rep,name=peers,proto3" json:"peers,omitempty"`                                                                             // exact SPIFFE IDs that may connect inbound
+	Cells          map[string]string      `protobuf:"bytes,14,rep,name=cells,proto3" json:"cells,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`   // gateway: cell -> residency
+	Control        string                 `protobuf:"bytes,15,opt,name=control,proto3" json:"control,omitempty"`                                                                         // SPIFFE ID of the control plane
+	TenantData     []*TenantData          `protobuf:"bytes,16,rep,name=tenant_data,json=tenantData,proto3" json:"tenant_data,omitempty"`                                                 // a sidecar: of its workload; a gateway: of every workload
+	Movers         map[string]string      `protobuf:"bytes,17,rep,name=movers,proto3" json:"movers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // gateway: member ID -> host:port at which that gateway takes the writes of tenants that it moves
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1046,15 +1079,23 @@ func (x *ProxyConfig) GetTenantData() []*TenantData {
 	return nil
 }
 
+func (x *ProxyConfig) GetMovers() map[string]string {
+	if x != nil {
+		return x.Movers
+	}
+	return nil
+}
+
 // TenantData says by which paths of a workload a tenant's data moves.
 type TenantData struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Workload      string                 `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
 	Strategy      string                 `protobuf:"bytes,2,opt,name=strategy,proto3" json:"strategy,omitempty"`
-	Export        string                 `protobuf:"bytes,3,opt,name=export,proto3" json:"export,omitempty"` // GET: all of the tenant's data
-	Import        string                 `protobuf:"bytes,4,opt,name=import,proto3" json:"import,omitempty"` // PUT: what export gave, in place of what is there
-	Digest        string                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"` // GET: a text that is equal for equal data
-	Delete        string                 `protobuf:"bytes,6,opt,name=delete,proto3" json:"delete,omitempty"` // DELETE: all of the tenant's data; "" for none
+	Export        string                 `protobuf:"bytes,3,opt,name=export,proto3" json:"export,omitempty"`      // GET: the tenant's data, or what changed after ?cursor=
+	Import        string                 `protobuf:"bytes,4,opt,name=import,proto3" json:"import,omitempty"`      // PUT: what export gave, in place of what is there; PATCH: on top of it
+	Digest        string                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`      // GET: a text that is equal for equal data
+	Delete        string                 `protobuf:"bytes,6,opt,name=delete,proto3" json:"delete,omitempty"`      // DELETE: all of the tenant's data; "" for none
+	Commands      bool                   `protobuf:"varint,7,opt,name=commands,proto3" json:"commands,omitempty"` // the sidecar answers, by commands of its own configuration
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1129,6 +1170,13 @@ func (x *TenantData) GetDelete() string {
 		return x.Delete
 	}
 	return ""
+}
+
+func (x *TenantData) GetCommands() bool {
+	if x != nil {
+		return x.Commands
+	}
+	return false
 }
 
 type Class struct {
@@ -1420,7 +1468,7 @@ type Hello struct {
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	EnvoyVersion  string                 `protobuf:"bytes,3,opt,name=envoy_version,json=envoyVersion,proto3" json:"envoy_version,omitempty"`
 	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // of the inbound listener, as peers reach it
-	Port          uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`
+	Port          uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`      // of a gateway: at which it takes the writes of tenants that it moves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1958,6 +2006,10 @@ type Copy struct {
 	DigestTo      string                 `protobuf:"bytes,4,opt,name=digest_to,json=digestTo,proto3" json:"digest_to,omitempty"`
 	Deleted       bool                   `protobuf:"varint,5,opt,name=deleted,proto3" json:"deleted,omitempty"` // the source's copy is gone
 	Error         string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`      // "" when it was done
+	Passes        int64                  `protobuf:"varint,7,opt,name=passes,proto3" json:"passes,omitempty"`   // exports that were imported
+	Journal       int64                  `protobuf:"varint,8,opt,name=journal,proto3" json:"journal,omitempty"` // writes that the owner has taken, and the other cell not yet
+	Resyncs       int64                  `protobuf:"varint,9,opt,name=resyncs,proto3" json:"resyncs,omitempty"` // how often it began again, because a write's outcome was not clear
+	Caught        bool                   `protobuf:"varint,10,opt,name=caught,proto3" json:"caught,omitempty"`  // MIGRATING: little enough is left for the fence
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2032,6 +2084,34 @@ func (x *Copy) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *Copy) GetPasses() int64 {
+	if x != nil {
+		return x.Passes
+	}
+	return 0
+}
+
+func (x *Copy) GetJournal() int64 {
+	if x != nil {
+		return x.Journal
+	}
+	return 0
+}
+
+func (x *Copy) GetResyncs() int64 {
+	if x != nil {
+		return x.Resyncs
+	}
+	return 0
+}
+
+func (x *Copy) GetCaught() bool {
+	if x != nil {
+		return x.Caught
+	}
+	return false
 }
 
 type ControlMessage struct {
@@ -2368,7 +2448,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	" \x01(\x03R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xea\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x02\n" +
 	"\tPlacement\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x12\n" +
 	"\x04cell\x18\x02 \x01(\tR\x04cell\x12\x16\n" +
@@ -2378,7 +2458,11 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x06sealed\x18\x06 \x01(\bR\x06sealed\x12-\n" +
 	"\x04hold\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12\x12\n" +
 	"\x04shut\x18\t \x01(\bR\x04shut\x12\x14\n" +
-	"\x05mover\x18\b \x01(\tR\x05mover\"\x91\x02\n" +
+	"\x05mover\x18\b \x01(\tR\x05mover\x12\x16\n" +
+	"\x06follow\x18\n" +
+	" \x01(\x03R\x06follow\x12/\n" +
+	"\x05pause\x18\f \x01(\v2\x19.google.protobuf.DurationR\x05pause\x12\x12\n" +
+	"\x04copy\x18\v \x01(\bR\x04copy\"\x91\x02\n" +
 	"\x06Limits\x12.\n" +
 	"\x13requests_per_second\x18\x01 \x01(\x01R\x11requestsPerSecond\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\x03R\x05burst\x12 \n" +
@@ -2422,7 +2506,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x06Target\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x18\n" +
 	"\amethods\x18\x02 \x03(\tR\amethods\x12\x14\n" +
-	"\x05paths\x18\x03 \x03(\tR\x05paths\"\xd3\x01\n" +
+	"\x05paths\x18\x03 \x03(\tR\x05paths\"\xeb\x01\n" +
 	"\tSignerKey\x12\x10\n" +
 	"\x03kid\x18\x01 \x01(\tR\x03kid\x12\x1c\n" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x1d\n" +
@@ -2431,7 +2515,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x04role\x18\x04 \x01(\tR\x04role\x12\x12\n" +
 	"\x04cell\x18\x05 \x01(\tR\x04cell\x12\x16\n" +
 	"\x06tenant\x18\x06 \x01(\tR\x06tenant\x127\n" +
-	"\tnot_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"\xc8\x01\n" +
+	"\tnot_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
+	"\x06member\x18\b \x01(\tR\x06member\"\xc8\x01\n" +
 	"\vTokenIssuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +
@@ -2441,7 +2526,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\atenants\x18\x06 \x03(\tR\atenants\x12\x1e\n" +
 	"\n" +
 	"algorithms\x18\a \x03(\tR\n" +
-	"algorithms\"\xa7\x05\n" +
+	"algorithms\"\xa8\x06\n" +
 	"\vProxyConfig\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x1c\n" +
@@ -2461,11 +2546,15 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05cells\x18\x0e \x03(\v2+.tenantmesh.v1alpha1.ProxyConfig.CellsEntryR\x05cells\x12\x18\n" +
 	"\acontrol\x18\x0f \x01(\tR\acontrol\x12@\n" +
 	"\vtenant_data\x18\x10 \x03(\v2\x1f.tenantmesh.v1alpha1.TenantDataR\n" +
-	"tenantData\x1a8\n" +
+	"tenantData\x12D\n" +
+	"\x06movers\x18\x11 \x03(\v2,.tenantmesh.v1alpha1.ProxyConfig.MoversEntryR\x06movers\x1a8\n" +
 	"\n" +
 	"CellsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa4\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vMoversEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc0\x01\n" +
 	"\n" +
 	"TenantData\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x1a\n" +
@@ -2473,7 +2562,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x06export\x18\x03 \x01(\tR\x06export\x12\x16\n" +
 	"\x06import\x18\x04 \x01(\tR\x06import\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x16\n" +
-	"\x06delete\x18\x06 \x01(\tR\x06delete\"K\n" +
+	"\x06delete\x18\x06 \x01(\tR\x06delete\x12\x1a\n" +
+	"\bcommands\x18\a \x01(\bR\bcommands\"K\n" +
 	"\x05Class\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\amethods\x18\x02 \x03(\tR\amethods\x12\x14\n" +
@@ -2538,7 +2628,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"tenant_uid\x18\x02 \x01(\tR\ttenantUid\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\x12\x18\n" +
 	"\adrained\x18\x04 \x01(\bR\adrained\x121\n" +
-	"\x06copies\x18\x05 \x03(\v2\x19.tenantmesh.v1alpha1.CopyR\x06copies\"\xa6\x01\n" +
+	"\x06copies\x18\x05 \x03(\v2\x19.tenantmesh.v1alpha1.CopyR\x06copies\"\x8a\x02\n" +
 	"\x04Copy\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1f\n" +
@@ -2546,7 +2636,12 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"digestFrom\x12\x1b\n" +
 	"\tdigest_to\x18\x04 \x01(\tR\bdigestTo\x12\x18\n" +
 	"\adeleted\x18\x05 \x01(\bR\adeleted\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\x92\x02\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12\x16\n" +
+	"\x06passes\x18\a \x01(\x03R\x06passes\x12\x18\n" +
+	"\ajournal\x18\b \x01(\x03R\ajournal\x12\x18\n" +
+	"\aresyncs\x18\t \x01(\x03R\aresyncs\x12\x16\n" +
+	"\x06caught\x18\n" +
+	" \x01(\bR\x06caught\"\x92\x02\n" +
 	"\x0eControlMessage\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.tenantmesh.v1alpha1.WelcomeH\x00R\awelcome\x12C\n" +
 	"\fkey_in_force\x18\x02 \x01(\v2\x1f.tenantmesh.v1alpha1.KeyInForceH\x00R\n" +
@@ -2582,7 +2677,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*Placement)(nil),             // 1: tenantmesh.v1alpha1.Placement
@@ -2617,49 +2712,52 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	nil,                           // 30: tenantmesh.v1alpha1.Limits.ClassesEntry
 	nil,                           // 31: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
 	nil,                           // 32: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	nil,                           // 33: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
 	29, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	1,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	2,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
-	33, // 3: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	30, // 4: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
-	6,  // 5: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
-	7,  // 6: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	34, // 7: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
-	5,  // 8: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
-	31, // 9: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	34, // 10: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
-	12, // 11: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
-	13, // 12: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	32, // 13: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	11, // 14: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
-	15, // 15: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
-	16, // 16: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
-	17, // 17: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
-	18, // 18: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	20, // 19: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	21, // 20: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	22, // 21: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
-	34, // 22: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	19, // 23: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	34, // 24: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	33, // 25: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	23, // 26: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	25, // 27: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	26, // 28: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	27, // 29: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	28, // 30: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	3,  // 31: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	14, // 32: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	24, // 33: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	33, // [33:34] is the sub-list for method output_type
-	32, // [32:33] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	34, // 3: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	34, // 4: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	30, // 5: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	6,  // 6: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
+	7,  // 7: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
+	35, // 8: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	5,  // 9: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
+	31, // 10: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	35, // 11: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	12, // 12: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
+	13, // 13: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
+	32, // 14: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	11, // 15: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
+	33, // 16: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	15, // 17: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
+	16, // 18: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
+	17, // 19: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
+	18, // 20: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
+	20, // 21: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	21, // 22: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	22, // 23: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	35, // 24: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	19, // 25: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	35, // 26: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	34, // 27: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	23, // 28: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	25, // 29: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	26, // 30: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	27, // 31: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	28, // 32: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	3,  // 33: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	14, // 34: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	24, // 35: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	35, // [35:36] is the sub-list for method output_type
+	34, // [34:35] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -2688,7 +2786,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -218,9 +218,3 @@ func (c *Client) Usage(ctx context.Context, tenant string) (records []ledger.Usa
 	err = c.call(ctx, http.MethodGet, "/usage?tenant="+url.QueryEscape(tenant), nil, &records)
 	return records, err
 }
-
-// Audit reads audit events.
-func (c *Client) Audit(ctx context.Context, after int64) (events []ledger.Event, err error) {
-	err = c.call(ctx, http.MethodGet, fmt.Sprintf("/audit?after=%d&limit=1000", after), nil, &events)
-	return events, err
-}

@@ -22,7 +22,7 @@ import (
 func newMove() *cobra.Command {
 	var to string
 	var rollback, abort, wait bool
-	var hold, grace, timeout time.Duration
+	var hold, grace, pause, timeout time.Duration
 	var format output
 	cmd := &cobra.Command{
 		Use: "move NAME --to CELL", Short: "Move a tenant to another cell", Args: command.Args(cobra.ExactArgs(1)),
@@ -35,7 +35,7 @@ what it waits for.`,
 	client := addAdmin(cmd)
 	cmd.ValidArgsFunction = completeNames(client, tenantstore.KindTenant)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		input := adminapi.MoveInput{Transition: tenantstore.MoveStart, To: to, Hold: hold.Seconds(), Grace: grace.Seconds()}
+		input := adminapi.MoveInput{Transition: tenantstore.MoveStart, To: to, Hold: hold.Seconds(), Grace: grace.Seconds(), Pause: pause.Seconds()}
 		switch {
 		case rollback:
 			input = adminapi.MoveInput{Transition: tenantstore.MoveRollback}
@@ -65,6 +65,7 @@ what it waits for.`,
 	flags.BoolVar(&wait, "wait", false, "wait until the tenant has arrived")
 	flags.DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait")
 	flags.DurationVar(&hold, "hold", 2*time.Second, "how long gateways hold writes while nobody takes them")
+	flags.DurationVar(&pause, "pause", 10*time.Second, "how long a step of the fence may take, while writes pause, before the move steps back and tries again")
 	flags.DurationVar(&grace, "grace", 10*time.Minute, "how long the source keeps its tombstone afterwards")
 	cmd.MarkFlagsMutuallyExclusive("to", "rollback", "abort")
 	_ = cmd.RegisterFlagCompletionFunc("to", completeNames(client, tenantstore.KindCell))
@@ -95,6 +96,9 @@ func arrived(cmd *cobra.Command, client *adminclient.Client, format output, stat
 		if status.Placement.State == tenantstore.StateFinal || status.Move == nil || status.Move.Outcome != "" {
 			if screenIs && format != outputJSON {
 				fmt.Fprint(screen, "\r\033[K")
+			}
+			if status.Move != nil && status.Move.Outcome == tenantstore.MoveAborted {
+				return status, command.Fail(command.Failed, "see 'tenantmesh audit' for who did it", "the move of %s was aborted: it stays in %s", status.Tenant, status.Placement.Cell)
 			}
 			return status, nil
 		}
@@ -135,11 +139,36 @@ func describeMove(w io.Writer, s adminapi.MoveStatus) {
 	if m := s.Move; m != nil {
 		fmt.Fprintf(w, "asked for by %s at %s; %s\n", m.Actor, m.Began.Format(time.RFC3339), cmp.Or(strings.ToLower(string(m.Outcome)), "next: "+string(s.Next)))
 	}
+	if len(s.Copies) > 0 {
+		rows := make([][]string, len(s.Copies))
+		for i, c := range s.Copies {
+			rows[i] = []string{c.Workload, strconv.FormatInt(c.Bytes, 10), strconv.FormatInt(c.Passes, 10), strconv.FormatInt(c.Journal, 10), strconv.FormatInt(c.Resyncs, 10), copied(&c)}
+		}
+		columns(w, []string{"WORKLOAD", "BYTES", "PASSES", "JOURNAL", "RESYNCS", ""}, rows)
+	}
 	for _, wait := range s.Waits {
 		fmt.Fprintf(w, "  waits for %s\n", wait.For)
 		if wait.Hint != "" {
 			fmt.Fprintf(w, "    %s\n", wait.Hint)
 		}
+	}
+}
+
+// copied says how far one workload's data is.
+func copied(c *tenantstore.Copy) string {
+	switch {
+	case c.Error != "":
+		return c.Error
+	case c.Deleted:
+		return "deleted at the source"
+	case c.DigestTo != "" && c.DigestFrom == c.DigestTo:
+		return "equal"
+	case c.DigestTo != "":
+		return "not equal"
+	case c.Caught:
+		return "close"
+	default:
+		return "under way"
 	}
 }
 

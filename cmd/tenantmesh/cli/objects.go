@@ -203,7 +203,7 @@ func enforced(s server.Status) string {
 		text += fmt.Sprintf(", %d refused it", s.Refused)
 		for _, m := range s.Members {
 			for _, r := range m.Refused {
-				text += fmt.Sprintf("\n  %s: %s: %s", m.Principal, short(r.TypeURL), r.Error)
+				text += fmt.Sprintf("\n  %s: %s %s: %s", m.Principal, short(r.TypeURL), r.Name, r.Error)
 			}
 		}
 	}

@@ -114,7 +114,7 @@ func newRegister() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&socket, "socket", os.Getenv("SPIFFE_ENDPOINT_SOCKET"), "Unix socket of the Workload API")
+	flags.StringVar(&socket, "socket", os.Getenv("SPIFFE_ENDPOINT_SOCKET"), "Unix socket of the Workload API, a path or unix:///path")
 	flags.StringVar(&id, "id", "", "SPIFFE ID")
 	flags.IntVar(&registration.PID, "pid", 0, "process, with its descendants (default: any)")
 	flags.IntVar(&registration.UID, "uid", os.Getuid(), "user; -1 for any")

@@ -105,7 +105,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	group, ctx := errgroup.WithContext(ctx)
 	cache := server.NewCache()
 	writer := tenantstore.NewWriter(store, time.Now)
-	publisher := xds.NewPublisher(xds.PublisherConfig{Store: store, Cache: cache, TrustDomain: config.TrustDomain, AllowHTTPJWKS: config.AllowHTTPJWKS, Log: config.Log})
+	publisher := xds.NewPublisher(xds.PublisherConfig{Store: store, Writer: writer, Cache: cache, TrustDomain: config.TrustDomain, AllowHTTPJWKS: config.AllowHTTPJWKS, Log: config.Log})
 	id := rand.Text()
 	members := xds.NewMembers(ctx, xds.MembersConfig{Store: store, Writer: writer, Cache: cache, Usage: usage, Lease: config.Lease, ID: id, Log: config.Log})
 	published := make(chan struct{})

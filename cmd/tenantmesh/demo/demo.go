@@ -1,5 +1,5 @@
 // Package demo runs AcmeDocs on this machine: control plane, development CA, token issuer, a gateway, and four cells of
-// three unmodified services, each beside an Envoy of its own and each a process of its own.
+// unmodified services, each beside an Envoy of its own and each a process of its own.
 //
 // It imports examples/acmedocs, the admin client, tenantstore, identity and the standard library.
 package demo
@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -48,7 +49,12 @@ const (
 var (
 	cells    = []string{"us-1", "us-2", "us-9", "eu-1"}
 	services = []string{"documents", "search", "httpbin"}
+	// Attachments are kept where tenants move to and fro.
+	alsoIn = map[string][]string{"us-1": {"attachments"}, "us-2": {"attachments"}}
 )
+
+// servicesIn are the services of a cell.
+func servicesIn(cell string) []string { return slices.Concat(services, alsoIn[cell]) }
 
 // demo is a demo that runs.
 type demo struct {
@@ -209,7 +215,7 @@ func (d *demo) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.ports, err = freeport.Take(6 + 6*len(cells)*len(services)); err != nil {
+	if d.ports, err = freeport.Take(7 + 6*len(cells)*(len(services)+1)); err != nil {
 		return err
 	}
 	ports := d.take(3)
@@ -312,7 +318,7 @@ func (d *demo) applyMesh(ctx context.Context) error {
 }
 
 func (d *demo) startSidecars(ctx context.Context, binary string) error {
-	ports := d.take(3)
+	ports := d.take(4)
 	flags := func(name, role string, admin, metrics, health int, more ...string) spec {
 		d.ready = append(d.ready, "http://"+loopback(health)+"/readyz")
 		return spec{
@@ -323,17 +329,22 @@ func (d *demo) startSidecars(ctx context.Context, binary string) error {
 			}, more...),
 		}
 	}
-	gateway := flags("gateway", "gateway", ports[0], ports[1], ports[2], "--gateway-port", strconv.Itoa(d.GatewayPort))
+	gateway := flags("gateway", "gateway", ports[0], ports[1], ports[2], "--gateway-port", strconv.Itoa(d.GatewayPort), "--mover-port", strconv.Itoa(ports[3]))
 	if err := d.startAs(ctx, gateway, "spiffe://"+trustDomain+"/gateway/edge"); err != nil {
 		return err
 	}
 	for _, cell := range cells {
-		for _, service := range services {
+		for _, service := range servicesIn(cell) {
 			ports := d.take(6)
 			inbound, outbound, port := ports[3], ports[4], ports[5]
 			s := flags(cell+"/"+service, "sidecar", ports[0], ports[1], ports[2],
 				"--inbound-port", strconv.Itoa(inbound), "--outbound-port", strconv.Itoa(outbound), "--service-port", strconv.Itoa(port))
 			s.Cell, s.Name = cell, cell+"/"+service+"-sidecar"
+			if service == "attachments" {
+				for _, verb := range []string{"export", "import", "delete"} {
+					s.Args = append(s.Args, "--data-"+verb, strings.Join([]string{filepath.Join(d.venv, "bin", "python"), d.path("apps", service, "data.py"), verb, d.path(cell + "-attachments")}, " "))
+				}
+			}
 			id, err := identity.WorkloadID(trustDomain, cell, service)
 			if err != nil {
 				return err
@@ -359,7 +370,7 @@ func (d *demo) service(cell, name string, port, proxy int) spec {
 	}
 	if name != "httpbin" {
 		s.Dir = d.path("apps", name)
-		s.Env = append(s.Env, "DOCUMENTS_DB="+d.path(cell+"-documents.db"))
+		s.Env = append(s.Env, "DOCUMENTS_DB="+d.path(cell+"-documents.db"), "SEARCH_DB="+d.path(cell+"-search.db"), "ATTACHMENTS="+d.path(cell+"-attachments"))
 		s.Path = filepath.Join(d.venv, "bin", "opentelemetry-instrument")
 		s.Args = append(gunicorn, "app:app")
 		s.Env = append(s.Env, "OTEL_TRACES_EXPORTER=none", "OTEL_METRICS_EXPORTER=none", "OTEL_LOGS_EXPORTER=none", "PATH="+filepath.Join(d.venv, "bin")+":"+os.Getenv("PATH"))

@@ -71,7 +71,7 @@ func TestNothingStaysBehind(t *testing.T) {
 	for _, p := range r.Processes {
 		roles[p.Role]++
 	}
-	for role, n := range map[string]int{"control": 1, "ca": 1, "issuer": 1, "gateway": 1, "sidecar": 12, "envoy": 13, "service": 12} {
+	for role, n := range map[string]int{"control": 1, "ca": 1, "issuer": 1, "gateway": 1, "sidecar": 14, "envoy": 15, "service": 14} {
 		if roles[role] != n {
 			t.Errorf("%d processes of role %s, want %d", roles[role], role, n)
 		}

@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -32,35 +31,53 @@ func (d *demo) showDedicated(ctx context.Context) (string, error) {
 	return "the rule chose us-9, which is dedicated", nil
 }
 
-// writers write documents of acme, each its own, until stop is called.
-func (d *demo) writers(ctx context.Context, clients int) (stop func() (acknowledged []string, failures []string)) {
+// written is what was acknowledged of each service's writes, and what went wrong.
+type written struct {
+	documents, entries, attachments []string // keys, IDs, names
+	failures                        []string
+}
+
+// writers write for acme to each service whose data moves, until stop is called.
+func (d *demo) writers(ctx context.Context) (stop func() *written) {
 	var mu sync.Mutex
-	var acknowledged, failures []string
 	var done atomic.Bool
 	var wg sync.WaitGroup
-	for c := range clients {
+	w := &written{}
+	for c := range 3 {
 		wg.Go(func() {
 			for i := 0; !done.Load() && ctx.Err() == nil; i++ {
 				key := fmt.Sprintf("w%d-%d", c, i)
-				r, err := d.request(ctx, call{method: "PUT", path: "/documents/" + key, tenant: "acme", body: `{"title": "written under way"}`})
-				mu.Lock()
-				switch {
-				case err != nil:
-					failures = append(failures, err.Error())
-				case r.status != 200:
-					failures = append(failures, fmt.Sprintf("%d %s", r.status, r.reason()))
-				default:
-					acknowledged = append(acknowledged, key)
+				for _, one := range []struct {
+					call call
+					into *[]string
+				}{
+					{call{method: "PUT", path: "/documents/" + key, tenant: "acme", body: `{"title": "written under way"}`}, &w.documents},
+					{call{method: "POST", path: "/search/entries", tenant: "acme", body: `{"title": "indexed under way"}`}, &w.entries},
+					{call{method: "PUT", path: "/attachments/" + key, tenant: "acme", body: `{}`}, &w.attachments},
+				} {
+					r, err := d.request(ctx, one.call)
+					var answer struct{ ID string }
+					mu.Lock()
+					switch {
+					case err != nil:
+						w.failures = append(w.failures, err.Error())
+					case r.status != 200:
+						w.failures = append(w.failures, fmt.Sprintf("%s %d %s", one.call.path, r.status, r.reason()))
+					case json.Unmarshal([]byte(r.body), &answer) == nil && answer.ID != "":
+						*one.into = append(*one.into, answer.ID)
+					default:
+						*one.into = append(*one.into, key)
+					}
+					mu.Unlock()
 				}
-				mu.Unlock()
 				pause(ctx, 10*time.Millisecond)
 			}
 		})
 	}
-	return func() ([]string, []string) {
+	return func() *written {
 		done.Store(true)
 		wg.Wait()
-		return acknowledged, failures
+		return w
 	}
 }
 
@@ -84,7 +101,7 @@ func (d *demo) untilMoved(ctx context.Context, tenant string, good func(adminapi
 }
 
 func (d *demo) showMove(ctx context.Context) (string, error) {
-	stop := d.writers(ctx, 3)
+	stop := d.writers(ctx)
 	pause(ctx, 300*time.Millisecond)
 	began := time.Now()
 	_, err := d.admin.Move(ctx, "acme", adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "us-2", Grace: 1})
@@ -95,41 +112,44 @@ func (d *demo) showMove(ctx context.Context) (string, error) {
 	}
 	took := time.Since(began)
 	pause(ctx, 300*time.Millisecond)
-	acknowledged, failures := stop()
+	w := stop()
 	if err != nil {
 		return "", err
 	}
-	if len(failures) > 0 {
-		return "", fmt.Errorf("%d of %d writes failed, the first: %s", len(failures), len(failures)+len(acknowledged), failures[0])
+	count := len(w.documents) + len(w.entries) + len(w.attachments)
+	if len(w.failures) > 0 {
+		return "", fmt.Errorf("%d of %d writes failed, the first: %s", len(w.failures), len(w.failures)+count, w.failures[0])
 	}
-	if err := d.account(ctx, acknowledged); err != nil {
+	if err := d.account(ctx, w); err != nil {
 		return "", err
 	}
 	if err := d.untilMoved(ctx, "acme", func(s adminapi.MoveStatus) bool { return s.Move.Outcome == tenantstore.MoveDone }); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d writes acknowledged, each is in us-2 and was applied once; no client saw an error; it took %v; us-1's copy is deleted", len(acknowledged), took.Round(time.Millisecond)), nil
+	return fmt.Sprintf("%d writes to three services acknowledged, each is in us-2 once; no client saw an error; it took %v; us-1's copy is deleted", count, took.Round(time.Millisecond)), nil
 }
 
-// account compares what was acknowledged with what is there.
-func (d *demo) account(ctx context.Context, acknowledged []string) error {
-	if len(acknowledged) == 0 {
-		return errors.New("no write was acknowledged")
-	}
-	r, err := d.request(ctx, call{path: "/documents", tenant: "acme"})
-	if err != nil {
-		return err
-	}
-	var there []string
-	if err := json.Unmarshal([]byte(r.body), &there); err != nil {
-		return fmt.Errorf("%w: %.100s", err, r.body)
-	}
-	for _, key := range acknowledged {
-		if !slices.Contains(there, key) {
-			return fmt.Errorf("the write of %s was acknowledged, and it is not there", key)
+// account compares what was acknowledged with what is there: each once, and nothing else.
+func (d *demo) account(ctx context.Context, w *written) error {
+	for _, one := range []struct {
+		path         string
+		acknowledged []string
+	}{{"/documents", w.documents}, {"/search?q=indexed", w.entries}, {"/attachments", w.attachments}} {
+		r, err := d.request(ctx, call{path: one.path, tenant: "acme"})
+		if err != nil {
+			return err
+		}
+		var there []string
+		if err := json.Unmarshal([]byte(r.body), &there); err != nil {
+			return fmt.Errorf("%s: %w: %.100s", one.path, err, r.body)
+		}
+		slices.Sort(there)
+		slices.Sort(one.acknowledged)
+		if len(there) == 0 || !slices.Equal(there, one.acknowledged) {
+			return fmt.Errorf("%s: %d are there, and %d writes were acknowledged", one.path, len(there), len(one.acknowledged))
 		}
 	}
-	for _, key := range []string{acknowledged[0], acknowledged[len(acknowledged)/2], acknowledged[len(acknowledged)-1]} {
+	for _, key := range w.documents {
 		r, err := d.request(ctx, call{path: "/documents/" + key, tenant: "acme"})
 		if err != nil {
 			return err
@@ -138,9 +158,6 @@ func (d *demo) account(ctx context.Context, acknowledged []string) error {
 		if err := json.Unmarshal([]byte(r.body), &document); err != nil || document.Writes != 1 {
 			return fmt.Errorf("%s was written %d times (%w)", key, document.Writes, err)
 		}
-	}
-	if len(there) != len(acknowledged) {
-		return fmt.Errorf("%d documents are there, and %d writes were acknowledged", len(there), len(acknowledged))
 	}
 	return nil
 }

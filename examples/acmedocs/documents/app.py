@@ -29,6 +29,10 @@ with sqlite3.connect(DATABASE) as start:
     start.execute(
         "CREATE TABLE IF NOT EXISTS documents (tenant TEXT, key TEXT, title TEXT, body TEXT, writes INTEGER, PRIMARY KEY (tenant, key))"
     )
+    # Writes that were made, by their Idempotency-Key: one that is sent again changes nothing.
+    start.execute("CREATE TABLE IF NOT EXISTS made (tenant TEXT, write TEXT, PRIMARY KEY (tenant, write))")
+    # The newest call that changed a tenant's data as a whole: one that comes late changes nothing.
+    start.execute("CREATE TABLE IF NOT EXISTS fences (tenant TEXT PRIMARY KEY, token INTEGER)")
 
 
 def tenant():
@@ -58,6 +62,9 @@ def read_document(key):
 def write_document(key):
     document = request.get_json()
     with database() as transaction:
+        write = request.headers.get("Idempotency-Key")
+        if write and transaction.execute("INSERT OR IGNORE INTO made VALUES (?, ?)", (tenant(), write)).rowcount == 0:
+            return jsonify(key=key)
         transaction.execute(
             "INSERT INTO documents VALUES (?, ?, ?, ?, 1) ON CONFLICT (tenant, key)"
             " DO UPDATE SET title = excluded.title, body = excluded.body, writes = writes + 1",
@@ -80,23 +87,48 @@ def find_documents():
 # How a tenant's documents leave one store for another.
 
 
+def everything():
+    made = database().execute("SELECT write FROM made WHERE tenant = ? ORDER BY write", (tenant(),)).fetchall()
+    return {"documents": rows(), "made": [row[0] for row in made]}
+
+
+def late(transaction):
+    token = int(request.headers["X-Tenantmesh-Fence"])
+    changed = transaction.execute(
+        "INSERT INTO fences VALUES (?, ?) ON CONFLICT (tenant) DO UPDATE SET token = excluded.token WHERE token <= excluded.token",
+        (tenant(), token),
+    )
+    return changed.rowcount == 0
+
+
+def remove(transaction):
+    transaction.execute("DELETE FROM documents WHERE tenant = ?", (tenant(),))
+    transaction.execute("DELETE FROM made WHERE tenant = ?", (tenant(),))
+
+
 @app.get("/tenant-data")
 def export_data():
-    return jsonify(rows())
+    return jsonify(everything())
 
 
 @app.put("/tenant-data")
 def import_data():
+    data = request.get_json()
     with database() as transaction:
-        transaction.execute("DELETE FROM documents WHERE tenant = ?", (tenant(),))
-        transaction.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", [[tenant(), *row] for row in request.get_json()])
+        if late(transaction):
+            return jsonify(error="a later call came before"), 409
+        remove(transaction)
+        transaction.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", [[tenant(), *row] for row in data["documents"]])
+        transaction.executemany("INSERT INTO made VALUES (?, ?)", [[tenant(), write] for write in data["made"]])
     return "", 204
 
 
 @app.delete("/tenant-data")
 def delete_data():
     with database() as transaction:
-        transaction.execute("DELETE FROM documents WHERE tenant = ?", (tenant(),))
+        if late(transaction):
+            return jsonify(error="a later call came before"), 409
+        remove(transaction)
     return "", 204
 
 

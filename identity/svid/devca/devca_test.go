@@ -53,8 +53,10 @@ func workload(t *testing.T, name string) identity.Principal {
 
 func register(t *testing.T, socket string, r devca.Registration) {
 	t.Helper()
-	if err := devca.NewClient(socket).Register(t.Context(), r); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{socket, "unix://" + socket} { // the second as SPIFFE_ENDPOINT_SOCKET has it
+		if err := devca.NewClient(name).Register(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

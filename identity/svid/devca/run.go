@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
@@ -137,8 +138,9 @@ func adminHandler(registry *registry, log *zap.Logger) http.Handler {
 // Client makes registrations.
 type Client struct{ http *http.Client }
 
-// NewClient returns a client of the CA whose Workload API is at socket.
+// NewClient returns a client of the CA whose Workload API is at socket, a path or, as workloads name it, unix:///path.
 func NewClient(socket string) *Client {
+	socket = strings.TrimPrefix(socket, "unix://")
 	return &Client{&http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var dialer net.Dialer

@@ -1,0 +1,14 @@
+package meshname
+
+import "time"
+
+// How long a request may last, as every Envoy of the mesh is told. What is known of a request (its lease, that it is
+// open) outlives it, or the end of a drain would be a lie.
+const (
+	ReceiptTime  = 60 * time.Second                      // until the request is there whole, or its answer begins
+	ResponseTime = 60 * time.Second                      // from then until the answer is there whole
+	HoldTime     = 30 * time.Second                      // how much longer a gateway may hold a request of a tenant that moves
+	StreamTime   = ReceiptTime + ResponseTime + HoldTime // all of it, but for upgrades, which last as long as they are used
+	RenewalTime  = 30 * time.Second                      // how often an open stream says that it is
+	LeaseTime    = StreamTime + RenewalTime              // after which a stream that has not said so has ended
+)

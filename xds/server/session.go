@@ -1,0 +1,97 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/svid"
+)
+
+// session is one open stream: it ends when its principal is not any more what it was when it began.
+type session struct {
+	context.Context
+	cancel    context.CancelCauseFunc
+	principal identity.Principal
+	subject   Subject
+}
+
+// ended is why the session ended, nil when the client ended it.
+func (s *session) ended() error {
+	if cause := context.Cause(s); cause != nil && !errors.Is(cause, io.EOF) && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// sessions are the open streams, of both services.
+type sessions struct {
+	directory Directory
+
+	mu   sync.Mutex
+	open map[*session]struct{}
+}
+
+// begin finds out who calls, by the certificate of the connection.
+func (s *sessions) begin(ctx context.Context) (*session, error) {
+	principal, err := svid.PeerPrincipal(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	s.mu.Lock() // so that a change of the directory is seen here, or ends what began here
+	defer s.mu.Unlock()
+	subject, ok := s.directory.Lookup(principal)
+	if !ok {
+		return nil, stranger(principal)
+	}
+	begun := &session{principal: principal, subject: subject}
+	begun.Context, begun.cancel = context.WithCancelCause(ctx)
+	s.open[begun] = struct{}{}
+	return begun, nil
+}
+
+func stranger(principal identity.Principal) error {
+	return status.Errorf(codes.PermissionDenied, "%s is no gateway and no workload of this mesh: apply a Cell and a Workload that name it", principal)
+}
+
+func (s *sessions) end(ended *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, ended)
+	ended.cancel(nil)
+}
+
+// follow ends sessions whose principal is gone, or is another by now, until ctx ends.
+func (s *sessions) follow(ctx context.Context) {
+	for {
+		changed := s.directory.Changed()
+		s.check()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *sessions) check() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for begun := range s.open {
+		if now, ok := s.directory.Lookup(begun.principal); !ok {
+			begun.cancel(stranger(begun.principal))
+		} else if !now.equal(begun.subject) {
+			begun.cancel(status.Errorf(codes.Unavailable, "%s is another in this mesh than when it connected: connect again", begun.principal))
+		}
+	}
+}
+
+func (s Subject) equal(other Subject) bool {
+	return s.Role == other.Role && s.Cell == other.Cell && s.Workload == other.Workload && slices.Equal(s.Audiences, other.Audiences)
+}
