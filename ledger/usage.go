@@ -190,6 +190,13 @@ func (u *Usage) Append(member string, sequence int64, records []UsageRecord) err
 	return nil
 }
 
+// Last returns the sequence of a member's newest batch, 0 for none.
+func (u *Usage) Last(member string) int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.last[member]
+}
+
 // Sum returns the records of a tenant ("" for all) whose minute is in [since, until), oldest first.
 func (u *Usage) Sum(tenant string, since, until time.Time) []UsageRecord {
 	u.mu.Lock()

@@ -43,6 +43,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/datacommand"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
+	"github.com/tenantmesh/tenantmesh/sidecar/durable"
 	"github.com/tenantmesh/tenantmesh/sidecar/extauthz"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/mover"
@@ -187,7 +188,7 @@ func memberID(path string) (string, error) {
 	var id [16]byte
 	_, _ = rand.Read(id[:])
 	encoded := hex.EncodeToString(id[:])
-	return encoded, os.WriteFile(path, []byte(encoded), 0o600)
+	return encoded, durable.WriteFile(path, []byte(encoded)) // what is reported under it must not outlive it
 }
 
 type sidecar struct {
@@ -233,7 +234,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness,
 	})
 	s.envoy.Ended = s.decider.EnvoyEnded
-	s.registerMetrics()
+	RegisterMetrics(s.registry, s.gauges())
 	client, err := s.restore(conn, self)
 	if err != nil {
 		return err
@@ -536,20 +537,4 @@ func (s *sidecar) serviceAnswers(ctx context.Context) bool {
 		return false
 	}
 	return conn.Close() == nil
-}
-
-func (s *sidecar) registerMetrics() {
-	gauge := func(name, help string, value func() float64) {
-		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
-	}
-	gauge("tenantmesh_config_age_seconds", "Time since the control plane was last heard.", func() float64 { return s.sets.Age(time.Now()).Seconds() })
-	gauge("tenantmesh_config_revision", "Revision of the store that is enforced.", func() float64 {
-		if set := s.sets.Load(); set != nil {
-			return float64(set.Revision)
-		}
-		return 0
-	})
-	gauge("tenantmesh_leases", "Requests that hold a lease.", func() float64 { return float64(s.decider.Limiter.Leases(time.Now())) })
-	gauge("tenantmesh_open_requests", "Requests that were admitted and have not ended.", func() float64 { return float64(s.inflight.Open()) })
-	gauge("tenantmesh_envoy_restarts", "How often Envoy was started again.", func() float64 { return float64(s.envoy.Restarts()) })
 }

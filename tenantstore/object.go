@@ -316,8 +316,9 @@ type MemberSpec struct {
 	Workload  string `json:"workload,omitempty"`
 	Version   string `json:"version,omitempty"`
 	Envoy     string `json:"envoy,omitempty"`
-	Left      bool   `json:"left,omitempty"`   // left by a clean drain
-	Fenced    bool   `json:"fenced,omitempty"` // by an operator: it may never come back
+	Control   string `json:"control,omitempty"` // control plane that it reported to last
+	Left      bool   `json:"left,omitempty"`    // left by a clean drain
+	Fenced    bool   `json:"fenced,omitempty"`  // by an operator: it may never come back
 }
 
 // MoveSpec is the spec of kind Move, whose name is the tenant's.

@@ -210,8 +210,8 @@ func (v *validation) workload(w *WorkloadSpec) {
 		if err != nil || strings.Contains(pattern.String(), "*") || (expose.PathPrefix != "/" && strings.HasSuffix(expose.PathPrefix, "/")) {
 			v.add(at+".pathPrefix", "must be a path such as /documents, without * or a slash at its end (got %q)", expose.PathPrefix)
 		}
-		if strings.ContainsAny(expose.Host, "*/: ") {
-			v.add(at+".host", "must be an exact host name, without port (got %q)", expose.Host)
+		if strings.ContainsAny(expose.Host, "*/: ") || strings.ToLower(expose.Host) != expose.Host {
+			v.add(at+".host", "must be an exact host name in lower case, without port (got %q)", expose.Host)
 		}
 	}
 	for i, class := range w.Classes {
@@ -381,13 +381,13 @@ func (v *validation) references(o *Object) {
 		v.selected(o.AccessPolicy.Tenants, o.AccessPolicy.Targets)
 	case KindAccessGrant:
 		v.selected(o.AccessGrant.Tenants, o.AccessGrant.Targets)
-	case KindRollout:
-		if candidate := o.Rollout.Candidate; candidate.Kind == KindAccessPolicy {
-			v.selected(candidate.AccessPolicy.Tenants, candidate.AccessPolicy.Targets)
-		}
 	case KindDependency:
 		if v.names {
 			v.callable(o.Metadata.Name, o.Dependency)
+		}
+	case KindRollout:
+		if candidate := o.Rollout.Candidate; candidate.Kind == KindAccessPolicy {
+			v.selected(candidate.AccessPolicy.Tenants, candidate.AccessPolicy.Targets)
 		}
 	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
 	}

@@ -330,7 +330,7 @@ func (t *draft) replace(object *Object) {
 
 func (t *draft) audit(actor string, now time.Time) {
 	for _, c := range t.changes {
-		if c.Action == Unchanged || c.Key.Kind == KindEndpoint || c.Key.Kind == KindPosition {
+		if c.Action == Unchanged || c.Key.Kind == KindEndpoint || c.Key.Kind == KindPosition || reconnected(t.before[c.Key], c.Object) {
 			continue
 		}
 		event := ledger.Event{Time: now, Actor: actor, Action: string(c.Action), Object: c.Key.String(), Revision: t.Expect, Detail: t.details[c.Key]}
@@ -345,6 +345,16 @@ func (t *draft) audit(actor string, now time.Time) {
 		}
 		t.Events = append(t.Events, event)
 	}
+}
+
+// reconnected reports whether nothing changed but the control plane that a member reports to.
+func reconnected(before, after *Object) bool {
+	if before == nil || before.Kind != KindMember || after == nil {
+		return false
+	}
+	same := *before.Member
+	same.Control = after.Member.Control
+	return same == *after.Member && same != *before.Member
 }
 
 func newUID() string { return rand.Text() }

@@ -3,9 +3,7 @@ package xds
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -19,7 +17,6 @@ import (
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
-	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/xds/server"
 )
@@ -47,13 +44,13 @@ type Members struct {
 	ctx context.Context
 
 	mu      sync.Mutex
-	present map[string]*server.Peer          // by member ID
-	asked   map[string]chan *api.Explanation // by decision ID
+	present map[string]*server.Peer // by member ID
+	asked   map[question][]chan *api.Explanation
 }
 
 // NewMembers returns the members, whose work in the background ends with ctx.
 func NewMembers(ctx context.Context, config MembersConfig) *Members {
-	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[string]chan *api.Explanation{}}
+	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}}
 }
 
 // Sweep removes the endpoints whose members reported to a control plane that is gone, once that was so for a lease's
@@ -124,10 +121,11 @@ func (m *Members) Joined(ctx context.Context, peer *server.Peer) error {
 	if known != nil && known.Member.Fenced {
 		return status.Errorf(codes.PermissionDenied, "member %s was fenced by an operator: start it with an empty data directory", h.MemberId)
 	}
-	_, err = m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{member(peer, false)}, nil)
+	_, err = m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{m.member(peer, false)}, nil)
 	if err != nil {
 		return err
 	}
+	peer.Counted = m.Usage.Last(h.MemberId)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.present[h.MemberId] = peer
@@ -143,11 +141,11 @@ func system(kind tenantstore.Kind, name string, fill func(*tenantstore.Object)) 
 	return o
 }
 
-func member(peer *server.Peer, left bool) *tenantstore.Object {
+func (m *Members) member(peer *server.Peer, left bool) *tenantstore.Object {
 	return system(tenantstore.KindMember, peer.Hello.MemberId, func(o *tenantstore.Object) {
 		o.Member = &tenantstore.MemberSpec{
 			Principal: peer.Principal.String(), Role: tenantstore.Role(peer.Subject.Role), Cell: peer.Subject.Cell, Workload: peer.Subject.Workload,
-			Version: peer.Hello.Version, Envoy: peer.Hello.EnvoyVersion, Left: left,
+			Version: peer.Hello.Version, Envoy: peer.Hello.EnvoyVersion, Control: m.ID, Left: left,
 		}
 	})
 }
@@ -192,14 +190,14 @@ func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.M
 	case *api.MemberReport_PublishKey:
 		return m.publishKey(ctx, peer, r.PublishKey)
 	case *api.MemberReport_Usage:
-		return m.usage(peer, r.Usage)
+		return m.usage(ctx, peer, r.Usage)
 	case *api.MemberReport_Explanation:
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if asked := m.asked[r.Explanation.DecisionId]; asked != nil {
+		for _, asked := range m.asked[question{peer.Hello.MemberId, r.Explanation.DecisionId}] {
 			select {
 			case asked <- r.Explanation:
-			default:
+			default: // it answered before
 			}
 		}
 		return nil
@@ -269,13 +267,25 @@ func (m *Members) publishKey(ctx context.Context, peer *server.Peer, key *api.Pu
 	return nil
 }
 
-func (m *Members) usage(peer *server.Peer, batch *api.UsageBatch) error {
-	records := make([]ledger.UsageRecord, len(batch.Records))
-	for i, r := range batch.Records {
-		records[i] = ledger.UsageRecord{
+// usage counts what a member says of its own workload, which is "" at a gateway, and of its calls, and of tenants that
+// there are.
+func (m *Members) usage(ctx context.Context, peer *server.Peer, batch *api.UsageBatch) error {
+	snapshot, err := m.Store.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	records := make([]ledger.UsageRecord, 0, len(batch.Records))
+	for _, r := range batch.Records {
+		tenant := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindTenant, Name: r.Tenant}]
+		own := r.Workload == peer.Subject.Workload || peer.Subject.Workload != "" && strings.HasPrefix(r.Workload, peer.Subject.Workload+" -> ")
+		if tenant == nil || tenant.Metadata.UID != r.TenantUid || !own {
+			m.Log.Warn("a record of usage is of no tenant, or not the member's own", zap.String("member", peer.Hello.MemberId), zap.String("tenant", r.Tenant), zap.String("workload", r.Workload))
+			continue
+		}
+		records = append(records, ledger.UsageRecord{
 			Minute: r.Minute.AsTime(), Tenant: r.Tenant, TenantUID: r.TenantUid, Workload: r.Workload, Class: r.Class, Requests: r.Requests,
 			Refused: r.Refused, Errors: r.Errors, BytesReceived: r.BytesReceived, BytesSent: r.BytesSent, Duration: r.Duration.AsDuration(),
-		}
+		})
 	}
 	if err := m.Usage.Append(peer.Hello.MemberId, batch.Sequence, records); err != nil {
 		return err
@@ -285,7 +295,7 @@ func (m *Members) usage(peer *server.Peer, batch *api.UsageBatch) error {
 
 func (m *Members) leave(ctx context.Context, peer *server.Peer) error {
 	m.removeEndpoint(ctx, peer.Hello.MemberId)
-	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{member(peer, true)}, nil)
+	_, err := m.Writer.PutSystem(ctx, peer.Principal.String(), []*tenantstore.Object{m.member(peer, true)}, nil)
 	return err
 }
 
@@ -311,50 +321,6 @@ func (m *Members) position(ctx context.Context, peer *server.Peer, at *api.Posit
 		o.Position = &tenantstore.PositionSpec{Member: peer.Hello.MemberId, Tenant: at.Tenant, UID: at.TenantUid, Epoch: at.Epoch, Drained: at.Drained, Copies: copies}
 	})}, nil)
 	return err
-}
-
-// ErrNoDecision means that no member that is here remembers the decision.
-var ErrNoDecision = errors.New("no connected sidecar remembers this decision")
-
-// Explain asks the member that made a decision for it.
-func (m *Members) Explain(ctx context.Context, id string) (policy.Decision, error) {
-	prefix, _, ok := strings.Cut(id, "-")
-	m.mu.Lock()
-	var peer *server.Peer
-	for member, p := range m.present {
-		if ok && strings.HasPrefix(member, prefix) && len(prefix) >= memberPrefix {
-			peer = p
-		}
-	}
-	if peer == nil {
-		m.mu.Unlock()
-		return policy.Decision{}, fmt.Errorf("%q: %w", id, ErrNoDecision)
-	}
-	answer := m.asked[id]
-	if answer == nil {
-		answer = make(chan *api.Explanation, 1)
-		m.asked[id] = answer
-	}
-	m.mu.Unlock()
-	defer func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.asked, id)
-	}()
-	if err := peer.Send(&api.ControlMessage{Message: &api.ControlMessage_Explain{Explain: &api.Explain{DecisionId: id}}}); err != nil {
-		return policy.Decision{}, err
-	}
-	select {
-	case found := <-answer:
-		if !found.Found {
-			return policy.Decision{}, fmt.Errorf("%q: %w", id, ErrNoDecision)
-		}
-		var decision policy.Decision
-		err := json.Unmarshal([]byte(found.Json), &decision)
-		return decision, err
-	case <-ctx.Done():
-		return policy.Decision{}, ctx.Err()
-	}
 }
 
 // Follow ends the stream of each member that is fenced, until ctx ends.

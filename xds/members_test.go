@@ -13,6 +13,7 @@ import (
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/memstore"
 	"github.com/tenantmesh/tenantmesh/xds/server"
@@ -23,7 +24,12 @@ const memberA = "0123456789abcdef0123456789abcdef"
 func newMembers(t *testing.T) *Members {
 	t.Helper()
 	store := memstore.New()
-	return NewMembers(t.Context(), MembersConfig{Store: store, Writer: tenantstore.NewWriter(store, time.Now), Lease: time.Minute, ID: "here", Log: zap.NewNop()})
+	usage, err := ledger.OpenUsage(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = usage.Close() })
+	return NewMembers(t.Context(), MembersConfig{Store: store, Writer: tenantstore.NewWriter(store, time.Now), Usage: usage, Lease: time.Minute, ID: "here", Log: zap.NewNop()})
 }
 
 func gatewayPeer(t *testing.T, name, id, address string) *server.Peer {

@@ -5,14 +5,18 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/control"
 	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/sidecar"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 )
 
@@ -63,19 +67,54 @@ func (c *catalogue) MustRegister(collectors ...prometheus.Collector) {
 func (c *catalogue) Unregister(prometheus.Collector) bool { return false }
 
 func TestMetrics(t *testing.T) {
-	c := &catalogue{}
-	decide.NewMetrics(c)
 	var out strings.Builder
-	out.WriteString("# Metrics of decisions\n\nEach sidecar has them at `/metrics` of its metrics port. No label ever names a tenant.\n\n| metric | what | labels |\n| --- | --- | --- |\n")
-	slices.Sort(c.descriptions)
-	for _, d := range c.descriptions {
-		name, help, labels := between(d, `fqName: "`, `"`), between(d, `help: "`, `", `), between(d, "variableLabels: {", "}")
-		fmt.Fprintf(&out, "| `%s` | %s | %s |\n", name, help, strings.ReplaceAll(labels, ",", ", "))
-		if strings.Contains(labels, "tenant") {
-			t.Errorf("%s has a label that names a tenant", name)
+	out.WriteString("# Metrics\n\nNo label ever names a tenant.\n")
+	for _, program := range []struct {
+		title, text string
+		register    func(prometheus.Registerer)
+	}{
+		{"Sidecars and gateways", "Each has them at `/metrics` of its metrics port.", func(r prometheus.Registerer) {
+			decide.NewMetrics(r)
+			sidecar.RegisterMetrics(r, sidecar.Gauges{})
+		}},
+		{"The control plane", "At `/metrics` of `--metrics-address`.", func(r prometheus.Registerer) { control.RegisterMetrics(r, nil) }},
+	} {
+		c := &catalogue{}
+		program.register(c)
+		fmt.Fprintf(&out, "\n## %s\n\n%s\n\n| metric | what | labels |\n| --- | --- | --- |\n", program.title, program.text)
+		slices.Sort(c.descriptions)
+		for _, d := range c.descriptions {
+			name, help, labels := between(d, `fqName: "`, `"`), between(d, `help: "`, `", `), between(d, "variableLabels: {", "}")
+			fmt.Fprintf(&out, "| `%s` | %s | %s |\n", name, help, strings.ReplaceAll(labels, ",", ", "))
+			if strings.Contains(labels, "tenant") {
+				t.Errorf("%s has a label that names a tenant", name)
+			}
 		}
 	}
 	compare(t, "../../docs/metrics.md", out.String())
+}
+
+// TestMetricsAreInOneFile: what is registered elsewhere would not be in the document.
+func TestMetricsAreInOneFile(t *testing.T) {
+	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && entry.Name() != ".." {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || entry.Name() == "metrics.go" {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if bytes.Contains(text, []byte("MustRegister(")) {
+			t.Errorf("%s registers metrics: have its package do so in metrics.go, and TestMetrics call that", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func between(s, before, after string) string {

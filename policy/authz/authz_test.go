@@ -196,6 +196,36 @@ func TestAgainstModel(t *testing.T) {
 	})
 }
 
+func TestCanonical(t *testing.T) {
+	for path, want := range map[string]string{
+		"/a": "/a", "/%61dmin": "/admin", "/things%3Aexport": "/things:export", "/a%20b": "/a b", "/%2561": "/%61", "/a%2Fb": "/a%2Fb", "/a%2fb": "/a%2fb",
+		"/caf%C3%A9": "/café", "": "",
+	} {
+		if got, ok := Canonical(path); !ok || got != want {
+			t.Errorf("Canonical(%q) = %q, %v, want %q", path, got, ok, want)
+		}
+	}
+	for _, path := range []string{"/%", "/%4", "/%zz", "/%+1", "/%-1", "/%C0%AF", "/\xff", "/%E9"} {
+		if got, ok := Canonical(path); ok {
+			t.Errorf("Canonical(%q) = %q", path, got)
+		}
+	}
+}
+
+// FuzzCanonical compares with net/url, which decodes all there is.
+func FuzzCanonical(f *testing.F) {
+	for _, seed := range []string{"/%61dmin", "/a%2Fb", "/%zz", "/%C0%AF", "/things%3Aexport", "/%2561", "/%"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		got, ok := Canonical(path)
+		want, err := url.PathUnescape(strings.NewReplacer("%2f", "%252f", "%2F", "%252F").Replace(path))
+		if ok != (err == nil && utf8.ValidString(want)) || ok && got != want {
+			t.Errorf("Canonical(%q) = %q, %v, want %q, %v", path, got, ok, want, err)
+		}
+	})
+}
+
 // TestRolloutAgainstModel compares a policy in a rollout, as two that share the tenants, with the one of them that a
 // tenant should have. A request without a tenant has the old one.
 func TestRolloutAgainstModel(t *testing.T) {
@@ -238,36 +268,6 @@ func TestRolloutAgainstModel(t *testing.T) {
 		d := set.Authorize(r)
 		if wantRule, wantAllowed := model.Allowed(r); rule != wantRule || allowed != wantAllowed || d.Rule != wantRule || d.Allowed != wantAllowed {
 			rt.Fatalf("%v by %q and %v by %q, want %v by %q", allowed, rule, d.Allowed, d.Rule, wantAllowed, wantRule)
-		}
-	})
-}
-
-func TestCanonical(t *testing.T) {
-	for path, want := range map[string]string{
-		"/a": "/a", "/%61dmin": "/admin", "/things%3Aexport": "/things:export", "/a%20b": "/a b", "/%2561": "/%61", "/a%2Fb": "/a%2Fb", "/a%2fb": "/a%2fb",
-		"/caf%C3%A9": "/café", "": "",
-	} {
-		if got, ok := Canonical(path); !ok || got != want {
-			t.Errorf("Canonical(%q) = %q, %v, want %q", path, got, ok, want)
-		}
-	}
-	for _, path := range []string{"/%", "/%4", "/%zz", "/%+1", "/%-1", "/%C0%AF", "/\xff", "/%E9"} {
-		if got, ok := Canonical(path); ok {
-			t.Errorf("Canonical(%q) = %q", path, got)
-		}
-	}
-}
-
-// FuzzCanonical compares with net/url, which decodes all there is.
-func FuzzCanonical(f *testing.F) {
-	for _, seed := range []string{"/%61dmin", "/a%2Fb", "/%zz", "/%C0%AF", "/things%3Aexport", "/%2561", "/%"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, path string) {
-		got, ok := Canonical(path)
-		want, err := url.PathUnescape(strings.NewReplacer("%2f", "%252f", "%2F", "%252F").Replace(path))
-		if ok != (err == nil && utf8.ValidString(want)) || ok && got != want {
-			t.Errorf("Canonical(%q) = %q, %v, want %q, %v", path, got, ok, want, err)
 		}
 	})
 }

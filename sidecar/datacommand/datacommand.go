@@ -11,7 +11,7 @@
 // A [Handler] is an http.Handler. Commands that change data run one at a time, and a late one is refused by its fencing
 // token, which is kept on the disk.
 //
-// It imports identity, identity/meshname, identity/propagation and zap.
+// It imports identity, identity/meshname, identity/propagation, sidecar/durable and zap.
 package datacommand
 
 import (
@@ -27,7 +27,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
@@ -38,6 +37,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
+	"github.com/tenantmesh/tenantmesh/sidecar/durable"
 )
 
 // Commands are the commands, each a program and its arguments. Export and Import are needed to move a tenant; without
@@ -161,16 +161,7 @@ func (h *Handler) remember(tenant identity.TenantID, token int64) error {
 	if err != nil {
 		return err
 	}
-	file, err := os.CreateTemp(filepath.Dir(h.path), filepath.Base(h.path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name())
-	_, err = file.Write(text)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), h.path)
+	return durable.WriteFile(h.path, text)
 }
 
 func (h *Handler) fail(w http.ResponseWriter, err error) {

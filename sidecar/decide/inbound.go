@@ -139,7 +139,7 @@ func (a *attempt) moveData(t *policyset.Tenant, claims *tenanttoken.Claims) {
 
 // replica decides for a write that the owner's cell has taken, and that comes here too. It was charged there.
 func (a *attempt) replica(t *policyset.Tenant, claims *tenanttoken.Claims, token string, request *authz.Request) {
-	request.Tenant = authz.Tenant{ID: t.ID, Tier: t.Tier, Residency: t.Residency, Labels: t.Labels}
+	request.Tenant = authz.Tenant{ID: t.ID, UID: t.UID, Tier: t.Tier, Residency: t.Residency, Labels: t.Labels}
 	switch {
 	case claims.Context.Role != tenanttoken.Replica || claims.Context.Purpose != tenanttoken.Request || a.set.Self.Strategy(a.set.Self.Workload) != policyset.StrategyDualWrite:
 		a.refuse(policy.DeniedByPolicy, "only copies of requests to a workload whose strategy is dualWrite are taken")

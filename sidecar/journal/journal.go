@@ -9,7 +9,7 @@
 //
 // A [Journal] may be used from many goroutines.
 //
-// It imports the standard library only.
+// It imports sidecar/durable.
 package journal
 
 import (
@@ -24,6 +24,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/tenantmesh/tenantmesh/sidecar/durable"
 )
 
 // Entry is one write, as it is sent to either cell.
@@ -98,16 +100,7 @@ func Open(path string) (*Journal, error) {
 	if err := j.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("journal %s: %w", path, err), file.Close())
 	}
-	return j, syncFolder(filepath.Dir(path))
-}
-
-// syncFolder makes the names in a folder durable.
-func syncFolder(path string) error {
-	folder, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
+	return j, durable.SyncFolder(filepath.Dir(path))
 }
 
 func (j *Journal) recover() error {

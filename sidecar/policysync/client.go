@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -61,9 +62,10 @@ const (
 // Client keeps the state.
 type Client struct {
 	Config
-	state *State            // what was pushed
-	trial map[string]*trial // by type, of what is for Envoy
-	noted time.Time         // when it was last written down that the control plane was heard
+	unsaved bool              // the last good state on the disk is older than what is in force
+	state   *State            // what was pushed
+	trial   map[string]*trial // by type, of what is for Envoy
+	noted   time.Time         // when it was last written down that the control plane was heard
 
 	verdicts chan verdict
 	late     chan *push // pushes that Envoy has not judged in time
@@ -193,8 +195,9 @@ func (c *Client) follow(ctx context.Context) error {
 			c.heard(time.Now())
 			before := c.Sets.Load().Moving()
 			c.take(response)
-			// A move waits until its placement is on the disk; nothing else is in such a hurry.
-			if !maps.Equal(before, c.Sets.Load().Moving()) {
+			// A move waits until its placement is on the disk, and what was taken from somebody may not come back by a
+			// crash; nothing else is in such a hurry.
+			if !maps.Equal(before, c.Sets.Load().Moving()) || c.revokes(response) {
 				save = nil
 				c.save()
 			} else if save == nil {
@@ -207,6 +210,9 @@ func (c *Client) follow(ctx context.Context) error {
 		case p := <-c.late:
 			c.conclude(p, nil)
 		case <-alive.C:
+			if c.unsaved {
+				c.save()
+			}
 			if heard {
 				c.heard(time.Now())
 			}
@@ -250,9 +256,11 @@ func (c *Client) lastHeard() time.Time {
 
 func (c *Client) save() {
 	if err := c.good().Save(c.Path); err != nil {
-		c.Log.Error("the last good state could not be written", zap.Error(err))
+		c.Log.Error("the last good state could not be written; it is tried again", zap.Error(err))
+		c.unsaved = true
 		return
 	}
+	c.unsaved = false
 	c.Saved(c.Sets.Load()) // this goroutine alone changes either
 }
 
@@ -265,6 +273,23 @@ func (c *Client) send(request *discovery.DeltaDiscoveryRequest) error {
 		return errNoStream
 	}
 	return c.stream.Send(request)
+}
+
+// revokes reports whether a response takes something from somebody: policies, keys, or a tenant's being served.
+func (c *Client) revokes(response *discovery.DeltaDiscoveryResponse) bool {
+	switch response.TypeUrl {
+	case meshname.TypeAccessPolicy:
+		return true
+	case meshname.TypeSignerKey, meshname.TypeTokenIssuer:
+		return len(response.RemovedResources) > 0
+	case meshname.TypeTenantPolicy:
+		return slices.ContainsFunc(response.Resources, func(r *discovery.Resource) bool {
+			t, ok := c.Sets.Load().Tenant(r.Name)
+			return ok && t.Phase != "Active"
+		})
+	default:
+		return false
+	}
 }
 
 // take applies a response and answers it: at once what is for the Go process, and what is for Envoy when Envoy did.

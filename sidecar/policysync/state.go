@@ -16,9 +16,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/tenantmesh/tenantmesh/sidecar/durable"
 )
 
 // Resource is one resource as it was pushed.
@@ -84,15 +85,5 @@ func (s *State) Save(path string) error {
 	if err != nil {
 		return err
 	}
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name())
-	_, err = file.Write(text)
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
+	return durable.WriteFile(path, text)
 }

@@ -60,7 +60,8 @@ type Reporter struct {
 	current  tenanttoken.SigningKey // in force, when signer is set
 	next     tenanttoken.SigningKey // published, or to be published, and not in force yet; zero: none
 	signer   atomic.Pointer[tenanttoken.Signer]
-	sequence int64
+	sequence int64 // of the newest batch
+	welcomed bool  // the control plane has said which batch it counted last
 
 	leaving chan chan error
 
@@ -195,6 +196,7 @@ func (r *Reporter) stream(ctx context.Context) error {
 	age := time.NewTicker(keyInterval)
 	defer age.Stop()
 	published, said := "", false
+	r.welcomed = false
 	positions := positions{stream: stream, report: r.Positions, said: map[string]*api.Position{}}
 	for first := true; ; first = false {
 		moved, soon, err := positions.send(time.Now())
@@ -316,6 +318,9 @@ func (p *positions) send(now time.Time) (moved <-chan struct{}, soon <-chan time
 }
 
 func (r *Reporter) sendUsage(stream api.MemberService_ReportClient) error {
+	if !r.welcomed {
+		return nil
+	}
 	if r.batch == nil {
 		records := r.Meter.Take()
 		if len(records) == 0 {
@@ -352,6 +357,7 @@ func (r *Reporter) heard(stream api.MemberService_ReportClient, message *api.Con
 		}
 		return stream.Send(&api.MemberReport{Report: &api.MemberReport_Explanation{Explanation: answer}})
 	case *api.ControlMessage_Welcome:
+		r.sequence, r.welcomed = max(r.sequence, m.Welcome.UsageSequence), true // the clock may have gone back since
 		r.Zap.Info("welcomed by the control plane", zap.String("role", m.Welcome.Role), zap.String("cell", m.Welcome.Cell), zap.String("workload", m.Welcome.Workload))
 	}
 	return nil

@@ -4,8 +4,12 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
+	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/ledger"
 )
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -105,5 +109,29 @@ func TestRotation(t *testing.T) {
 	}
 	if r = open(start.Add(14 * 24 * time.Hour)); r.Signer() != nil || r.next.KID == "" {
 		t.Error("a key that ended is in force after a restart")
+	}
+}
+
+// TestClockThatWentBack: a batch is numbered after the last that the control plane counted, whatever the clock says.
+func TestClockThatWentBack(t *testing.T) {
+	gateway, err := identity.GatewayID("mesh.example", "edge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	meter := ledger.NewMeter()
+	r, err := New(Config{Principal: gateway, Dir: t.TempDir(), Meter: meter, Zap: zap.NewNop()}, func() bool { return true }, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meter.Add(ledger.UsageRecord{Minute: start, Requests: 1})
+	if err := r.sendUsage(nil); err != nil || r.batch != nil {
+		t.Errorf("before it is welcome it sends %v, %v", r.batch, err)
+	}
+	counted := start.Add(time.Hour).UnixMicro()
+	if err := r.heard(nil, &api.ControlMessage{Message: &api.ControlMessage_Welcome{Welcome: &api.Welcome{UsageSequence: counted}}}); err != nil {
+		t.Fatal(err)
+	}
+	if r.sequence < counted {
+		t.Errorf("its next batch comes after %d, and %d was counted", r.sequence, counted)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 var (
 	seed     = flag.Uint64("history-seed", 1, "of the schedule of moves and faults")
+	strategy = flag.String("history-strategy", "dualWrite", "by which the tenants' data follows")
 	duration = flag.Duration("history-time", 40*time.Second, "how long the load and the faults last")
 )
 
@@ -85,6 +86,6 @@ func (r *recorder) check(t *testing.T) {
 		if result == porcupine.Unknown {
 			what = fmt.Sprintf("no order was found in %v", searchPatience)
 		}
-		t.Errorf("%s: %s; the history is in %s\nreplay: go test ./test/history -run TestHistory -history-seed %d -history-time %v", row, what, path, *seed, *duration)
+		t.Errorf("%s: %s; the history is in %s\nreplay: go test ./test/history -run TestHistory -history-seed %d -history-strategy %s -history-time %v", row, what, path, *seed, *strategy, *duration)
 	}
 }

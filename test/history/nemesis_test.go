@@ -189,7 +189,7 @@ func (m *mesh) names() (names []string) {
 
 func newMesh(t *testing.T) *mesh {
 	t.Helper()
-	m := &mesh{Mesh: meshtest.Start(t, objects, meshtest.Links()), documents: map[string]*meshtest.Program{}, sidecars: map[string]*meshtest.Sidecar{}}
+	m := &mesh{Mesh: meshtest.Start(t, strings.ReplaceAll(objects, "STRATEGY", *strategy), meshtest.Links()), documents: map[string]*meshtest.Program{}, sidecars: map[string]*meshtest.Sidecar{}}
 	for _, name := range []string{"a", "b"} {
 		m.sidecars["gateway "+name] = m.GatewayAs(t, name)
 	}
@@ -228,7 +228,7 @@ kind: Workload
 metadata: {name: documents}
 spec:
   expose: [{pathPrefix: /documents}]
-  tenantData: {hooks: {export: /tenant-data, import: /tenant-data, digest: /tenant-data/digest, delete: /tenant-data}}
+  tenantData: {strategy: STRATEGY, hooks: {export: /tenant-data, import: /tenant-data, digest: /tenant-data/digest, delete: /tenant-data}}
 ---
 apiVersion: tenantmesh.dev/v1alpha1
 kind: AccessPolicy

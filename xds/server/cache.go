@@ -177,10 +177,11 @@ type subscription struct {
 
 // sent is a response on its way.
 type sent struct {
-	nonce   string
-	oldest  int64 // revision of the first change in it
-	changes []change
-	again   bool // it is a part of one that was refused
+	nonce    string
+	oldest   int64 // revision of the first change in it
+	revision int64 // that was published when it was sent
+	changes  []change
+	again    bool // it is a part of one that was refused
 }
 
 // change is what a response does to one resource; nil means that there is none.
@@ -216,9 +217,10 @@ func (t *subscription) take() (next part, undo map[string]struct{}) {
 	return next, undo
 }
 
-// respond sends what is lacking, when the server waits for it.
+// respond sends what is lacking, when the server waits for it. One response of a type is on its way at a time: a sidecar
+// that got two at once could not tell which of them its Envoy refused.
 func (c *Cache) respond(s *stream, t *subscription) {
-	for t.watch != nil && (!t.answered || len(t.pending)+len(t.parts)+len(t.undo) > 0) {
+	for t.watch != nil && len(t.waiting) == 0 && (!t.answered || len(t.pending)+len(t.parts)+len(t.undo) > 0) {
 		next, undo := t.take()
 		response := &discovery.DeltaDiscoveryResponse{TypeUrl: t.typeURL, SystemVersionInfo: strconv.FormatInt(c.revision, 10)}
 		for name := range undo {
@@ -238,7 +240,7 @@ func (c *Cache) respond(s *stream, t *subscription) {
 		}
 		slices.SortFunc(response.Resources, func(a, b *discovery.Resource) int { return strings.Compare(a.Name, b.Name) })
 		slices.Sort(response.RemovedResources)
-		t.waiting = append(t.waiting, sent{oldest: next.oldest, changes: changes, again: next.again})
+		t.waiting = append(t.waiting, sent{oldest: next.oldest, revision: c.revision, changes: changes, again: next.again})
 		open := t.watch
 		t.watch = nil
 		open.response <- &deltaResponse{open.request, response}

@@ -19,6 +19,7 @@ type Peer struct {
 	Principal identity.Principal
 	Subject   Subject
 	Hello     *api.Hello
+	Counted   int64 // sequence of its newest batch of usage that was counted; set by [Members.Joined]
 
 	mu     sync.Mutex
 	stream api.MemberService_ReportServer
@@ -76,7 +77,7 @@ func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
 	}
 	defer s.config.Members.Gone(peer)
 	err = peer.Send(&api.ControlMessage{Message: &api.ControlMessage_Welcome{Welcome: &api.Welcome{
-		Principal: principal.String(), Role: subject.Role, Cell: subject.Cell, Workload: subject.Workload,
+		Principal: principal.String(), Role: subject.Role, Cell: subject.Cell, Workload: subject.Workload, UsageSequence: peer.Counted,
 	}}})
 	if err != nil {
 		return err

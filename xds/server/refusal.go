@@ -6,7 +6,7 @@ import "slices"
 type refusal struct {
 	version  string // "" when it refused to be without it
 	why      string
-	revision int64 // published when it did
+	revision int64 // of the response
 }
 
 // part is what a response is about. A response that was refused is sent again in parts, each half of the one before,
@@ -37,12 +37,12 @@ func (c *Cache) answered(id int64, typeURL, nonce, why string) {
 		if why == "" {
 			t.accept(response)
 		} else {
-			t.refuse(response, why, c.revision)
+			t.refuse(response, why)
 		}
 	} else if i := slices.IndexFunc(t.accepted, named); i >= 0 && why != "" {
 		response := t.accepted[i]
 		t.accepted = slices.Delete(t.accepted, i, i+1)
-		t.refuse(response, why, c.revision)
+		t.refuse(response, why)
 	}
 	c.signal()
 }
@@ -62,7 +62,7 @@ func (t *subscription) accept(response sent) {
 
 // refuse notes that the stream has nothing of the response. The sidecar is told so too, in case that it kept some of
 // it, before the response is sent again in parts.
-func (t *subscription) refuse(response sent, why string, revision int64) {
+func (t *subscription) refuse(response sent, why string) {
 	var names []string
 	for _, change := range response.changes {
 		if t.has[change.name] != change.after {
@@ -76,7 +76,7 @@ func (t *subscription) refuse(response sent, why string, revision int64) {
 		t.undo[change.name] = struct{}{}
 	}
 	if response.again && len(response.changes) == 1 {
-		t.refused[response.changes[0].name] = refusal{response.changes[0].after.version(), why, revision}
+		t.refused[response.changes[0].name] = refusal{response.changes[0].after.version(), why, response.revision}
 		return
 	}
 	slices.Sort(names)

@@ -19,9 +19,9 @@ func (c *client) accept(typeURL string, changes ...string) (nonce string) {
 	return nonce
 }
 
-func (c *client) refuse(typeURL, why string, changes ...string) {
+func (c *client) refuse(why string, changes ...string) {
 	c.t.Helper()
-	c.refuseLate(typeURL, why, c.want(changes...))
+	c.refuseLate("", why, c.want(changes...))
 }
 
 func (c *client) refuseLate(typeURL, why, nonce string) {
@@ -54,16 +54,16 @@ func TestOneBadResource(t *testing.T) {
 	wantRefused(t, cache, 1)
 
 	check(t, cache.Apply(2, []Resource{tenantIn("us", "acme", 2), tenantIn("us", "globex", 2), tenantIn("us", "hooli", 2), tenantIn("us", "initech", 13)}, nil))
-	c.refuse("", "13 is odd", "+acme", "+globex", "+hooli", "+initech")
+	c.refuse("13 is odd", "+acme", "+globex", "+hooli", "+initech")
 	c.accept("", "+acme", "+globex", "+initech", "-hooli") // as it was before
 	c.accept("", "+acme", "+globex")
-	c.refuse("", "13 is odd", "+hooli", "+initech")
+	c.refuse("13 is odd", "+hooli", "+initech")
 	c.accept("", "+initech", "-hooli")
 	c.accept("", "+hooli")
-	c.refuse("", "13 is odd", "+initech")
+	c.refuse("13 is odd", "+initech")
 	c.accept("", "+initech")
 	wantRefused(t, cache, 2, "initech")
-	if who := cache.Refused(2); !strings.Contains(who, `"initech" at revision 2: 13 is odd`) || cache.Refused(3) != "" {
+	if who := cache.Refused(2); !strings.Contains(who, `refused "initech" of `) || !strings.Contains(who, `at revision 2: 13 is odd`) || cache.Refused(3) != "" {
 		t.Errorf("revision 2 was refused by %q, revision 3 by %q", who, cache.Refused(3))
 	}
 
@@ -78,9 +78,9 @@ func TestOneBadResource(t *testing.T) {
 	}
 
 	check(t, cache.Apply(5, []Resource{tenantIn("us", "acme", 13)}, nil))
-	c.refuse("", "13 is odd", "+acme")
+	c.refuse("13 is odd", "+acme")
 	c.accept("", "+acme")
-	c.refuse("", "13 is odd", "+acme")
+	c.refuse("13 is odd", "+acme")
 	c.accept("", "+acme")
 	wantRefused(t, cache, 5, "acme")
 	check(t, cache.Apply(6, []Resource{tenantIn("us", "acme", 3)}, nil)) // what it has

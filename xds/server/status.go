@@ -8,14 +8,17 @@ import (
 	"strings"
 )
 
-// Member is how far one connected sidecar is.
+// Member is how far one sidecar is.
 type Member struct {
+	ID        string    `json:"id,omitempty"` // of one that is out of reach
 	Principal string    `json:"principal"`
 	Role      string    `json:"role"`
 	Cell      string    `json:"cell,omitempty"`
 	Workload  string    `json:"workload,omitempty"`
 	Enforced  bool      `json:"enforced"` // all that the revision asks of it is applied
 	Refused   []Refusal `json:"refused,omitempty"`
+	// OutOfReach says that it is connected to no control plane, and serves what it had when it was.
+	OutOfReach bool `json:"outOfReach,omitempty"`
 }
 
 // Refusal is a resource that a sidecar refused (NACK): it has the one before, or none, until it accepts another.
@@ -23,7 +26,7 @@ type Refusal struct {
 	TypeURL  string `json:"typeUrl"`
 	Name     string `json:"name"`
 	Error    string `json:"error"`
-	Revision int64  `json:"revision"` // published when it was refused
+	Revision int64  `json:"revision"` // of the store, when it was sent
 }
 
 // Status says how far a revision is.
@@ -32,14 +35,22 @@ type Status struct {
 	Published int64    `json:"published"` // the newest that was given out
 	Enforced  int      `json:"enforced"`
 	Refused   int      `json:"refused"`
-	Total     int      `json:"total"`
+	Total     int      `json:"total"` // of those that are connected here
 	Members   []Member `json:"members"`
+	// OutOfReach are those of Members that are connected nowhere: neither left nor fenced, they may serve still.
+	OutOfReach int `json:"outOfReach"`
 
 	settled bool // every sidecar has answered for it
 }
 
 // Done reports whether every connected sidecar enforces the revision.
 func (s Status) Done() bool { return s.Published >= s.Revision && s.Enforced == s.Total }
+
+// Add adds members that are out of reach.
+func (s *Status) Add(absent []Member) {
+	s.Members = append(s.Members, absent...)
+	s.OutOfReach += len(absent)
+}
 
 // Status says how far revision is; 0 asks about the newest.
 func (c *Cache) Status(revision int64) Status {
@@ -87,7 +98,7 @@ func (c *Cache) Refused(revision int64) string {
 		for _, t := range s.types {
 			for name, r := range t.refused {
 				if r.revision >= revision {
-					return fmt.Sprintf("%s refused %s %q at revision %d: %s", s.principal, t.typeURL, name, r.revision, r.why)
+					return fmt.Sprintf("%s refused %q of %s at revision %d: %s", s.principal, name, t.typeURL, r.revision, r.why)
 				}
 			}
 		}

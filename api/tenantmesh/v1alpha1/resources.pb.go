@@ -2235,6 +2235,7 @@ type Welcome struct {
 	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	Cell          string                 `protobuf:"bytes,3,opt,name=cell,proto3" json:"cell,omitempty"`
 	Workload      string                 `protobuf:"bytes,4,opt,name=workload,proto3" json:"workload,omitempty"`
+	UsageSequence int64                  `protobuf:"varint,5,opt,name=usage_sequence,json=usageSequence,proto3" json:"usage_sequence,omitempty"` // of the newest batch that was counted; one that is not after it is not counted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2295,6 +2296,13 @@ func (x *Welcome) GetWorkload() string {
 		return x.Workload
 	}
 	return ""
+}
+
+func (x *Welcome) GetUsageSequence() int64 {
+	if x != nil {
+		return x.UsageSequence
+	}
+	return 0
 }
 
 // KeyInForce says that every connected sidecar applied the key: it may sign now.
@@ -2649,12 +2657,13 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"keyInForce\x12<\n" +
 	"\tusage_ack\x18\x03 \x01(\v2\x1d.tenantmesh.v1alpha1.UsageAckH\x00R\busageAck\x128\n" +
 	"\aexplain\x18\x04 \x01(\v2\x1c.tenantmesh.v1alpha1.ExplainH\x00R\aexplainB\t\n" +
-	"\amessage\"k\n" +
+	"\amessage\"\x92\x01\n" +
 	"\aWelcome\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
 	"\x04cell\x18\x03 \x01(\tR\x04cell\x12\x1a\n" +
-	"\bworkload\x18\x04 \x01(\tR\bworkload\"\x1e\n" +
+	"\bworkload\x18\x04 \x01(\tR\bworkload\x12%\n" +
+	"\x0eusage_sequence\x18\x05 \x01(\x03R\rusageSequence\"\x1e\n" +
 	"\n" +
 	"KeyInForce\x12\x10\n" +
 	"\x03kid\x18\x01 \x01(\tR\x03kid\"&\n" +

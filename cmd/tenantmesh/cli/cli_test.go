@@ -3,12 +3,14 @@ package cli
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/tenantmesh/tenantmesh/internal/command"
 	"github.com/tenantmesh/tenantmesh/internal/meshtest"
+	"github.com/tenantmesh/tenantmesh/xds/server"
 )
 
 func TestMain(m *testing.M) {
@@ -61,5 +63,18 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if want := "exit status " + args[0]; got != want {
 		ts.Fatalf("%v: %s, want %s", args[1:], got, want)
+	}
+}
+
+// TestOutOfReach: a sidecar that is connected nowhere is one of those that do not enforce a revision.
+func TestOutOfReach(t *testing.T) {
+	status := server.Status{Revision: 42, Published: 42, Enforced: 1, Total: 1, Members: []server.Member{{Principal: "spiffe://mesh.example/gateway/a", Enforced: true}}}
+	status.Add([]server.Member{{ID: "0123456789ab", Principal: "spiffe://mesh.example/gateway/b", OutOfReach: true}})
+	var out strings.Builder
+	statusTable(&out, status)
+	for _, want := range []string{"revision 42: enforced by 1 of 2 sidecars, 1 out of reach\n", "gateway/b", "out of reach: member 0123456789ab"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the status does not say %q:\n%s", want, out.String())
+		}
 	}
 }

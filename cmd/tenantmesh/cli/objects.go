@@ -163,6 +163,9 @@ func newApply() *cobra.Command {
 		if out.Status != nil && !out.Status.Done() {
 			return command.Fail(command.Findings, "see 'tenantmesh status'", "revision %d is not enforced everywhere", out.Revision)
 		}
+		if out.Status != nil && out.Status.OutOfReach > 0 {
+			return command.Fail(command.Findings, "see 'tenantmesh status', and fence those that are gone for good", "revision %d is enforced by all that are connected, and %d sidecars are out of reach", out.Revision, out.Status.OutOfReach)
+		}
 		return nil
 	}
 	flags := cmd.Flags()
@@ -198,7 +201,10 @@ func isTerminal(file *os.File) bool {
 }
 
 func enforced(s server.Status) string {
-	text := fmt.Sprintf("revision %d: enforced by %d of %d sidecars", s.Revision, s.Enforced, s.Total)
+	text := fmt.Sprintf("revision %d: enforced by %d of %d sidecars", s.Revision, s.Enforced, s.Total+s.OutOfReach)
+	if s.OutOfReach > 0 {
+		text += fmt.Sprintf(", %d out of reach", s.OutOfReach)
+	}
 	if s.Refused > 0 {
 		text += fmt.Sprintf(", %d refused it", s.Refused)
 		for _, m := range s.Members {

@@ -49,9 +49,12 @@ func statusTable(w io.Writer, s server.Status) {
 	rows := make([][]string, len(s.Members))
 	for i, m := range s.Members {
 		state := "enforces it"
-		if len(m.Refused) > 0 {
+		switch {
+		case m.OutOfReach:
+			state = "out of reach: member " + m.ID
+		case len(m.Refused) > 0:
 			state = "refused it"
-		} else if !m.Enforced {
+		case !m.Enforced:
 			state = "not yet"
 		}
 		rows[i] = []string{m.Principal, m.Role, m.Cell, m.Workload, state}

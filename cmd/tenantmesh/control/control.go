@@ -59,6 +59,9 @@ type Addresses struct{ AdminSocket, Admin, XDS, Metrics string }
 // maxStreams bounds what one connection may open at once.
 const maxStreams = 16
 
+// storePatience is how long a status waits for the store.
+const storePatience = 5 * time.Second
+
 // Run runs until ctx ends. ready is called once sidecars can connect.
 func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 	if config.Lease == 0 {
@@ -130,10 +133,19 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	api := adminapi.New(adminapi.Config{
 		Store: store, Writer: writer, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain,
 		Status: func(ctx context.Context, revision int64, wait bool) (any, error) {
+			status := cache.Status(revision)
+			var late error
 			if wait {
-				return cache.Wait(ctx, revision)
+				status, late = cache.Wait(ctx, revision)
 			}
-			return cache.Status(revision), nil
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storePatience)
+			defer cancel()
+			absent, err := members.Absent(ctx)
+			if err != nil { // the rest does not stand on the store
+				config.Log.Warn("who is out of reach could not be read", zap.Error(err))
+			}
+			status.Add(absent)
+			return status, late
 		},
 	})
 	var addresses Addresses
@@ -200,14 +212,7 @@ func serveSocket(ctx context.Context, group *errgroup.Group, path string, handle
 
 func serveMetrics(ctx context.Context, group *errgroup.Group, address string, cache *server.Cache) (string, error) {
 	registry := prometheus.NewRegistry()
-	for name, value := range map[string]func(server.Status) float64{
-		"tenantmesh_control_sidecars_connected": func(s server.Status) float64 { return float64(s.Total) },
-		"tenantmesh_control_sidecars_enforcing": func(s server.Status) float64 { return float64(s.Enforced) },
-		"tenantmesh_control_sidecars_refusing":  func(s server.Status) float64 { return float64(s.Refused) },
-		"tenantmesh_control_published_revision": func(s server.Status) float64 { return float64(s.Published) },
-	} {
-		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: "Of the newest revision: sidecars, or the revision itself."}, func() float64 { return value(cache.Status(0)) }))
-	}
+	RegisterMetrics(registry, func() server.Status { return cache.Status(0) })
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", err

@@ -1,0 +1,22 @@
+package control
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tenantmesh/tenantmesh/xds/server"
+)
+
+// RegisterMetrics registers a control plane's metrics; status is how far the newest revision is.
+func RegisterMetrics(registry prometheus.Registerer, status func() server.Status) {
+	for _, g := range []struct {
+		name, help string
+		value      func(server.Status) int64
+	}{
+		{"tenantmesh_control_sidecars_connected", "Sidecars that are connected to this control plane.", func(s server.Status) int64 { return int64(s.Total) }},
+		{"tenantmesh_control_sidecars_enforcing", "Those of them that enforce the newest revision.", func(s server.Status) int64 { return int64(s.Enforced) }},
+		{"tenantmesh_control_sidecars_refusing", "Those of them that refused some of what was pushed.", func(s server.Status) int64 { return int64(s.Refused) }},
+		{"tenantmesh_control_published_revision", "Newest revision of the store that was published.", func(s server.Status) int64 { return s.Published }},
+	} {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, func() float64 { return float64(g.value(status())) }))
+	}
+}

@@ -1,0 +1,41 @@
+package sidecar
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Gauges are read each time that metrics are asked for.
+type Gauges struct{ Age, Revision, Leases, Open, Restarts func() float64 }
+
+// RegisterMetrics registers a sidecar's own metrics; those of decisions are its decider's.
+func RegisterMetrics(registry prometheus.Registerer, gauges Gauges) {
+	for _, g := range []struct {
+		name, help string
+		value      func() float64
+	}{
+		{"tenantmesh_config_age_seconds", "Time since the control plane was last heard.", gauges.Age},
+		{"tenantmesh_config_revision", "Revision of the store that is enforced.", gauges.Revision},
+		{"tenantmesh_leases", "Requests that hold a lease.", gauges.Leases},
+		{"tenantmesh_open_requests", "Requests that were admitted and have not ended.", gauges.Open},
+		{"tenantmesh_envoy_restarts", "How often Envoy was started again.", gauges.Restarts},
+	} {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.value))
+	}
+}
+
+func (s *sidecar) gauges() Gauges {
+	return Gauges{
+		Age: func() float64 { return s.sets.Age(time.Now()).Seconds() },
+		Revision: func() float64 {
+			if set := s.sets.Load(); set != nil {
+				return float64(set.Revision)
+			}
+			return 0
+		},
+		Leases:   func() float64 { return float64(s.decider.Limiter.Leases(time.Now())) },
+		Open:     func() float64 { return float64(s.inflight.Open()) },
+		Restarts: func() float64 { return float64(s.envoy.Restarts()) },
+	}
+}
