@@ -190,6 +190,9 @@ func TestChangesAndAck(t *testing.T) {
 	if s, err = cache.Wait(t.Context(), 5); err != nil || !s.Done() {
 		t.Errorf("after both ACKs: %+v, %v", s, err)
 	}
+	if who := cache.Refused(0); who != "" {
+		t.Errorf("after the next ACK %q", who)
+	}
 }
 
 // TestComesBack: a client that says what it has gets only what changed since.
