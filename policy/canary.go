@@ -11,6 +11,9 @@ type Canary struct {
 	Others  bool     // selects who is not in it, with requests that have no tenant
 }
 
+// CanarySuffix ends the name of a policy as it is for the canary.
+const CanarySuffix = "@canary"
+
 // Selects reports whether a tenant is meant, by its name and the uid of its incarnation; "" and "" for no tenant. It
 // allocates nothing.
 func (c *Canary) Selects(tenant, uid string) bool {

@@ -137,7 +137,7 @@ type Set struct {
 	tenants  [shards]map[string]*Tenant
 	count    int
 	moving   map[string]*Tenant // those with a target
-	policies map[string]authz.Policy
+	policies map[string][]authz.Policy
 	keys     map[string]tenanttoken.Key
 	holders  map[string]string // key -> member
 }
@@ -235,7 +235,7 @@ func (e *editor) apply(c Change) error {
 			e.policies, e.set.policies = true, clone(e.set.policies)
 		}
 		if m, ok := c.Message.(*api.AccessPolicy); ok {
-			e.set.policies[c.Name] = accessPolicy(m)
+			e.set.policies[c.Name] = accessPolicies(m)
 		} else {
 			delete(e.set.policies, c.Name)
 		}
@@ -335,6 +335,23 @@ func (e *editor) tenant(c Change) error {
 	return nil
 }
 
+// accessPolicies are a policy, or in a rollout what it is for its canary and for the others.
+func accessPolicies(m *api.AccessPolicy) (list []authz.Policy) {
+	c := m.Canary
+	if c == nil || c.After == nil {
+		return []authz.Policy{accessPolicy(m)}
+	}
+	in := policy.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}
+	if c.Before != nil {
+		before, others := accessPolicy(c.Before), in
+		others.Others, before.Canary = true, &others
+		list = append(list, before)
+	}
+	after := accessPolicy(c.After)
+	after.Canary = &in
+	return append(list, after)
+}
+
 func accessPolicy(m *api.AccessPolicy) authz.Policy {
 	p := authz.Policy{Name: m.Name, Revision: m.Revision, Spec: policy.AccessPolicySpec{
 		Effect: policy.Effect(m.Effect), Mode: policy.Mode(m.Mode), Principals: m.Principals, When: m.When,
@@ -342,10 +359,6 @@ func accessPolicy(m *api.AccessPolicy) authz.Policy {
 	}}
 	for _, t := range m.Targets {
 		p.Spec.Targets = append(p.Spec.Targets, policy.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
-	}
-	if c := m.Canary; c != nil {
-		p.Spec.Effect = policy.Effect(c.Effect)
-		p.Canary = &policy.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names, Others: c.Others}
 	}
 	if m.NotAfter != nil {
 		p.NotAfter = m.NotAfter.AsTime()
@@ -403,7 +416,7 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 // finish compiles what changed.
 func (e *editor) finish() {
 	if e.policies {
-		compiled, err := authz.Compile(slices.Collect(maps.Values(e.set.policies)))
+		compiled, err := authz.Compile(slices.Concat(slices.Collect(maps.Values(e.set.policies))...))
 		if err != nil {
 			e.problems = append(e.problems, err.Error())
 		}

@@ -96,18 +96,42 @@ func TestEveryType(t *testing.T) {
 	if s.Self.BoundTenant != acme || s.Self.Dependencies["workload/w"] != "untenanted" || s.Policies.Len() != 1 || s.Keys.Len() != 1 || !s.Issuers["i"].Speaks(acme) || s.Issuers["i"].Speaks(globex) {
 		t.Errorf("the set is %+v", s)
 	}
-	// The effect of a policy for a canary is where only who knows of canaries looks.
-	canary := &api.AccessPolicy{Name: "p", Canary: &api.Canary{Names: []string{"acme"}, Effect: "Permit"}, Principals: []string{"spiffe://a.example/x"}, Targets: []*api.Target{{Workload: "*"}}}
-	s = with(t, s, Change{meshname.TypeAccessPolicy, "p", canary})
-	x, _ := identity.ParsePrincipal("spiffe://a.example/x")
-	for tenant, want := range map[identity.TenantID]bool{acme: true, globex: false} {
-		if _, allowed := s.Policies.Allowed(&authz.Request{Principal: x, Tenant: authz.Tenant{ID: tenant}, Workload: "w"}); allowed != want {
-			t.Errorf("%v is allowed: %v", tenant, allowed)
-		}
-	}
 	s = with(t, s, Change{meshname.TypeProxyConfig, "self", nil}, Change{meshname.TypeAccessPolicy, "p", nil}, Change{meshname.TypeSignerKey, "k", nil}, Change{meshname.TypeTokenIssuer, "i", nil})
 	if s.Self != nil || s.Policies.Len() != 0 || s.Keys.Len() != 0 || len(s.Issuers) != 0 {
 		t.Errorf("after everything was removed the set is %+v", s)
+	}
+}
+
+// TestPolicyInRollout: who is in the canary has what the policy will be, others what it was, and nobody has either when
+// one of the two is wrong.
+func TestPolicyInRollout(t *testing.T) {
+	acme, _ := identity.ParseTenantID("acme")
+	globex, _ := identity.ParseTenantID("globex")
+	x, _ := identity.ParsePrincipal("spiffe://a.example/x")
+	policyFor := func(effect string) *api.AccessPolicy {
+		return &api.AccessPolicy{Name: "p", Effect: effect, Principals: []string{"spiffe://a.example/x"}, Targets: []*api.Target{{Workload: "*"}}}
+	}
+	change := func(before, after *api.AccessPolicy) Change {
+		return Change{meshname.TypeAccessPolicy, "p", &api.AccessPolicy{Name: "p", Canary: &api.Canary{Names: []string{"acme"}, Before: before, After: after}}}
+	}
+	for name, test := range map[string]struct {
+		before, after *api.AccessPolicy
+		acme, globex  bool
+	}{
+		"new":     {nil, policyFor("Permit"), true, false},
+		"changed": {policyFor("Permit"), policyFor("Forbid"), false, true},
+	} {
+		s := with(t, nil, change(test.before, test.after))
+		for tenant, want := range map[identity.TenantID]bool{acme: test.acme, globex: test.globex, {}: test.globex} {
+			if _, allowed := s.Policies.Allowed(&authz.Request{Principal: x, Tenant: authz.Tenant{ID: tenant}, Workload: "w"}); allowed != want {
+				t.Errorf("%s: %q is allowed: %v", name, tenant, allowed)
+			}
+		}
+	}
+	for _, wrong := range []Change{change(policyFor("Permit"), policyFor("Maybe")), change(policyFor("Maybe"), policyFor("Permit")), change(policyFor("Permit"), nil), change(nil, nil)} {
+		if _, err := (*Set)(nil).With([]Change{wrong}, 1); err == nil {
+			t.Errorf("%v is taken", wrong.Message)
+		}
 	}
 }
 

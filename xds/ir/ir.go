@@ -36,10 +36,13 @@ type Mesh struct {
 	Workloads    []Workload
 	Dependencies []Dependency
 	Issuers      []Issuer
-	Policies     []authz.Policy
+	Policies     []Policy // of one in a rollout two, the second for the canary
 	Keys         []Key
 	Tenants      []Tenant
 }
+
+// Policy is an access policy, or a grant as one.
+type Policy = authz.Policy
 
 // Cell is a cell.
 type Cell struct{ Name, Residency string }
@@ -144,7 +147,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 		case tenantstore.KindRollout:
 			if candidate := o.Rollout.Candidate; candidate.Kind == tenantstore.KindAccessPolicy {
 				canary := tenantstore.CanaryOf(o)
-				mesh.Policies = append(mesh.Policies, authz.Policy{Name: candidate.Metadata.Name + "@canary", Spec: *candidate.AccessPolicy, Revision: o.Metadata.Revision, Canary: &canary})
+				mesh.Policies = append(mesh.Policies, authz.Policy{Name: candidate.Metadata.Name + policy.CanarySuffix, Spec: *candidate.AccessPolicy, Revision: o.Metadata.Revision, Canary: &canary})
 			}
 		case tenantstore.KindAccessGrant:
 			mesh.Policies = append(mesh.Policies, authz.AsPolicy(key.Name, *o.AccessGrant, o.Metadata.Revision))

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"strings"
 	"testing"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -62,6 +63,9 @@ func TestOneBadResource(t *testing.T) {
 	c.refuse("+initech")
 	c.accept("", "+initech")
 	wantRefused(t, cache, 2, "initech")
+	if who := cache.Refused(2); !strings.Contains(who, `refused "initech" of `) || !strings.Contains(who, `at revision 2: 13 is odd`) || cache.Refused(3) != "" {
+		t.Errorf("revision 2 was refused by %q, revision 3 by %q", who, cache.Refused(3))
+	}
 
 	check(t, cache.Apply(3, []Resource{tenantIn("us", "acme", 3), tenantIn("us", "initech", 13)}, nil))
 	c.accept("", "+acme")
@@ -69,6 +73,9 @@ func TestOneBadResource(t *testing.T) {
 	check(t, cache.Apply(4, []Resource{tenantIn("us", "initech", 4)}, nil))
 	c.accept("", "+initech")
 	wantRefused(t, cache, 4)
+	if who := cache.Refused(0); who != "" {
+		t.Errorf("what was accepted is refused by %q", who)
+	}
 
 	check(t, cache.Apply(5, []Resource{tenantIn("us", "acme", 13)}, nil))
 	c.refuse("+acme")

@@ -3,6 +3,7 @@ package translator
 import (
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -17,25 +18,7 @@ import (
 // enforcement is what the Go processes need: policies, keys, issuers, and what each of them is.
 func enforcement(mesh *ir.Mesh) []Resource {
 	var resources []Resource
-	for _, p := range mesh.Policies {
-		message := &api.AccessPolicy{
-			Name: p.Name, Effect: string(p.Spec.Effect), Mode: string(p.Spec.Mode), Principals: p.Spec.Principals,
-			Tenants: &api.TenantSelector{Names: p.Spec.Tenants.Names, Tiers: p.Spec.Tenants.Tiers, Labels: p.Spec.Tenants.Labels},
-			When:    p.Spec.When, Revision: p.Revision,
-		}
-		for _, t := range p.Spec.Targets {
-			message.Targets = append(message.Targets, &api.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
-		}
-		if c := p.Canary; c != nil {
-			// A field that an old sidecar passes over would give the policy to everyone.
-			message.Canary = &api.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names, Others: c.Others, Effect: message.Effect}
-			message.Effect = ""
-		}
-		if !p.NotAfter.IsZero() {
-			message.NotAfter = timestamppb.New(p.NotAfter)
-		}
-		resources = append(resources, Resource{meshname.TypeAccessPolicy, p.Name, AudienceAll, message})
-	}
+	resources = append(resources, accessPolicies(mesh)...)
 	for _, k := range mesh.Keys {
 		resources = append(resources, Resource{meshname.TypeSignerKey, k.KID, AudienceAll, &api.SignerKey{
 			Kid: k.KID, Principal: k.Spec.Principal, PublicKey: k.Public, Role: string(k.Spec.Role),
@@ -73,6 +56,46 @@ func enforcement(mesh *ir.Mesh) []Resource {
 		}
 	}
 	return resources
+}
+
+// accessPolicies are one resource a policy, also of one that is in a rollout.
+func accessPolicies(mesh *ir.Mesh) (resources []Resource) {
+	inRollout := map[string]*api.Canary{}
+	for i := range mesh.Policies {
+		message, c := accessPolicy(&mesh.Policies[i]), mesh.Policies[i].Canary
+		if c == nil {
+			resources = append(resources, Resource{meshname.TypeAccessPolicy, message.Name, AudienceAll, message})
+			continue
+		}
+		name := strings.TrimSuffix(message.Name, policy.CanarySuffix)
+		canary := inRollout[name]
+		if canary == nil {
+			canary = &api.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}
+			inRollout[name] = canary
+			resources = append(resources, Resource{meshname.TypeAccessPolicy, name, AudienceAll, &api.AccessPolicy{Name: name, Canary: canary}})
+		}
+		if c.Others {
+			canary.Before = message
+		} else {
+			canary.After = message
+		}
+	}
+	return resources
+}
+
+func accessPolicy(p *ir.Policy) *api.AccessPolicy {
+	message := &api.AccessPolicy{
+		Name: p.Name, Effect: string(p.Spec.Effect), Mode: string(p.Spec.Mode), Principals: p.Spec.Principals,
+		Tenants: &api.TenantSelector{Names: p.Spec.Tenants.Names, Tiers: p.Spec.Tenants.Tiers, Labels: p.Spec.Tenants.Labels},
+		When:    p.Spec.When, Revision: p.Revision,
+	}
+	for _, t := range p.Spec.Targets {
+		message.Targets = append(message.Targets, &api.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
+	}
+	if !p.NotAfter.IsZero() {
+		message.NotAfter = timestamppb.New(p.NotAfter)
+	}
+	return message
 }
 
 func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency string) Resource {
