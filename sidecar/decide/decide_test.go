@@ -60,7 +60,7 @@ func newWorld(t *testing.T, self *api.ProxyConfig, change ...func(*api.TenantPol
 		{TypeURL: meshname.TypeTenantPolicy, Name: "globex", Message: &api.TenantPolicy{Tenant: "globex", Uid: "uid-2", Phase: "Active", Placement: acme.Placement, Limits: acme.Limits}},
 		{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "org", Tenants: []string{"acme"}}},
 		{TypeURL: meshname.TypeAccessPolicy, Name: "p", Message: &api.AccessPolicy{Name: "p", Effect: "Permit", Principals: []string{"spiffe://mesh.example/gateway/*"}, Targets: []*api.Target{{Workload: "front"}}}},
-		{TypeURL: meshname.TypeSignerKey, Name: w.key.KID, Message: &api.SignerKey{Kid: w.key.KID, Principal: edge, PublicKey: w.key.Public(), Role: "gateway", NotAfter: timestamppb.New(w.key.NotAfter)}},
+		{TypeURL: meshname.TypeSignerKey, Name: w.key.KID, Message: &api.SignerKey{Kid: w.key.KID, Principal: edge, PublicKey: w.key.Public(), Role: "gateway", NotAfter: timestamppb.New(w.key.NotAfter), Member: "m1"}},
 	}, 42)
 	check(t, err)
 	sets := &policyset.Holder{}
