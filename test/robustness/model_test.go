@@ -125,7 +125,7 @@ func (w *world) fail(format string, args ...any) {
 	}
 }
 
-func newWorld(seed uint64, broken fault, keys map[string]tenanttoken.SigningKey) (*world, error) {
+func newWorld(seed uint64, broken fault, keys map[string]tenanttoken.SigningKey, usage *ledger.Usage) (*world, error) {
 	w := &world{
 		random: rand.New(rand.NewPCG(seed, 1)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), store: memstore.New(), keys: keys,
 		data: map[string]map[string]int{"a": {}, "b": {}}, acked: map[string]bool{}, fault: broken,
@@ -142,7 +142,7 @@ func newWorld(seed uint64, broken fault, keys map[string]tenanttoken.SigningKey)
 	if _, err := w.writer.Apply(context.Background(), "test", list, tenantstore.ApplyOptions{}); err != nil {
 		return nil, err
 	}
-	w.members = xds.NewMembers(context.Background(), xds.MembersConfig{Store: w.store, Writer: w.writer, Cache: server.NewCache(), Lease: time.Hour, ID: "one", Log: zap.NewNop()})
+	w.members = xds.NewMembers(context.Background(), xds.MembersConfig{Store: w.store, Writer: w.writer, Cache: server.NewCache(), Usage: usage, Lease: time.Hour, ID: "one", Log: zap.NewNop()})
 	for i, at := range []struct{ name, cell string }{{"g1", ""}, {"g2", ""}, {"a1", "a"}, {"a2", "a"}, {"b1", "b"}, {"b2", "b"}} {
 		n := &node{id: fmt.Sprintf("%032x", 0xa0+i), cell: at.cell, lags: w.random.IntN(2) == 0}
 		id, err := identity.GatewayID(trustDomain, at.name)

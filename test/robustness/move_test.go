@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/ledger"
 )
 
 var (
@@ -16,7 +17,18 @@ var (
 	seed  = flag.Uint64("seed", 0, "replay this one only")
 )
 
-const events = 2000
+const events = 2500
+
+// usage is a ledger that nobody writes.
+func usage(t *testing.T) *ledger.Usage {
+	t.Helper()
+	u, err := ledger.OpenUsage(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = u.Close() })
+	return u
+}
 
 func signingKeys(t *testing.T) map[string]tenanttoken.SigningKey {
 	t.Helper()
@@ -31,9 +43,9 @@ func signingKeys(t *testing.T) map[string]tenanttoken.SigningKey {
 	return keys
 }
 
-func play(t *testing.T, seed uint64, broken fault, keys map[string]tenanttoken.SigningKey) (*world, error) {
+func play(t *testing.T, seed uint64, broken fault, keys map[string]tenanttoken.SigningKey, used *ledger.Usage) (*world, error) {
 	t.Helper()
-	w, err := newWorld(seed, broken, keys)
+	w, err := newWorld(seed, broken, keys, used)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,16 +55,16 @@ func play(t *testing.T, seed uint64, broken fault, keys map[string]tenanttoken.S
 
 // TestMoveModel plays moves with lost links, crashes, restarts from disk, stale controllers and impatient operators.
 func TestMoveModel(t *testing.T) {
-	keys := signingKeys(t)
+	keys, used := signingKeys(t), usage(t)
 	if *seed != 0 {
-		if _, err := play(t, *seed, none, keys); err != nil {
+		if _, err := play(t, *seed, none, keys, used); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
 	accepted, acked, moved := 0, 0, 0
 	for s := range uint64(*seeds) {
-		w, err := play(t, s+1, none, keys)
+		w, err := play(t, s+1, none, keys, used)
 		if err != nil {
 			t.Fatalf("%v\nreplay: go test ./test/robustness -run TestMoveModel -seed %d", err, s+1)
 		}
@@ -66,11 +78,11 @@ func TestMoveModel(t *testing.T) {
 
 // TestMoveModelCatches breaks the protocol on purpose: a model that holds all the same would prove nothing.
 func TestMoveModelCatches(t *testing.T) {
-	keys := signingKeys(t)
+	keys, used := signingKeys(t), usage(t)
 	for broken, name := range map[fault]string{drainedLies: "drains that are reported too early", fenceIsIgnored: "a fence that is ignored", reportsUnsaved: "reports of what is not on the disk", copiesNothing: "a copy that was not made", readsStayOpen: "reads that are not held before the cutover"} {
 		caught := ""
 		for s := uint64(1); s <= 1000 && caught == ""; s++ {
-			if _, err := play(t, s, broken, keys); err != nil {
+			if _, err := play(t, s, broken, keys, used); err != nil {
 				caught = fmt.Sprintf("seed %d: %v", s, err)
 			}
 		}
