@@ -154,7 +154,9 @@ func TestCutImport(t *testing.T) {
 	}
 	cancel()
 	_ = writer.CloseWithError(ctx.Err())
-	<-done
+	if err := <-done; err == nil {
+		t.Error("an import that was cut was answered")
+	}
 	status, text := b.call("GET", "", "", "")
 	b.want("after the cut", 200, "whole\n", status, text)
 	if status, text := b.call("PUT", "", "3", "next\n"); status != 204 {
