@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"time"
@@ -9,6 +10,7 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	deltaserver "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -41,12 +43,19 @@ type Config struct {
 	Directory Directory
 	Members   Members
 	Log       *zap.Logger
+	// Admission bounds how many new streams are taken a second, so that sidecars that all come back at once do not
+	// starve those that are there; 0: DefaultAdmission. As many may come at once.
+	Admission float64
 }
+
+// DefaultAdmission is how many new streams are taken a second. A sidecar has two.
+const DefaultAdmission = 400
 
 // Register serves ADS and the member service on g, until ctx ends.
 func Register(ctx context.Context, g *grpc.Server, config Config) {
 	callbacks := &callbacks{config}
-	sessions := &sessions{directory: config.Directory, open: map[*session]struct{}{}}
+	admission := cmp.Or(config.Admission, DefaultAdmission)
+	sessions := &sessions{directory: config.Directory, admission: rate.NewLimiter(rate.Limit(admission), max(1, int(admission))), open: map[*session]struct{}{}}
 	go sessions.follow(ctx)
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, &adsServer{delta: deltaserver.NewServer(ctx, config.Cache, callbacks), sessions: sessions, log: config.Log})
 	api.RegisterMemberServiceServer(g, &memberServer{config: config, sessions: sessions})

@@ -54,7 +54,7 @@ func (members) Fresh() bool                                              { retur
 func (members) Gone(*Peer) {}
 
 // serve runs a server over real mTLS, and returns a function that connects as a workload.
-func serve(t *testing.T, cache *Cache, d Directory) func(t *testing.T, name string) *client {
+func serve(t *testing.T, cache *Cache, d Directory, change ...func(*Config)) func(t *testing.T, name string) *client {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(t, err)
@@ -78,7 +78,11 @@ func serve(t *testing.T, cache *Cache, d Directory) func(t *testing.T, name stri
 	check(t, err)
 	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{issue("control")}, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert})))
 	ctx, cancel := context.WithCancel(context.Background())
-	Register(ctx, g, Config{Cache: cache, Directory: d, Members: members{}, Log: zap.NewNop()})
+	config := Config{Cache: cache, Directory: d, Members: members{}, Log: zap.NewNop()}
+	for _, f := range change {
+		f(&config)
+	}
+	Register(ctx, g, config)
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(listener) }()
 	t.Cleanup(func() {

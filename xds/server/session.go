@@ -6,7 +6,9 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -33,6 +35,7 @@ func (s *session) ended() error {
 // sessions are the open streams, of both services.
 type sessions struct {
 	directory Directory
+	admission *rate.Limiter
 
 	mu   sync.Mutex
 	open map[*session]struct{}
@@ -43,6 +46,12 @@ func (s *sessions) begin(ctx context.Context) (*session, error) {
 	principal, err := svid.PeerPrincipal(ctx)
 	if err != nil {
 		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	// Only after it is known who calls, so that a stranger takes nobody's place.
+	waiting, cancel := context.WithTimeout(ctx, admissionTime)
+	defer cancel()
+	if err := s.admission.Wait(waiting); err != nil {
+		return nil, status.Error(codes.Unavailable, "too many sidecars connect at once: come again a little later")
 	}
 	s.mu.Lock() // so that a change of the directory is seen here, or ends what began here
 	defer s.mu.Unlock()
@@ -55,6 +64,9 @@ func (s *sessions) begin(ctx context.Context) (*session, error) {
 	s.open[begun] = struct{}{}
 	return begun, nil
 }
+
+// admissionTime is how long a new stream waits for its turn before it is sent away.
+const admissionTime = 5 * time.Second
 
 func stranger(principal identity.Principal) error {
 	return status.Errorf(codes.PermissionDenied, "%s is no gateway and no workload of this mesh: apply a Cell and a Workload that name it", principal)

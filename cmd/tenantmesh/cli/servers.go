@@ -14,6 +14,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity/svid/devca"
 	"github.com/tenantmesh/tenantmesh/internal/command"
 	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
+	"github.com/tenantmesh/tenantmesh/xds/server"
 )
 
 func newControl() *cobra.Command {
@@ -56,6 +57,7 @@ func newControl() *cobra.Command {
 	flags.StringVar(&config.Etcd.Cert, "etcd-cert", "", "file with the client certificate for that etcd")
 	flags.StringVar(&config.Etcd.Key, "etcd-key", "", "file with the client key for that etcd")
 	flags.BoolVar(&config.AllowHTTPJWKS, "allow-http-jwks", false, "fetch issuers' keys over plain HTTP too; development only")
+	flags.Float64Var(&config.Admission, "admission", server.DefaultAdmission, "how many new streams of sidecars are taken a second; a sidecar has two")
 	flags.DurationVar(&config.Lease, "lease", 15*time.Second, "how long an endpoint outlives its sidecar's stream")
 	for _, role := range []adminapi.Role{adminapi.Operator, adminapi.Auditor, adminapi.Sidecar} {
 		roles[role] = flags.StringArray(string(role), nil, "SPIFFE pattern of the admin API's "+string(role)+"s; may be given again")

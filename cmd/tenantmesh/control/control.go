@@ -47,6 +47,7 @@ type Config struct {
 	Etcd           etcdstore.Config // Endpoints and TLS files; empty: embedded
 	Roles          adminapi.Roles   // of the admin API over mTLS
 	AllowHTTPJWKS  bool
+	Admission      float64           // new streams of sidecars that are taken a second; default server.DefaultAdmission
 	Lease          time.Duration     // how long an endpoint outlives its member's stream; default 15 s
 	Store          tenantstore.Store // instead of etcd
 	Version        string
@@ -177,7 +178,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
-	server.Register(ctx, g, server.Config{Cache: cache, Directory: publisher, Members: members, Log: config.Log})
+	server.Register(ctx, g, server.Config{Cache: cache, Directory: publisher, Members: members, Log: config.Log, Admission: config.Admission})
 	group.Go(func() error { return g.Serve(listener) })
 	context.AfterFunc(ctx, g.Stop)
 	serving.Store(true)
