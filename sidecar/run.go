@@ -61,6 +61,7 @@ import (
 type Config struct {
 	Role         string `json:"role"`                  // gateway or sidecar
 	Control      string `json:"control"`               // host:port of the control plane's xDS; several with commas between
+	ControlAPI   string `json:"controlAPI,omitempty"`  // host:port of its admin API, to poll while the stream is down; several with commas between
 	WorkloadAPI  string `json:"workloadAPI,omitempty"` // "unix:///path"; default: the environment's
 	DataDir      string `json:"dataDir"`               // keeps the member's ID, its signing key and the last good state
 	Address      string `json:"address,omitempty"`     // of the inbound or gateway listener, as peers reach it; default 127.0.0.1
@@ -110,6 +111,11 @@ func (c *Config) Check() error {
 			problems = append(problems, fmt.Errorf("control must be host:port, or several with commas between (got %q)", c.Control))
 		}
 	}
+	for _, address := range c.controlAPIs() {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			problems = append(problems, fmt.Errorf("control-api must be host:port, or several with commas between (got %q)", c.ControlAPI))
+		}
+	}
 	if c.DataDir == "" {
 		problems = append(problems, errors.New(`data-dir must be set (got "")`))
 	}
@@ -122,6 +128,14 @@ func (c *Config) Check() error {
 		problems = append(problems, fmt.Errorf("address must be one that peers can reach (got %q)", c.Address))
 	}
 	return errors.Join(problems...)
+}
+
+// controlAPIs are the admin APIs that are polled, none when there is no setting.
+func (c *Config) controlAPIs() []string {
+	if c.ControlAPI == "" {
+		return nil
+	}
+	return strings.Split(c.ControlAPI, ",")
 }
 
 // maxMessage bounds what the control plane may send at once: 12,000 tenants are about 2 MB.
@@ -170,7 +184,7 @@ func Run(ctx context.Context, config Config, ready func()) error {
 		return err
 	}
 	defer conn.Close()
-	s := &sidecar{config: config, self: self, source: source, sets: &policyset.Holder{}, registry: prometheus.NewRegistry(), member: member, inflight: inflight.New(inflight.Options{})}
+	s := &sidecar{config: config, self: self, control: control, source: source, sets: &policyset.Holder{}, registry: prometheus.NewRegistry(), member: member, inflight: inflight.New(inflight.Options{})}
 	s.position = position.New(s.inflight)
 	s.envoy = &supervise.Envoy{Path: envoyPath, Bootstrap: filepath.Join(config.DataDir, "envoy.json"), AdminPort: config.AdminPort, Log: config.Log}
 	return s.run(ctx, conn, self, envoyVersion, ready)
@@ -194,6 +208,7 @@ func memberID(path string) (string, error) {
 type sidecar struct {
 	config   Config
 	self     identity.Principal
+	control  identity.Principal
 	source   *svid.Source
 	sets     *policyset.Holder
 	registry *prometheus.Registry
@@ -279,7 +294,7 @@ func (s *sidecar) statePath() string { return filepath.Join(s.config.DataDir, "l
 
 // restore begins with the last good state. One that cannot be used is named and left; the control plane has another.
 func (s *sidecar) restore(conn *grpc.ClientConn, self identity.Principal) (*policysync.Client, error) {
-	config := policysync.Config{Conn: conn, Sets: s.sets, Envoy: s.relay, Path: s.statePath(), Saved: s.position.Saved, Log: s.config.Log}
+	config := policysync.Config{Conn: conn, Sets: s.sets, Envoy: s.relay, Path: s.statePath(), Saved: s.position.Saved, Log: s.config.Log, Poll: s.poll()}
 	state, err := policysync.Load(config.Path, self.String())
 	if err == nil {
 		var client *policysync.Client
@@ -290,6 +305,18 @@ func (s *sidecar) restore(conn *grpc.ClientConn, self identity.Principal) (*poli
 	}
 	s.config.Log.Error("the last good state is not used", zap.Error(err))
 	return policysync.New(config, state)
+}
+
+// poll is how this sidecar asks for what cannot be pushed: by its own identity, of who is the control plane by its own.
+func (s *sidecar) poll() policysync.Poll {
+	var poll policysync.Poll
+	for _, address := range s.config.controlAPIs() {
+		poll.URLs = append(poll.URLs, "https://"+address+meshname.PathSidecarResources)
+	}
+	if len(poll.URLs) > 0 {
+		poll.Client = &http.Client{Transport: &http.Transport{TLSClientConfig: svid.ClientTLS(s.source, svid.AuthorizeIDs(s.control)), ForceAttemptHTTP2: true}}
+	}
+	return poll
 }
 
 // signs reports whether this member may sign contexts: a gateway, or the sidecar of a bound workload.

@@ -35,6 +35,7 @@ func root() *cobra.Command {
 	flags.StringVar(&file, "config", "", "YAML file with these settings; flags win")
 	flags.StringVar(&config.Role, "role", "sidecar", "gateway or sidecar")
 	flags.StringVar(&config.Control, "control", "", "host:port of the control plane's xDS; several with commas between")
+	flags.StringVar(&config.ControlAPI, "control-api", "", "host:port of the control plane's admin API, polled while nothing can be pushed; several with commas between (default: none)")
 	flags.StringVar(&config.WorkloadAPI, "workload-api", "", "SPIFFE Workload API, unix:///path (default: $SPIFFE_ENDPOINT_SOCKET)")
 	flags.StringVar(&config.DataDir, "data-dir", "", "folder for the member's ID, its signing key and the last good state")
 	flags.StringVar(&config.Address, "address", "127.0.0.1", "IP address of the listener that peers or clients reach")
@@ -84,7 +85,7 @@ func root() *cobra.Command {
 // keepFlags gives the flags that were set their value back, over the file's.
 func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config) {
 	for name, field := range map[string]struct{ to, from any }{
-		"role": {&config.Role, flags.Role}, "control": {&config.Control, flags.Control}, "workload-api": {&config.WorkloadAPI, flags.WorkloadAPI},
+		"role": {&config.Role, flags.Role}, "control": {&config.Control, flags.Control}, "control-api": {&config.ControlAPI, flags.ControlAPI}, "workload-api": {&config.WorkloadAPI, flags.WorkloadAPI},
 		"data-dir": {&config.DataDir, flags.DataDir}, "address": {&config.Address, flags.Address}, "service-port": {&config.ServicePort, flags.ServicePort},
 		"gateway-port": {&config.GatewayPort, flags.GatewayPort}, "inbound-port": {&config.InboundPort, flags.InboundPort},
 		"outbound-port": {&config.OutboundPort, flags.OutboundPort}, "admin-port": {&config.AdminPort, flags.AdminPort},

@@ -63,6 +63,9 @@ func MetadataJWTPayload(issuer string) string { return "issuer/" + issuer }
 // what is below it is its own too. A service cannot have this path.
 const PathTenantData = "/.tenantmesh/tenant-data"
 
+// PathSidecarResources is where a sidecar asks the admin API for what cannot be pushed to it.
+const PathSidecarResources = "/sidecar/resources"
+
 // Keys of ext_authz's context_extensions, written per virtual host.
 const (
 	ExtensionListener             = "listener"              // one of the Listener constants

@@ -39,6 +39,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity/svid/devca"
 	"github.com/tenantmesh/tenantmesh/internal/freeport"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
+	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
 	"github.com/tenantmesh/tenantmesh/tenantstore/memstore"
 )
 
@@ -60,7 +61,9 @@ type Mesh struct {
 	others int
 	drain  time.Duration
 	links  bool
-	stop   func() // of the control plane
+	api    string         // address of the admin API of the first control plane, "" for none
+	roles  adminapi.Roles // there
+	stop   func()         // of the control plane
 	ca     *devca.Client
 	key    *ecdsa.PrivateKey
 	binary string
@@ -89,6 +92,16 @@ func SVIDTTL(ttl time.Duration) Option { return func(m *Mesh) { m.ttl = ttl } }
 
 // Others starts that many control planes more, over the same store.
 func Others(n int) Option { return func(m *Mesh) { m.others = n } }
+
+// Polled lets sidecars poll the first control plane's admin API while their stream is down.
+func Polled(t testing.TB) Option {
+	t.Helper()
+	everyone, err := identity.ParsePattern("spiffe://" + TrustDomain + "/**")
+	check(t, err)
+	return func(m *Mesh) {
+		m.api, m.roles = loopback(freePorts(t, 1)[0]), adminapi.Roles{adminapi.Sidecar: {everyone}}
+	}
+}
 
 // Lease sets how long an endpoint outlives its member's stream.
 func Lease(d time.Duration) Option { return func(m *Mesh) { m.lease = d } }
@@ -153,7 +166,7 @@ func (m *Mesh) startControl(t testing.TB, i int) (stop func(), socket string) {
 	stop = run(t, "the control plane", func(ctx context.Context, ready func()) error {
 		return control.Run(ctx, control.Config{
 			DataDir: filepath.Join(m.dir, name), TrustDomain: TrustDomain, WorkloadAPI: "unix://" + filepath.Join(m.dir, "ca.sock"),
-			XDSAddress: m.xds[i], Store: m.Store, Lease: m.lease, Log: zap.NewNop(),
+			XDSAddress: m.xds[i], AdminAddress: m.api, Roles: m.roles, Store: m.Store, Lease: m.lease, Log: zap.NewNop(),
 		}, func(a control.Addresses) {
 			socket = a.AdminSocket
 			ready()
@@ -231,6 +244,14 @@ func (m *Mesh) Token(t testing.TB, tenant string, change ...func(claims map[stri
 // Apply writes objects and waits until every sidecar enforces them.
 func (m *Mesh) Apply(t testing.TB, objects string) {
 	t.Helper()
+	revision, err := m.ApplyOnly(t, objects)
+	check(t, err)
+	m.Enforced(t, revision)
+}
+
+// ApplyOnly writes objects, and waits for nobody.
+func (m *Mesh) ApplyOnly(t testing.TB, objects string) (revision int64, err error) {
+	t.Helper()
 	documents, err := tenantstore.DecodeYAML("test", strings.NewReader(objects))
 	check(t, err)
 	list := make([]*tenantstore.Object, len(documents))
@@ -238,8 +259,7 @@ func (m *Mesh) Apply(t testing.TB, objects string) {
 		list[i] = d.Object
 	}
 	applied, err := m.Admin.Apply(t.Context(), list, false)
-	check(t, err)
-	m.Enforced(t, applied.Revision)
+	return applied.Revision, err
 }
 
 // Enforced waits until every connected sidecar enforces a revision.
@@ -363,6 +383,9 @@ func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service
 	cmd := exec.Command(m.binary, "--role", role, "--control", control, "--data-dir", s.Dir, "--drain", m.drain.String(), "--service-port", strconv.Itoa(service),
 		"--gateway-port", strconv.Itoa(ports[0]), "--inbound-port", strconv.Itoa(ports[0]), "--outbound-port", strconv.Itoa(ports[1]),
 		"--admin-port", strconv.Itoa(ports[2]), "--metrics-port", strconv.Itoa(ports[3]), "--health-port", strconv.Itoa(ports[4]), "--mover-port", strconv.Itoa(ports[5]))
+	if m.api != "" {
+		flags = append(flags, "--control-api", m.api)
+	}
 	cmd.Args = append(cmd.Args, flags...)
 	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(m.dir, "ca.sock"))
 	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

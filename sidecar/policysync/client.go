@@ -47,6 +47,7 @@ type Config struct {
 	Conn  *grpc.ClientConn // to the control plane, over mTLS
 	Sets  *policyset.Holder
 	Envoy Envoy
+	Poll  Poll                 // while the stream is down
 	Path  string               // of the last good state
 	Saved func(*policyset.Set) // told of each set that is in force and on the disk
 	Log   *zap.Logger
@@ -117,7 +118,7 @@ func decode(typeURL, name string, body []byte) (policyset.Change, error) {
 
 // Run follows the control plane until ctx ends, and connects again whenever the stream breaks.
 func (c *Client) Run(ctx context.Context) error {
-	backoff := minBackoff
+	backoff, polling := minBackoff, poller{wait: minPoll}
 	for {
 		began := time.Now()
 		err := c.follow(ctx)
@@ -128,6 +129,7 @@ func (c *Client) Run(ctx context.Context) error {
 			backoff = minBackoff
 		}
 		c.Log.Warn("the control plane is out of reach; the last good state stays in force", zap.Error(err), zap.Int64("revision", c.state.Revision))
+		c.poll(ctx, &polling)
 		for again := time.After(backoff/2 + rand.N(backoff)); again != nil; {
 			select {
 			case <-ctx.Done():
@@ -318,6 +320,9 @@ func (c *Client) take(response *discovery.DeltaDiscoveryResponse) {
 }
 
 func (c *Client) answer(typeURL, nonce string, refusal error) {
+	if nonce == "" && refusal == nil {
+		return // it was polled
+	}
 	request := &discovery.DeltaDiscoveryRequest{TypeUrl: typeURL, ResponseNonce: nonce}
 	if refusal != nil {
 		c.Log.Error("refused what the control plane pushed", zap.String("type", typeURL), zap.Error(refusal))

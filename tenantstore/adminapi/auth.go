@@ -21,7 +21,7 @@ type Role string
 const (
 	Operator Role = "operator" // everything
 	Auditor  Role = "auditor"  // reads everything
-	Sidecar  Role = "sidecar"  // reads a tenant's effective configuration
+	Sidecar  Role = "sidecar"  // reads a tenant's effective configuration, and what is pushed to it
 )
 
 // caller is who calls.
@@ -44,7 +44,7 @@ func (s *server) guarded(next http.Handler) http.Handler {
 		reads := r.Method == http.MethodGet
 		switch {
 		case ok && c.role == Operator, ok && c.role == Auditor && reads:
-		case ok && c.role == Sidecar && reads && isTenantConfig(r.URL.Path):
+		case ok && c.role == Sidecar && reads && (isTenantConfig(r.URL.Path) || r.URL.Path == SidecarResources):
 		default:
 			http.Error(w, "this caller's role may not do this", http.StatusForbidden)
 			return

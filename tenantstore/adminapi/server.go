@@ -16,6 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"go.uber.org/zap"
 
+	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
@@ -31,9 +32,12 @@ type Config struct {
 	Usage   *ledger.Usage
 	Status  func(ctx context.Context, revision int64, wait bool) (any, error)
 	Explain func(ctx context.Context, id string) (policy.Decision, error)
-	Ready   func() bool
-	Version string
-	Log     *zap.Logger
+	// Resources is all that is pushed to a principal, as JSON, as of a revision; false when it is nobody's, or cannot be
+	// said to be new. nil: not served.
+	Resources func(principal identity.Principal) (revision int64, body any, ok bool)
+	Ready     func() bool
+	Version   string
+	Log       *zap.Logger
 }
 
 // New returns the API. Who calls must have been put into the request's context by [Authenticated] or [ConnContext].
@@ -56,6 +60,7 @@ func New(config Config) http.Handler {
 	huma.Register(api, operation("usage", http.MethodGet, "/usage", "What tenants used, by the minute"), s.usage)
 	huma.Register(api, operation("audit", http.MethodGet, "/audit", "Audit events, oldest first"), s.audit)
 	huma.Register(api, operation("audit-head", http.MethodGet, "/audit/head", "The end of the chain of audit events, as the store keeps it"), s.auditHead)
+	huma.Register(api, operation("sidecar-resources", http.MethodGet, SidecarResources, "All that is pushed to the caller, for when nothing can be pushed"), s.resources)
 	s.registerMoves(api)
 	s.registerRollouts(api)
 	huma.Register(api, operation("advice", http.MethodGet, "/advice", "What an operator might do about tenants, by the last hour"), s.advice)
