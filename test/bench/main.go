@@ -2,7 +2,12 @@
 //
 //   - decisions a CPU-second of the check, against a Go gRPC check that always allows (the floor);
 //   - latency at a gateway's Envoy, against the same Envoy without a filter, and with the floor behind ext_authz;
-//   - memory a tenant.
+//   - memory a tenant;
+//   - a change of one tenant, from the command to the last ACK: flat in tenants, linear in the streams of sidecars that
+//     serve the tenant. A load generator in a process of its own holds up to 1,000 streams, each over a connection of its
+//     own by mutual TLS. CPU is the control plane's; 1,000 streams share the machine's CPUs with it.
+//
+// -only names one of them: decisions, latency, memory, push.
 package main
 
 import (
@@ -18,14 +23,20 @@ func main() {
 	serve := flag.String("serve", "", "be a server: floor, inbound-seen, inbound-new, gateway")
 	socket := flag.String("socket", "", "path of the server's socket")
 	rounds := flag.Int("rounds", 5, "rounds of each measurement")
+	only := flag.String("only", "", "decisions, latency, memory or push (default: all)")
+	streams := flag.Int("streams", 0, "be a load generator that holds so many streams")
+	control := flag.String("control", "", "host:port of the load generator's control plane")
 	flag.Parse()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var err error
-	if *serve != "" {
+	switch {
+	case *serve != "":
 		err = serveChecks(*serve, *socket)
-	} else {
-		err = measure(ctx, *rounds)
+	case *streams > 0:
+		err = holdStreams(ctx, *control, *streams)
+	default:
+		err = measure(ctx, *rounds, *only)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -33,15 +44,31 @@ func main() {
 	}
 }
 
-func measure(ctx context.Context, rounds int) error {
+// measurements are all there are, in their order.
+var measurements = []struct {
+	name string
+	run  func(ctx context.Context, rounds int) error
+}{
+	{"decisions", measureDecisions}, {"latency", measureLatency}, {"memory", func(context.Context, int) error { return measureMemory() }}, {"push", measurePush},
+}
+
+func measure(ctx context.Context, rounds int, only string) error {
 	fmt.Fprintf(os.Stdout, "%s %s, %d CPUs, %d rounds each; median, and [lowest highest]\n\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), rounds)
-	if err := measureDecisions(ctx, rounds); err != nil {
-		return err
+	found := false
+	for _, m := range measurements {
+		if only != "" && m.name != only {
+			continue
+		}
+		found = true
+		if err := m.run(ctx, rounds); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+		fmt.Fprintln(os.Stdout)
 	}
-	if err := measureLatency(ctx, rounds); err != nil {
-		return err
+	if !found {
+		return fmt.Errorf("-only must be decisions, latency, memory or push (got %q)", only)
 	}
-	return measureMemory()
+	return nil
 }
 
 // spread is a median with its range.
