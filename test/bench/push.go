@@ -59,8 +59,11 @@ func newPlane(ctx context.Context, dir string, tenants int) (*plane, error) {
 	ended := make(chan error, 2)
 	p.stop = func() {
 		cancel()
-		<-ended
-		<-ended
+		for range 2 {
+			if err := <-ended; err != nil {
+				fmt.Fprintln(os.Stderr, "at the end:", err)
+			}
+		}
 	}
 	up := make(chan struct{})
 	go func() {

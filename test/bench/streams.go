@@ -16,7 +16,9 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -67,7 +69,9 @@ func holdStreams(ctx context.Context, control string, n int) error {
 				if err = <-first; err == nil || connecting.Err() != nil {
 					return err
 				}
-				<-failed // it was sent away: it comes again
+				if err := <-failed; status.Code(err) != codes.Unavailable {
+					return err
+				} // it was sent away: it comes again
 			}
 		})
 	}
