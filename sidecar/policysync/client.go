@@ -68,6 +68,7 @@ type Client struct {
 	unsaved   bool              // the last good state on the disk is older than what is in force
 	state     *State            // what was pushed
 	trial     map[string]*trial // by type, of what is for Envoy
+	brought   bool              // the last stream brought something
 	noted     time.Time         // when it was last written down that the control plane was heard
 
 	verdicts chan verdict
@@ -118,7 +119,7 @@ func decode(typeURL, name string, body []byte) (policyset.Change, error) {
 
 // Run follows the control plane until ctx ends, and connects again whenever the stream breaks.
 func (c *Client) Run(ctx context.Context) error {
-	backoff, polling := minBackoff, poller{wait: minPoll}
+	backoff, polling := minBackoff, poller{}
 	for {
 		began := time.Now()
 		err := c.follow(ctx)
@@ -129,6 +130,9 @@ func (c *Client) Run(ctx context.Context) error {
 			backoff = minBackoff
 		}
 		c.Log.Warn("the control plane is out of reach; the last good state stays in force", zap.Error(err), zap.Int64("revision", c.state.Revision))
+		if c.brought { // another outage
+			c.brought, polling = false, poller{}
+		}
 		c.poll(ctx, &polling)
 		for again := time.After(backoff/2 + rand.N(backoff)); again != nil; {
 			select {
@@ -198,6 +202,7 @@ func (c *Client) follow(ctx context.Context) error {
 		case response := <-responses:
 			if !heard { // this much is new now
 				heard = true
+				c.brought = true
 				c.following.Store(true)
 				c.Sets.Heard(time.Now())
 			}
@@ -308,9 +313,11 @@ func (c *Client) revokes(response *discovery.DeltaDiscoveryResponse) bool {
 
 // take applies a response and answers it: at once what is for the Go process, and what is for Envoy when Envoy did.
 func (c *Client) take(response *discovery.DeltaDiscoveryResponse) {
-	c.mu.Lock()
-	c.nonces[response.TypeUrl] = response.Nonce
-	c.mu.Unlock()
+	if response.Nonce != "" { // it was pushed
+		c.mu.Lock()
+		c.nonces[response.TypeUrl] = response.Nonce
+		c.mu.Unlock()
+	}
 	sequence, envoy, err := c.apply(response)
 	if err != nil || !envoy {
 		c.answer(response.TypeUrl, response.Nonce, err)

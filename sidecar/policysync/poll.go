@@ -31,11 +31,13 @@ const (
 	maxPolled = 256 << 20       // bytes of it
 )
 
-// poller remembers when to ask again.
+// poller remembers, for one outage, when to ask again, and what was answered. It begins without an answer, because a
+// stream that broke may have brought a part of its revision only.
 type poller struct {
 	due  time.Time
 	wait time.Duration
-	next int // URL
+	next int    // URL
+	tag  string // of what was taken, as the control plane of the URL names it
 }
 
 // poll asks, when it is due, for all that there is, and takes what is new of it by the way of what is pushed.
@@ -44,8 +46,9 @@ func (c *Client) poll(ctx context.Context, p *poller) {
 		return
 	}
 	url := c.Poll.URLs[p.next%len(c.Poll.URLs)]
-	err := c.ask(ctx, url)
+	err := c.ask(ctx, url, &p.tag)
 	if err != nil {
+		p.tag = ""
 		p.next++
 		p.wait = min(max(2*p.wait, minPoll), maxPoll)
 		c.Log.Info("the control plane could not be polled either", zap.String("url", url), zap.Error(err))
@@ -55,14 +58,16 @@ func (c *Client) poll(ctx context.Context, p *poller) {
 	p.due = time.Now().Add(p.wait/2 + rand.N(p.wait))
 }
 
-func (c *Client) ask(ctx context.Context, url string) error {
+func (c *Client) ask(ctx context.Context, url string, tag *string) error {
 	ctx, cancel := context.WithTimeout(ctx, pollTime)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	request.Header.Set("If-None-Match", strconv.Quote(strconv.FormatInt(c.state.Revision, 10)))
+	if *tag != "" {
+		request.Header.Set("If-None-Match", *tag)
+	}
 	asked := time.Now()
 	response, err := c.Poll.Client.Do(request)
 	if err != nil {
@@ -93,6 +98,7 @@ func (c *Client) ask(ctx context.Context, url string) error {
 			c.take(change)
 		}
 	}
+	*tag = response.Header.Get("ETag")
 	c.save()
 	c.Sets.Heard(asked)
 	c.note(asked)

@@ -2,6 +2,9 @@ package adminapi
 
 import (
 	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -10,7 +13,7 @@ import (
 )
 
 // SidecarResources is the path at which a sidecar polls for what cannot be pushed to it. It gets what it would be pushed,
-// and nothing else, whatever it asks for; the ETag is the revision.
+// and nothing else, whatever it asks for.
 const SidecarResources = meshname.PathSidecarResources
 
 type resourcesInput struct {
@@ -22,9 +25,14 @@ func (s *server) resources(ctx context.Context, in *resourcesInput) (*body, erro
 	if err != nil || s.Resources == nil {
 		return nil, huma.Error403Forbidden("only sidecars and gateways of the mesh are pushed anything")
 	}
-	revision, resources, ok := s.Resources(principal)
+	resources, tag, ok := s.Resources(principal)
 	if !ok {
 		return nil, huma.Error503ServiceUnavailable("nothing is pushed to " + principal.String() + " by this control plane now")
 	}
-	return answer(resources, revision, in.IfNoneMatch)
+	tag = strconv.Quote(tag)
+	if in.IfNoneMatch == tag {
+		return &body{Status: http.StatusNotModified, ETag: tag}, nil
+	}
+	text, err := json.Marshal(resources)
+	return &body{Status: http.StatusOK, ETag: tag, Body: text}, err
 }

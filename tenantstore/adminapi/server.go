@@ -32,9 +32,9 @@ type Config struct {
 	Usage   *ledger.Usage
 	Status  func(ctx context.Context, revision int64, wait bool) (any, error)
 	Explain func(ctx context.Context, id string) (policy.Decision, error)
-	// Resources is all that is pushed to a principal, as JSON, as of a revision; false when it is nobody's, or cannot be
+	// Resources is all that is pushed to a principal, as JSON, with its entity tag; false when it is nobody's, or cannot be
 	// said to be new. nil: not served.
-	Resources func(principal identity.Principal) (revision int64, body any, ok bool)
+	Resources func(principal identity.Principal) (body any, tag string, ok bool)
 	Ready     func() bool
 	Version   string
 	Log       *zap.Logger

@@ -134,13 +134,13 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	var serving atomic.Bool
 	api := adminapi.New(adminapi.Config{
 		Store: store, Writer: writer, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain,
-		Resources: func(principal identity.Principal) (int64, any, bool) {
+		Resources: func(principal identity.Principal) (any, string, bool) {
 			subject, ok := publisher.Lookup(principal)
 			if !ok || !members.Fresh() {
-				return 0, nil, false
+				return nil, "", false
 			}
-			polled := cache.Poll(subject)
-			return polled.Revision, polled, true
+			polled, tag := cache.Poll(subject)
+			return polled, tag, true
 		},
 		Status: func(ctx context.Context, revision int64, wait bool) (any, error) {
 			status := cache.Status(revision)
