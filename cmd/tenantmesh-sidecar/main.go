@@ -55,7 +55,7 @@ func root() *cobra.Command {
 		})
 	}
 	flags.DurationVar(&config.Drain, "drain", 10*time.Second, "how long open requests have after SIGTERM")
-	flags.DurationVar(&config.Staleness.Grants, "max-grant-age", 5*time.Minute, "how long AccessGrants hold while the control plane is out of reach")
+	flags.DurationVar(&config.Staleness.Grants, "max-grant-age", 5*time.Minute, "how long AccessGrants, and Forbids in Shadow mode as mere observers, hold while the control plane is out of reach")
 	flags.DurationVar(&config.Staleness.Issuers, "max-issuer-age", 24*time.Hour, "how long token issuers' keys are trusted while the control plane is out of reach")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if file != "" {

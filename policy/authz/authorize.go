@@ -26,7 +26,7 @@ type Request struct {
 	Method    string
 	Path      string // without query, see [SplitPath], as [Canonical] has it
 	Now       time.Time
-	Lapsed    bool // the policies are too old to know whether a grant still holds: none does
+	Lapsed    bool // the policies are too old to know whether an exception still holds: no grant does, and a Forbid in Shadow mode forbids
 }
 
 // Diagnostic says how a judgement came about.
@@ -42,7 +42,7 @@ func (s *Set) Allowed(r *Request) (rule string, allowed bool) {
 	var activation map[string]any
 	for i := range s.rules {
 		rule := &s.rules[i]
-		if rule.shadow || rule.why(r) != "" {
+		if rule.watches(r) || rule.why(r) != "" {
 			continue
 		}
 		if rule.when != nil {
@@ -81,7 +81,7 @@ func (s *Set) Authorize(r *Request) Diagnostic {
 				result.Why = "when"
 			}
 		}
-		if result.Matched && !rule.shadow && !decided {
+		if result.Matched && !rule.watches(r) && !decided {
 			decided, d.Rule, d.Allowed = true, rule.name, rule.effect == policy.Permit
 		}
 		d.Results = append(d.Results, result)
@@ -91,6 +91,11 @@ func (s *Set) Authorize(r *Request) Diagnostic {
 
 // Len is the number of policies.
 func (s *Set) Len() int { return len(s.rules) }
+
+// watches reports whether the rule only looks on. That a Forbid does is an exception, and lapses like one.
+func (r *rule) watches(request *Request) bool {
+	return r.shadow && (r.effect == policy.Permit || !request.Lapsed)
+}
 
 // why returns the first part that does not match, "" when all but the condition match.
 func (r *rule) why(request *Request) string {

@@ -196,6 +196,34 @@ func TestAgainstModel(t *testing.T) {
 	})
 }
 
+// TestLapsed: when policies are too old, an exception denies: a grant, and a Forbid that only looked on. A Permit that only
+// looked on permits nothing all the same.
+func TestLapsed(t *testing.T) {
+	for name, test := range map[string]struct {
+		policies []Policy
+		rule     string
+		allowed  bool
+	}{
+		"a permit":        {[]Policy{permit()}, "p", true},
+		"a shadow forbid": {[]Policy{permit(), permit(forbid, shadow, func(p *Policy) { p.Name = "f" })}, "f", false},
+		"a shadow permit": {[]Policy{permit(shadow)}, "", false},
+		"a grant":         {[]Policy{permit(func(p *Policy) { p.NotAfter = time.Now().Add(time.Hour) })}, "", false},
+	} {
+		set, err := Compile(test.policies)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := request(t)
+		r.Lapsed = true
+		if rule, allowed := set.Allowed(r); rule != test.rule || allowed != test.allowed {
+			t.Errorf("%s: %v by %q", name, allowed, rule)
+		}
+		if d := set.Authorize(r); d.Rule != test.rule || d.Allowed != test.allowed {
+			t.Errorf("%s: %v by %q, explained", name, d.Allowed, d.Rule)
+		}
+	}
+}
+
 func TestCanonical(t *testing.T) {
 	for path, want := range map[string]string{
 		"/a": "/a", "/%61dmin": "/admin", "/things%3Aexport": "/things:export", "/a%20b": "/a b", "/%2561": "/%61", "/a%2Fb": "/a%2Fb", "/a%2fb": "/a%2fb",
