@@ -37,6 +37,9 @@ func (w *Writer) Place(ctx context.Context, actor string) (Result, error) {
 // place gives every tenant without a place one, if a cell is eligible; otherwise a condition says why not. It happens
 // in the transaction that makes the tenant, so it happens once.
 func (t *draft) place() {
+	if !t.mayPlace() {
+		return
+	}
 	var waiting []Key
 	for key, o := range t.objects {
 		if key.Kind == KindTenant && o.Status.Placement == nil {
@@ -65,6 +68,14 @@ func (t *draft) place() {
 		found.Status.Phase = phase(found)
 		t.replace(found)
 	}
+}
+
+// mayPlace reports whether the draft can give any tenant a place: it changes a cell or a tier, takes something away, or
+// holds a tenant that has none. It looks at what the draft changes only.
+func (t *draft) mayPlace() bool {
+	return len(t.Transaction.Delete) > 0 || len(t.Put) == 0 || slices.ContainsFunc(t.Put, func(o *Object) bool {
+		return o.Kind == KindCell || o.Kind == KindTier || o.Kind == KindTenant && o.Status.Placement == nil
+	})
 }
 
 // book counts a tenant in its cell at once, with one connection: its cell's next report will say more.
