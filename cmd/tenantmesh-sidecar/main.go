@@ -2,6 +2,8 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -64,7 +66,7 @@ func root() *cobra.Command {
 				return err
 			}
 			fromFlags := config
-			if err := yaml.UnmarshalStrict(text, &config); err != nil {
+			if err := read(text, &config); err != nil {
 				return command.Fail(command.BadData, "", "%s: %w", file, err)
 			}
 			keepFlags(cmd, &config, fromFlags)
@@ -82,6 +84,48 @@ func root() *cobra.Command {
 	return cmd
 }
 
+// settings is the form of the file.
+type settings struct {
+	*sidecar.Config
+	Drain        duration `json:"drain,omitempty"`
+	MaxGrantAge  duration `json:"maxGrantAge,omitempty"`
+	MaxIssuerAge duration `json:"maxIssuerAge,omitempty"`
+}
+
+// read puts what a file says into the configuration.
+func read(text []byte, config *sidecar.Config) error {
+	s := settings{Config: config}
+	if err := yaml.UnmarshalStrict(text, &s); err != nil {
+		return err
+	}
+	for _, d := range []struct {
+		from duration
+		to   *time.Duration
+	}{{s.Drain, &s.Config.Drain}, {s.MaxGrantAge, &s.Staleness.Grants}, {s.MaxIssuerAge, &s.Staleness.Issuers}} {
+		if d.from != 0 {
+			*d.to = time.Duration(d.from)
+		}
+	}
+	return nil
+}
+
+// duration is written as "5m".
+type duration time.Duration
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *duration) UnmarshalJSON(text []byte) error {
+	var s string
+	if err := json.Unmarshal(text, &s); err != nil {
+		return fmt.Errorf(`a duration must be written as "5m" (got %s)`, text)
+	}
+	parsed, err := time.ParseDuration(s)
+	if err == nil && parsed <= 0 {
+		err = fmt.Errorf("a duration must be over 0 (got %q)", s)
+	}
+	*d = duration(parsed)
+	return err
+}
+
 // keepFlags gives the flags that were set their value back, over the file's.
 func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config) {
 	for name, field := range map[string]struct{ to, from any }{
@@ -93,6 +137,7 @@ func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config)
 		"mover-port": {&config.MoverPort, flags.MoverPort}, "max-body": {&config.MaxBody, flags.MaxBody},
 		"data-export": {&config.DataCommands.Export, flags.DataCommands.Export}, "data-import": {&config.DataCommands.Import, flags.DataCommands.Import},
 		"data-delete": {&config.DataCommands.Delete, flags.DataCommands.Delete},
+		"drain":       {&config.Drain, flags.Drain}, "max-grant-age": {&config.Staleness.Grants, flags.Staleness.Grants}, "max-issuer-age": {&config.Staleness.Issuers, flags.Staleness.Issuers},
 	} {
 		if !cmd.Flags().Changed(name) {
 			continue
@@ -106,6 +151,8 @@ func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config)
 			*to = field.from.(int64)
 		case *[]string:
 			*to = field.from.([]string)
+		case *time.Duration:
+			*to = field.from.(time.Duration)
 		}
 	}
 }

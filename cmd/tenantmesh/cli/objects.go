@@ -88,7 +88,7 @@ func expand(path string) ([]string, error) {
 }
 
 func badData(problems tenantstore.Problems) error {
-	return command.Fail(command.BadData, "nothing was applied; every problem is listed", "%d problems\n%w", len(problems), problems)
+	return command.Fail(command.BadData, "nothing was applied; every problem is listed", "%s\n%w", counted(len(problems), "problem"), problems)
 }
 
 // located gives the server's problems the lines of the files.
@@ -373,4 +373,12 @@ func newValidate() *cobra.Command {
 	}
 	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
 	return cmd
+}
+
+// counted is a number of things, in words.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
