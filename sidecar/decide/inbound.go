@@ -181,8 +181,11 @@ func (a *attempt) owned(peer identity.Principal, claims *tenanttoken.Claims) (*p
 	if t.Cell == self.Cell && c.Epoch < t.Since {
 		return nil, a.misdirected(fmt.Sprintf("the context is of epoch %d, and the cell owns the tenant since epoch %d", c.Epoch, t.Since))
 	}
-	// Until the seal, what came in before the fence may finish what it began within the cell.
-	if t.Cell == self.Cell && t.State == policyset.Fencing && c.Epoch <= t.Epoch && (t.Shut || a.writes() && (t.Sealed || !identity.InCell(peer, self.Cell))) {
+	// Until the seal, what came in before the fence may finish what it began within the cell. A gateway that knows of a
+	// newer epoch and lets a write through knows that it is not fenced any more; a workload of the cell knows no such
+	// thing: its context may be that of a read.
+	within := identity.InCell(peer, self.Cell)
+	if t.Cell == self.Cell && t.State == policyset.Fencing && (within || c.Epoch <= t.Epoch) && (t.Shut || a.writes() && (t.Sealed || !within)) {
 		return nil, a.fenced(fmt.Sprintf("the tenant moves to cell %s: fenced at epoch %d, and the context is of epoch %d", t.Target, t.Epoch, c.Epoch))
 	}
 	if t.Residency != "" && self.Residency != t.Residency {

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"fmt"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -10,6 +11,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
 // TestMoved: hooks of a workload's data, and copies of requests, are for the tenant's mover, at the very epoch, in the
@@ -163,3 +165,39 @@ func TestOnward(t *testing.T) {
 		t.Errorf("a read: %+v", o)
 	}
 }
+
+// TestFenceWithin: a fence gives way to a write of a newer epoch only when a gateway sends it, which would not if the
+// fence still stood; within the cell the context may be that of a read that was let in meanwhile.
+func TestFenceWithin(t *testing.T) {
+	for _, test := range []struct {
+		peer   string
+		epoch  int64
+		sealed bool
+		shut   bool
+		method string
+		reason policy.Reason
+	}{
+		{edge, 9, false, false, "POST", policy.WriteFenced},
+		{edge, 9, false, false, "GET", policy.Permitted},
+		{edge, 10, true, false, "POST", policy.Permitted},
+		{edge, 9, true, true, "GET", policy.WriteFenced},
+		{neighbour, 9, false, false, "POST", policy.Permitted},
+		{neighbour, 9, true, false, "POST", policy.WriteFenced},
+		{neighbour, 10, true, false, "POST", policy.WriteFenced},
+		{neighbour, 10, true, false, "GET", policy.Permitted},
+		{neighbour, 10, true, true, "GET", policy.WriteFenced},
+	} {
+		w := newWorld(t, sidecar(), func(p *api.TenantPolicy) {
+			p.Placement = &api.Placement{State: "FENCING", Cell: "us-1", Target: "us-2", Epoch: 9, Since: 3, Sealed: test.sealed, Shut: test.shut}
+		})
+		set, err := w.decider.Sets.Load().With([]policyset.Change{{TypeURL: meshname.TypeAccessPolicy, Name: "within", Message: &api.AccessPolicy{
+			Name: "within", Effect: "Permit", Principals: []string{neighbour}, Targets: []*api.Target{{Workload: "front"}},
+		}}}, 43)
+		check(t, err)
+		w.decider.Sets.Store(set)
+		token := w.token(func(c *tenanttoken.Claims) { c.Context.Epoch = test.epoch })
+		w.want(fmt.Sprintf("%+v", test), w.inbound(token, func(r *Request) { r.Peer, r.Method = test.peer, test.method }), test.reason)
+	}
+}
+
+const neighbour = "spiffe://mesh.example/cell/us-1/workload/other"

@@ -62,6 +62,7 @@ type world struct {
 	fault    fault
 	broken   error // the first invariant that does not hold
 	accepted int   // writes
+	called   int   // writes from within a cell
 	moved    int   // cutovers
 	underway int   // those before everything was let come to rest
 }
@@ -107,7 +108,9 @@ type request struct {
 	innerLife int             // of the sidecar when it let it in: what a sidecar that crashed let in is answered by nobody
 	knew      map[string]bool // writes that were acknowledged before it was sent
 	byMover   bool
-	slow      bool // it takes long, wherever it is
+	failed    bool   // the client is told so
+	call      string // a write of the service to another of its cell, on behalf of the request; "" for none, or not yet
+	slow      bool   // it takes long, wherever it is
 }
 
 type stage int
@@ -194,7 +197,7 @@ spec: {expose: [{pathPrefix: /}], tenantData: {hooks: {export: /x, import: /x, d
 apiVersion: tenantmesh.dev/v1alpha1
 kind: AccessPolicy
 metadata: {name: p}
-spec: {effect: Permit, principals: ["spiffe://mesh.example/gateway/*"], targets: [{workload: front}]}
+spec: {effect: Permit, principals: ["spiffe://mesh.example/gateway/*", "spiffe://mesh.example/cell/*/workload/front"], targets: [{workload: front}]}
 `
 
 // boot starts a node's process: what it knows is what its disk has.
@@ -390,6 +393,9 @@ func (w *world) advance(r *request) bool {
 	case onTheWay:
 		return w.serve(r)
 	case admitted: // it goes on even when the sidecar has crashed
+		if r.call == "" && w.random.IntN(4) == 0 && !w.calls(r) {
+			r.failed = true // with what it called
+		}
 		if r.write {
 			w.data[r.cell][r.id]++
 		}
@@ -401,12 +407,41 @@ func (w *world) advance(r *request) bool {
 		}
 		if r.gateway.life == r.life {
 			r.gateway.decider.End(decide.Ended{Lease: r.lease})
-			if r.write && r.sidecar.life == r.innerLife {
-				w.acked[r.id] = true
+			if r.sidecar.life == r.innerLife && !r.failed {
+				if r.write {
+					w.acked[r.id] = true
+				}
+				if r.call != "" {
+					w.acked[r.call] = true
+				}
 			}
 		}
 		return false
 	}
+}
+
+// calls lets the service write to another of its cell, for the request, and reports whether it was let in.
+func (w *world) calls(r *request) bool {
+	var there []*node
+	for _, n := range w.nodes {
+		if n.cell == r.cell {
+			there = append(there, n)
+		}
+	}
+	other := there[w.random.IntN(len(there))]
+	lease := fmt.Sprint("call-", r.id, "-", w.random.Uint64())
+	if !w.inbound(other, r.sidecar, "POST", "/rows", lease, r.token).Decision.Allowed {
+		return false
+	}
+	p, _ := w.placement()
+	if p.Cell != r.cell || p.State == tenantstore.StateFencing && p.Copy {
+		w.fail("once the source is at rest nobody accepts writes there, from within the cell either: %s did (%s, epoch %d)", r.cell, p.State, p.Epoch)
+	}
+	r.call = r.id + "-call"
+	w.data[r.cell][r.call]++
+	w.called++
+	other.decider.End(decide.Ended{Lease: lease})
+	return true
 }
 
 func (w *world) onward(r *request) bool {

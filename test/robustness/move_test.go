@@ -62,16 +62,16 @@ func TestMoveModel(t *testing.T) {
 		}
 		return
 	}
-	accepted, acked, moved := 0, 0, 0
+	accepted, called, acked, moved := 0, 0, 0, 0
 	for s := range uint64(*seeds) {
 		w, err := play(t, s+1, none, keys, used)
 		if err != nil {
 			t.Fatalf("%v\nreplay: go test ./test/robustness -run TestMoveModel -seed %d", err, s+1)
 		}
-		accepted, acked, moved = accepted+w.accepted, acked+len(w.acked), moved+w.underway
+		accepted, called, acked, moved = accepted+w.accepted, called+w.called, acked+len(w.acked), moved+w.underway
 	}
-	t.Logf("%d runs of %d events: %d writes accepted, %d acknowledged, %d cutovers under way", *seeds, events, accepted, acked, moved)
-	if 5*moved < *seeds || accepted < 10**seeds {
+	t.Logf("%d runs of %d events: %d writes accepted, %d from within a cell, %d acknowledged, %d cutovers under way", *seeds, events, accepted, called, acked, moved)
+	if 5*moved < *seeds || accepted < 10**seeds || called < *seeds {
 		t.Errorf("too little happened to prove anything")
 	}
 }
