@@ -375,7 +375,9 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 	key := Key{KindTenant, request.Tenant}
 	m := newMover(t.objects, request.Tenant, now)
 	if m == nil {
-		t.err = fmt.Errorf("a placed %v: %w", key, ErrNotFound)
+		if t.err = fmt.Errorf("%v: %w", key, ErrNotFound); t.objects[key] != nil {
+			t.err = Problems{{Object: key.String(), Text: "must have a cell to be moved from one (has none yet)"}}
+		}
 		return nil
 	}
 	step, ok := steps[request.Transition]
@@ -518,6 +520,10 @@ func (m *mover) problems(request MoveRequest) (problems Problems) {
 		add("tenant", "must be Active to be moved (is %s)", m.tenant.Status.Phase)
 	}
 	if m.p.Target != "" {
+		if m.p.State == StateFinal {
+			add("tenant", "must not move already (is FINAL in %s, and %s keeps its copy for the grace; see 'tenantmesh tenant move status %s', or take --rollback)", m.p.Cell, m.p.Target, m.tenant.Metadata.Name)
+			return problems
+		}
 		add("tenant", "must not move already (is %s from %s to %s; see 'tenantmesh tenant move status %s')", m.p.State, m.p.Cell, m.p.Target, m.tenant.Metadata.Name)
 		return problems
 	}

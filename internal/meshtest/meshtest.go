@@ -54,19 +54,20 @@ type Mesh struct {
 	Admin *adminclient.Client
 	Store tenantstore.Store
 
-	dir    string
-	xds    []string // of each control plane
-	ttl    time.Duration
-	lease  time.Duration
-	others int
-	drain  time.Duration
-	links  bool
-	api    string         // address of the admin API of the first control plane, "" for none
-	roles  adminapi.Roles // there
-	stop   func()         // of the control plane
-	ca     *devca.Client
-	key    *ecdsa.PrivateKey
-	binary string
+	dir      string
+	xds      []string // of each control plane
+	ttl      time.Duration
+	lease    time.Duration
+	others   int
+	drain    time.Duration
+	links    bool
+	gateways int            // of the name edge
+	api      string         // address of the admin API of the first control plane, "" for none
+	roles    adminapi.Roles // there
+	stop     func()         // of the control plane
+	ca       *devca.Client
+	key      *ecdsa.PrivateKey
+	binary   string
 }
 
 var build = sync.OnceValues(func() (string, error) {
@@ -302,7 +303,20 @@ func (m *Mesh) GatewayAt(t testing.TB, name string) *Sidecar {
 	t.Helper()
 	id, err := identity.GatewayID(TrustDomain, "edge")
 	check(t, err)
-	return m.start(t, name, id, 0)
+	s := m.start(t, name, id, 0)
+	m.gateways++
+	// It has said all that it says of itself at its start: nothing changes under a test's feet.
+	m.waitFor(t, func(snapshot tenantstore.Snapshot) bool {
+		settled := 0
+		for key, o := range snapshot.Objects {
+			at := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindEndpoint, Name: key.Name}]
+			if key.Kind == tenantstore.KindMember && o.Member.Principal == id.String() && len(o.Member.Certificates) > 0 && at != nil && at.Endpoint.Ready {
+				settled++
+			}
+		}
+		return settled >= m.gateways
+	})
+	return s
 }
 
 // Workload starts a service and its sidecar, with more flags, and returns once its endpoint is known to the mesh.
