@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
@@ -109,13 +108,13 @@ type follower struct {
 
 // see sees to each workload, all at once.
 func (m *Mover) see(ctx context.Context, list []*api.TenantData, t *policyset.Tenant, p *progress, tell *teller) {
-	var group errgroup.Group
+	var group sync.WaitGroup
 	for _, data := range list {
 		if p.workloads[data.Workload] == nil {
 			p.workloads[data.Workload] = &follower{}
 		}
 		c := &copying{hooks: hooks{m, t, data}, follower: p.workloads[data.Workload], tell: tell}
-		group.Go(func() error {
+		group.Go(func() {
 			switch {
 			case t.State == policyset.Final:
 				c.untilDone(ctx, c.delete)
@@ -128,10 +127,9 @@ func (m *Mover) see(ctx context.Context, list []*api.TenantData, t *policyset.Te
 			case data.Strategy == policyset.StrategyDualWrite:
 				c.untilDone(ctx, c.replay)
 			}
-			return nil
 		})
 	}
-	_ = group.Wait()
+	group.Wait()
 }
 
 // copying is the data of one workload on its way.

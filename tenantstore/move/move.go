@@ -29,45 +29,18 @@ type Config struct {
 // actor is who the audit says makes the steps.
 const actor = "control"
 
-// Timing of the controller.
-const (
-	tick  = 500 * time.Millisecond // for what waits for time
-	retry = time.Second            // after the store did not answer
-)
+// tick is how often it looks at what waits for time.
+const tick = 500 * time.Millisecond
 
 // Run leads, or waits to lead, until ctx ends.
 func Run(ctx context.Context, config Config) error {
-	for ctx.Err() == nil {
-		err := config.Store.Lead(ctx, "move", func(ctx context.Context) error { return config.lead(ctx) })
-		if ctx.Err() != nil {
-			return nil
-		}
-		config.Log.Warn("the lead of moves was lost", zap.Error(err))
-		select {
-		case <-ctx.Done():
-		case <-time.After(retry):
-		}
-	}
+	tenantstore.Keep(ctx, func(ctx context.Context) error {
+		return config.Store.Lead(ctx, "move", func(ctx context.Context) error { return tenantstore.Follow(ctx, config.Store, config.follow) })
+	}, func(err error) { config.Log.Warn("the lead of moves was lost", zap.Error(err)) })
 	return nil
 }
 
-// lead follows the store and makes every step that can be made.
-func (c *Config) lead(ctx context.Context) error {
-	for {
-		snapshot, err := c.Store.Snapshot(ctx)
-		if err != nil {
-			return err
-		}
-		changes, err := c.Store.Watch(ctx, snapshot.Revision)
-		if err != nil {
-			return err
-		}
-		if err := c.follow(ctx, snapshot.Objects, changes); !errors.Is(err, tenantstore.ErrCompacted) {
-			return err
-		}
-	}
-}
-
+// follow makes every step that can be made, as the store changes and as time passes.
 func (c *Config) follow(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object, changes <-chan tenantstore.Change) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()

@@ -40,7 +40,6 @@ const actor = "control"
 const (
 	stepInterval = time.Second
 	lookInterval = 5 * time.Second // as often as sidecars report usage, which is summed each time
-	retry        = time.Second     // after the store did not answer
 )
 
 // Run looks after rollouts until ctx ends.
@@ -59,17 +58,7 @@ func Run(ctx context.Context, config Config) error {
 
 // keep does work again until ctx ends.
 func (c *Config) keep(ctx context.Context, work func(context.Context) error) error {
-	for ctx.Err() == nil {
-		err := work(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		c.Log.Warn("rollouts are not looked after for a moment", zap.Error(err))
-		select {
-		case <-ctx.Done():
-		case <-time.After(retry):
-		}
-	}
+	tenantstore.Keep(ctx, work, func(err error) { c.Log.Warn("rollouts are not looked after for a moment", zap.Error(err)) })
 	return nil
 }
 
@@ -78,19 +67,9 @@ type look func(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Obj
 
 // follow looks at every rollout that goes on, once an interval.
 func (c *Config) follow(ctx context.Context, interval time.Duration, look look) error {
-	for {
-		snapshot, err := c.Store.Snapshot(ctx)
-		if err != nil {
-			return err
-		}
-		changes, err := c.Store.Watch(ctx, snapshot.Revision)
-		if err != nil {
-			return err
-		}
-		if err := watch(ctx, snapshot.Objects, changes, interval, look); !errors.Is(err, tenantstore.ErrCompacted) {
-			return err
-		}
-	}
+	return tenantstore.Follow(ctx, c.Store, func(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object, changes <-chan tenantstore.Change) error {
+		return watch(ctx, objects, changes, interval, look)
+	})
 }
 
 func watch(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object, changes <-chan tenantstore.Change, interval time.Duration, look look) error {
