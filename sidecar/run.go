@@ -18,7 +18,6 @@ import (
 	"time"
 
 	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
-	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -54,6 +53,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/relay"
 	"github.com/tenantmesh/tenantmesh/sidecar/report"
 	"github.com/tenantmesh/tenantmesh/sidecar/supervise"
+	"github.com/tenantmesh/tenantmesh/sidecar/wire"
 	"github.com/tenantmesh/tenantmesh/xds/bootstrap"
 )
 
@@ -325,11 +325,16 @@ func (s *sidecar) signs() bool {
 	return set != nil && set.Self != nil && (set.Self.Role == "gateway" || !set.Self.BoundTenant.IsZero())
 }
 
+// ServerOptions are those of the gRPC server that answers Envoy.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{wire.ServerOption(), grpc.MaxConcurrentStreams(4096)}
+}
+
 // serve answers Envoy on two Unix sockets, and the world on the metrics and health ports.
 func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
-	g := grpc.NewServer(grpc.MaxConcurrentStreams(4096))
+	g := grpc.NewServer(ServerOptions()...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
-	auth.RegisterAuthorizationServer(g, &extauthz.Server{Decider: s.decider})
+	extauthz.Register(g, s.decider)
 	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
 	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Now: time.Now})
 	socket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketSidecar))

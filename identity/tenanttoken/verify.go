@@ -66,13 +66,13 @@ func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, er
 		return nil, fmt.Errorf("%w: must be at most %d bytes (got %d)", ErrMalformed, MaxSize, len(token))
 	}
 	digest := sha256.Sum256([]byte(token))
-	found, ok := v.lookup(digest)
-	if !ok {
+	found, fresh := v.lookup(digest)
+	if found == nil {
 		var err error
 		if found, err = v.parse(token, keys); err != nil {
 			return nil, err
 		}
-		found.claims.Digest = short(digest)
+		found.claims.Token, found.claims.Digest = strings.Clone(token), short(digest)
 	}
 	// What may change between two uses of one token is looked at every time: its key, and the clock.
 	key, ok := keys.Lookup(found.kid)
@@ -82,7 +82,9 @@ func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, er
 	if err := v.check(&found.claims, key, now); err != nil {
 		return nil, err
 	}
-	v.remember(digest, found)
+	if !fresh {
+		v.remember(digest, found)
+	}
 	return &found.claims, nil
 }
 
@@ -117,7 +119,7 @@ func (v *Verifier) parse(token string, keys KeySet) (*verified, error) {
 	}
 	return &verified{kid: kid, claims: Claims{
 		Issuer: wire.Issuer, Audience: wire.Audience, IssuedAt: time.Unix(wire.IssuedAt, 0), Expiry: time.Unix(wire.Expiry, 0),
-		Txn: wire.Txn, Subject: wire.Subject, Context: *wire.Context, KID: kid,
+		Txn: wire.Txn, Subject: wire.Subject, Context: *wire.Context, KID: kid, Keys: digests(wire.Context.Keys),
 	}}, nil
 }
 
@@ -139,14 +141,14 @@ func (v *Verifier) check(claims *Claims, key Key, now time.Time) error {
 	return nil
 }
 
-func (v *Verifier) lookup(digest [sha256.Size]byte) (*verified, bool) {
+// lookup finds a token that was found good, nil for none; fresh: it need not be remembered anew.
+func (v *Verifier) lookup(digest [sha256.Size]byte) (found *verified, fresh bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if found, ok := v.fresh[digest]; ok {
 		return found, true
 	}
-	found, ok := v.former[digest]
-	return found, ok
+	return v.former[digest], false
 }
 
 func (v *Verifier) remember(digest [sha256.Size]byte, found *verified) {

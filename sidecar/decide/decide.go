@@ -11,7 +11,6 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
-	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
@@ -23,42 +22,11 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
-// Request is what is asked.
-type Request struct {
-	Listener             string // one of meshname's
-	Target               string // "workload/<name>" or "dependency/<name>", "" when no route names one
-	Forwarded            bool   // [Decider.Onward]: by another gateway, to this one as the tenant's mover
-	ForwardAuthorization bool
-	Method               string
-	Path                 string              // as Envoy has it, with its query
-	Headers              map[string][]string // every value of each of [Headers]
-	Peer                 string              // URI of the certificate at the other end of the connection
-	Lease                string
-	Tokens               map[string]map[string]any // payloads that Envoy verified, by issuer
-	TokenFailure         string                    // why it verified none
-}
-
-// Headers are those that a decision looks at, in lower case.
-var Headers = map[string]bool{
-	propagation.HeaderTxnToken: true, propagation.HeaderTraceparent: true, propagation.HeaderRequestID: true, propagation.HeaderLease: true,
-	propagation.HeaderPeer: true,
-	"authorization":        true, "upgrade": true, ":authority": true,
-}
-
-func (r *Request) header(name string) (string, int) {
-	values := r.Headers[name]
-	if len(values) == 0 {
-		return "", 0
-	}
-	return values[0], len(values)
-}
-
 // Answer is what to do.
 type Answer struct {
 	Decision policy.Decision
-	Set      map[string]string // headers to overwrite, when it is allowed
-	Remove   []string          // headers to take out, when it is allowed
-	Level    limit.Level       // the strictest limit, when Limited
+	Fields   Fields      // when it is allowed
+	Level    limit.Level // the strictest limit, when Limited
 	Limited  bool
 }
 
@@ -138,7 +106,7 @@ func (d *Decider) Decide(request *Request) Answer {
 	}
 	decision.Allowed = decision.Reason == policy.Permitted
 	if !decision.Allowed {
-		a.answer.Set, a.answer.Remove = nil, nil
+		a.answer.Fields = Fields{}
 	}
 	decision.Duration = d.Now().Sub(a.now)
 	a.log()
@@ -183,14 +151,13 @@ func (a *attempt) refuse(reason policy.Reason, detail string) bool {
 	return false
 }
 
-func (a *attempt) put(name, value string) {
-	if a.answer.Set == nil {
-		a.answer.Set = map[string]string{}
-	}
-	a.answer.Set[name] = value
-}
+func (a *attempt) put(name, value string) { a.answer.Fields.Put(Field{Name: name, Value: value}) }
 
-func (a *attempt) remove(names ...string) { a.answer.Remove = append(a.answer.Remove, names...) }
+func (a *attempt) remove(names ...string) {
+	for _, name := range names {
+		a.answer.Fields.Put(Field{Name: name, Remove: true})
+	}
+}
 
 // tenant looks up a tenant and refuses one that may not be served; it does not look at placement.
 func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
@@ -223,7 +190,7 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 	})
 	decision := &a.answer.Decision
 	decision.Class = class
-	decision.Limits = make([]policy.LimitResult, 0, len(verdict.Levels()))
+	decision.Limits = a.request.limits[:0]
 	for _, level := range verdict.Levels() {
 		decision.Limits = append(decision.Limits, policy.LimitResult{
 			Limit: level.Kind.String(), Level: level.Of - level.Remaining, Of: level.Of, Remaining: level.Remaining, Exceeded: level.Exceeded, Retry: level.Retry,
