@@ -63,11 +63,13 @@ func (m *Meter) Add(record UsageRecord) {
 	record.Minute = record.Minute.UTC().Truncate(time.Minute)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if sum := m.records[record.key()]; sum != nil {
-		sum.add(record)
-		return
+	key := record.key()
+	sum := m.records[key]
+	if sum == nil {
+		sum = &UsageRecord{Minute: record.Minute, Tenant: record.Tenant, TenantUID: record.TenantUID, Workload: record.Workload, Class: record.Class}
+		m.records[key] = sum
 	}
-	m.records[record.key()] = &record
+	sum.add(record)
 }
 
 // Take returns what was summed, in order, and begins anew.

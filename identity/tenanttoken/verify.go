@@ -65,7 +65,7 @@ func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, er
 	if len(token) > MaxSize {
 		return nil, fmt.Errorf("%w: must be at most %d bytes (got %d)", ErrMalformed, MaxSize, len(token))
 	}
-	digest := sha256.Sum256([]byte(token))
+	digest := sum(token)
 	found, fresh := v.lookup(digest)
 	if found == nil {
 		var err error

@@ -88,7 +88,8 @@ type attempt struct {
 	set     *policyset.Set
 	now     time.Time
 	answer  Answer
-	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
+	judged  authz.Request // what the policies are asked
+	stale   bool          // the tenant's placement changed meanwhile: the set is not the one to decide by
 }
 
 // rounds bounds how often a decision is made again because the placement changed under it.
@@ -271,11 +272,22 @@ func randomHex(bytes int) string {
 
 // traceID is the trace ID of a traceparent (W3C Trace Context, section 3.2), "" when it is malformed.
 func traceID(traceparent string) string {
-	parts := strings.Split(traceparent, "-")
-	if len(parts) < 4 || len(parts[0]) != 2 || len(parts[1]) != 32 || strings.Trim(parts[1], "0123456789abcdef") != "" || strings.Trim(parts[1], "0") == "" {
+	version, rest, ok := strings.Cut(traceparent, "-")
+	id, rest, ok2 := strings.Cut(rest, "-")
+	if !ok || !ok2 || !strings.Contains(rest, "-") || len(version) != 2 || len(id) != 32 {
 		return ""
 	}
-	return parts[1]
+	zero := true
+	for i := range len(id) {
+		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return ""
+		}
+		zero = zero && id[i] == '0'
+	}
+	if zero {
+		return ""
+	}
+	return id
 }
 
 // sampled are the flags of a new traceparent: the client's wish to be sampled is kept.

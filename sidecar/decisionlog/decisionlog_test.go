@@ -2,8 +2,10 @@ package decisionlog
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"go.uber.org/zap"
@@ -46,4 +48,46 @@ func mustFind(t *testing.T, l *Log, id string) policy.Decision {
 		t.Fatal("not found")
 	}
 	return d
+}
+
+// TestRecord: nothing of a decision is lost, whatever fields it has.
+func TestRecord(t *testing.T) {
+	var d policy.Decision
+	number := 0
+	fill(reflect.ValueOf(&d).Elem(), &number)
+	l := New("0123456789abcdef", zap.NewNop())
+	l.Add(&d)
+	if found := mustFind(t, l, d.ID); !reflect.DeepEqual(found, d) {
+		t.Errorf("remembered is %+v, want %+v", found, d)
+	}
+}
+
+// fill gives every field a value of its own.
+func fill(v reflect.Value, number *int) {
+	*number++
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(fmt.Sprint("text ", *number))
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Float64:
+		v.SetFloat(float64(*number) + 0.5)
+	case reflect.Int64, reflect.Int:
+		v.SetInt(int64(-*number))
+	case reflect.Uint8:
+		v.SetUint(uint64(*number % 3))
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0), number)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Unix(0, 1e18+int64(*number)).UTC()))
+			return
+		}
+		for i := range v.NumField() {
+			fill(v.Field(i), number)
+		}
+	default:
+		panic(v.Kind())
+	}
 }
