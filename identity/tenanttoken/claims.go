@@ -96,6 +96,12 @@ func digests(keys []string) []Digest {
 	return list
 }
 
+type wireHeader struct {
+	Algorithm string `json:"alg"`
+	Type      string `json:"typ"`
+	KID       string `json:"kid"`
+}
+
 type wireClaims struct {
 	Issuer   identity.Principal `json:"iss"`
 	Audience string             `json:"aud"`

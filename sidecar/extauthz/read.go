@@ -3,9 +3,6 @@ package extauthz
 import (
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
-
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
@@ -141,9 +138,15 @@ func (c claims) Text(claim string) string {
 		if name != claim {
 			return err
 		}
-		var v structpb.Value
-		if err := proto.Unmarshal([]byte(value), &v); err == nil {
-			found = v.GetStringValue()
+		// Of a google.protobuf.Value's kinds the last that is there counts; the third is a text.
+		if err := wire.Each(value, func(kind int, text string) error {
+			found = ""
+			if kind == 3 {
+				found = text
+			}
+			return nil
+		}); err != nil {
+			found = ""
 		}
 		return err
 	})
