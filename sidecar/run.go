@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -327,7 +328,14 @@ func (s *sidecar) signs() bool {
 
 // ServerOptions are those of the gRPC server that answers Envoy.
 func ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{wire.ServerOption(), grpc.MaxConcurrentStreams(4096)}
+	return []grpc.ServerOption{
+		wire.ServerOption(),
+		grpc.MaxConcurrentStreams(4096),
+		// Goroutines that stay answer checks without growing a stack for each; Envoy's long streams take a few of them.
+		grpc.NumStreamWorkers(uint32(16 + 2*runtime.GOMAXPROCS(0))),
+		// Over a Unix socket there is no bandwidth to estimate, which costs a ping for every window.
+		grpc.StaticStreamWindowSize(1 << 20), grpc.StaticConnWindowSize(4 << 20),
+	}
 }
 
 // serve answers Envoy on two Unix sockets, and the world on the metrics and health ports.

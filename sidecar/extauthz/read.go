@@ -91,6 +91,11 @@ func (c *check) extension(entry string) error {
 	switch name {
 	case meshname.ExtensionListener:
 		c.request.Listener = value
+		for _, known := range [...]string{meshname.ListenerGateway, meshname.ListenerInbound, meshname.ListenerOutbound} {
+			if value == known {
+				c.request.Listener = known // what is counted by it keeps no message alive
+			}
+		}
 	case meshname.ExtensionTarget:
 		c.request.Target = value
 	case meshname.ExtensionForwardAuthorization:
