@@ -41,8 +41,8 @@ type Request struct {
 // Headers are those that a decision looks at, in lower case.
 var Headers = map[string]bool{
 	propagation.HeaderTxnToken: true, propagation.HeaderTraceparent: true, propagation.HeaderRequestID: true, propagation.HeaderLease: true,
-	propagation.HeaderPeer: true,
-	"authorization":        true, "upgrade": true, ":authority": true,
+	propagation.HeaderPeer: true, propagation.HeaderClientRequestID: true,
+	"authorization": true, "upgrade": true, ":authority": true,
 }
 
 func (r *Request) header(name string) (string, int) {

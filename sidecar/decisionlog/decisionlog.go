@@ -36,8 +36,8 @@ func New(member string, log *zap.Logger) *Log {
 	return &Log{member: member[:12], zap: log, byID: map[string]int{}}
 }
 
-// Add gives the decision its ID, remembers and writes it. The tenant and the path are written as JSON strings, so
-// that no byte of theirs can begin a line of its own.
+// Add gives the decision its ID, remembers and writes it. What callers choose is written as JSON strings, so that
+// no byte of theirs can begin a line of its own.
 func (l *Log) Add(d *policy.Decision) {
 	var random [8]byte
 	binary.BigEndian.PutUint64(random[:], rand.Uint64())
@@ -58,13 +58,23 @@ func (l *Log) Add(d *policy.Decision) {
 	l.zap.Info("decision", zap.String("decision", d.ID), zap.String("point", d.Point), zap.Bool("allowed", d.Allowed),
 		zap.String("tenant", d.Tenant), zap.String("principal", d.Principal), zap.String("workload", d.Workload),
 		zap.String("method", d.Method), zap.String("path", d.Path), zap.Stringer("reason", d.Reason), zap.String("rule", d.Rule),
-		zap.String("detail", d.Detail), zap.Int64("revision", d.Revision), zap.Duration("duration", d.Duration))
+		zap.String("detail", d.Detail), zap.Int64("revision", d.Revision), zap.Duration("duration", d.Duration),
+		said("clientRequestId", d.ClientRequestID), said("clientTraceparent", d.ClientTraceparent))
+}
+
+// said is a field for what most decisions do not have.
+func said(name, value string) zap.Field {
+	if value == "" {
+		return zap.Skip()
+	}
+	return zap.String(name, value)
 }
 
 // What is kept of one decision, at most: bytes of each text, and policies. Callers choose what they send.
 const (
 	maxPath  = 1024
 	maxText  = 512
+	maxID    = 256 // of a client's own
 	maxRules = 32
 )
 
@@ -75,7 +85,7 @@ func bounded(d *policy.Decision) policy.Decision {
 	for _, text := range []*string{&kept.Tenant, &kept.Proof, &kept.Principal, &kept.Workload, &kept.Class, &kept.Txn, &kept.Method, &kept.Detail, &kept.Rule} {
 		*text = cut(*text, maxText)
 	}
-	kept.Path = cut(kept.Path, maxPath)
+	kept.Path, kept.ClientRequestID, kept.ClientTraceparent = cut(kept.Path, maxPath), cut(kept.ClientRequestID, maxID), cut(kept.ClientTraceparent, maxID)
 	kept.Rules = nil
 	for _, matched := range []bool{true, false} {
 		for _, rule := range d.Rules {

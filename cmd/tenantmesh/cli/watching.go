@@ -92,6 +92,11 @@ func explain(w io.Writer, d policy.Decision) {
 	}
 	line("decision", d.ID)
 	line("request", d.Method+" "+strconv.QuoteToGraphic(d.Path))
+	for _, own := range []struct{ name, value string }{{"its ID", d.ClientRequestID}, {"its trace", d.ClientTraceparent}} {
+		if own.value != "" {
+			line(own.name, strconv.QuoteToGraphic(own.value)+", as the client says")
+		}
+	}
 	line("verdict", verdict)
 	line("why", d.Detail)
 	line("who", d.Principal)
