@@ -51,8 +51,8 @@ type view struct {
 func views(resources map[string]translator.Resource) (list []view) {
 	audiences := map[string][]string{translator.AudienceGateway: {translator.AudienceAll, translator.AudienceGateway}}
 	for _, r := range resources {
-		if cell, _, ok := strings.Cut(r.Audience, "/workload/"); ok {
-			audiences[r.Audience] = []string{translator.AudienceAll, cell, r.Audience}
+		if cell, workload, ok := strings.Cut(strings.TrimPrefix(r.Audience, "cell/"), "/workload/"); ok {
+			audiences[r.Audience] = translator.Audiences(cell, workload)
 		}
 	}
 	for name, gets := range audiences {

@@ -228,7 +228,9 @@ func newTranslate() *cobra.Command {
 				if !ok {
 					return usageError("gateway, or <cell>/<workload>", "--node must name a gateway or a sidecar (got %q)", node)
 				}
-				audiences[translator.AudienceCell(cell)], audiences[translator.AudienceWorkload(cell, workload)] = true, true
+				for _, audience := range translator.Audiences(cell, workload) {
+					audiences[audience] = true
+				}
 			}
 			snapshot, _, err := offline(cmd, files)
 			if err != nil {
