@@ -134,7 +134,7 @@ func bracket(s string) string {
 func newUsage() *cobra.Command {
 	var format output
 	var tenant string
-	cmd := &cobra.Command{Use: "usage", Short: "What tenants used, by the minute", Args: command.Args(cobra.NoArgs)}
+	cmd := &cobra.Command{Use: "usage", Short: "What tenants used: by the minute, and what is older by the hour and the day", Args: command.Args(cobra.NoArgs)}
 	client := addAdmin(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		records, err := client().Usage(cmd.Context(), tenant)
@@ -152,11 +152,11 @@ func usageTable(w io.Writer, records []ledger.UsageRecord) {
 	rows := make([][]string, len(records))
 	for i, r := range records {
 		rows[i] = []string{
-			r.Minute.Format("2006-01-02 15:04"), r.Tenant, r.Workload, r.Class, strconv.FormatInt(r.Requests, 10), strconv.FormatInt(r.Refused, 10), strconv.FormatInt(r.Errors, 10),
+			r.Minute.Format("2006-01-02 15:04"), r.End().Format("2006-01-02 15:04"), r.Tenant, r.Workload, r.Class, strconv.FormatInt(r.Requests, 10), strconv.FormatInt(r.Refused, 10), strconv.FormatInt(r.Errors, 10),
 			strconv.FormatInt(r.BytesReceived, 10), strconv.FormatInt(r.BytesSent, 10), r.Duration.Round(time.Millisecond).String(),
 		}
 	}
-	columns(w, []string{"MINUTE", "TENANT", "WORKLOAD", "CLASS", "REQUESTS", "REFUSED", "ERRORS", "BYTES IN", "BYTES OUT", "TIME"}, rows)
+	columns(w, []string{"FROM", "UNTIL", "TENANT", "WORKLOAD", "CLASS", "REQUESTS", "REFUSED", "ERRORS", "BYTES IN", "BYTES OUT", "TIME"}, rows)
 }
 
 func newAudit() *cobra.Command {
