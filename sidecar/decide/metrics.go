@@ -1,6 +1,8 @@
 package decide
 
 import (
+	"strconv"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tenantmesh/tenantmesh/policy"
@@ -11,6 +13,7 @@ type Metrics struct {
 	decisions    *prometheus.CounterVec
 	seconds      *prometheus.HistogramVec
 	attributions *prometheus.CounterVec
+	abandoned    *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics.
@@ -25,14 +28,21 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		attributions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_attributions_total", Help: "Outbound calls, by how their tenant was proven (empty: not).",
 		}, []string{"proof"}),
+		abandoned: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tenantmesh_abandoned_checks_total", Help: "Checks whose client hung up before their answer, by where they were made, and by whether the end of the request was known before the decision.",
+		}, []string{"point", "known"}),
 	}
-	registry.MustRegister(m.decisions, m.seconds, m.attributions)
+	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned)
 	return m
 }
 
 func (m *Metrics) decided(d *policy.Decision) {
 	m.decisions.WithLabelValues(d.Point, d.Tier, d.Reason.String()).Inc()
 	m.seconds.WithLabelValues(d.Point).Observe(d.Duration.Seconds())
+}
+
+func (m *Metrics) abandon(point string, known bool) {
+	m.abandoned.WithLabelValues(point, strconv.FormatBool(known)).Inc()
 }
 
 func (m *Metrics) attributed(proof string) { m.attributions.WithLabelValues(proof).Inc() }

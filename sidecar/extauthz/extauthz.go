@@ -27,8 +27,11 @@ type Server struct {
 }
 
 // Check implements envoy.service.auth.v3.Authorization.
-func (s *Server) Check(_ context.Context, check *auth.CheckRequest) (*auth.CheckResponse, error) {
+func (s *Server) Check(ctx context.Context, check *auth.CheckRequest) (*auth.CheckResponse, error) {
 	answer := s.Decider.Decide(translate(check))
+	if ctx.Err() != nil {
+		s.Decider.Abandoned(answer.Decision.Point)
+	}
 	if answer.Decision.Allowed {
 		return permit(&answer), nil
 	}
