@@ -143,6 +143,14 @@ func TestGateway(t *testing.T) {
 	if usage := w.meter.Take(); len(usage) != 1 || usage[0].Refused != 1 {
 		t.Errorf("a gateway's usage is %+v: only what it refused", usage)
 	}
+	own := w.want("the client's own IDs", gatewayRequest(func(r *Request) {
+		r.Headers.Add("x-tenantmesh-client-request-id", "mine")
+		r.Headers.Add("traceparent", "theirs")
+		r.Tokens = nil
+	}), policy.UnauthenticatedTenant)
+	if own.Decision.ClientRequestID != "mine" || own.Decision.ClientTraceparent != "theirs" {
+		t.Errorf("the refusal keeps of its client's own IDs %+v", own.Decision)
+	}
 	w.want("Authorization is wanted", gatewayRequest(func(r *Request) { r.Lease, r.ForwardAuthorization = "lease-4", true; w.now = start.Add(time.Second) }), policy.Permitted)
 
 	for name, test := range map[string]struct {

@@ -14,6 +14,9 @@ import (
 
 // gateway decides where a transaction enters.
 func (a *attempt) gateway() {
+	client, _ := a.request.header(propagation.HeaderTraceparent)
+	a.answer.Decision.ClientRequestID, _ = a.request.header(propagation.HeaderClientRequestID)
+	a.answer.Decision.ClientTraceparent = client
 	id, subject, ok := a.authenticate()
 	if !ok {
 		return
@@ -35,7 +38,6 @@ func (a *attempt) gateway() {
 		return
 	}
 	requestID, _ := a.request.header(propagation.HeaderRequestID)
-	client, _ := a.request.header(propagation.HeaderTraceparent)
 	trace := randomHex(16)
 	token, ok := a.sign(t, subject, []string{tenanttoken.KeyDigest(trace), tenanttoken.KeyDigest(requestID)})
 	if !ok {

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"maps"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,7 @@ type Metrics struct {
 	decisions    *prometheus.CounterVec
 	seconds      *prometheus.HistogramVec
 	attributions *prometheus.CounterVec
+	abandoned    *prometheus.CounterVec
 
 	outcomes atomic.Pointer[map[outcome]counted] // nobody changes a map once it is here
 }
@@ -31,8 +33,11 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		attributions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_attributions_total", Help: "Outbound calls, by how their tenant was proven (empty: not).",
 		}, []string{"proof"}),
+		abandoned: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tenantmesh_abandoned_checks_total", Help: "Checks whose client hung up before their answer, by where they were made, and by whether the end of the request was known before the decision.",
+		}, []string{"point", "known"}),
 	}
-	registry.MustRegister(m.decisions, m.seconds, m.attributions)
+	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned)
 	return m
 }
 
@@ -72,6 +77,10 @@ func (m *Metrics) of(o outcome) counted {
 	}
 	m.outcomes.CompareAndSwap(known, &next) // another outcome that came first stays; this one is found again
 	return made
+}
+
+func (m *Metrics) abandon(point string, known bool) {
+	m.abandoned.WithLabelValues(point, strconv.FormatBool(known)).Inc()
 }
 
 func (m *Metrics) attributed(proof string) { m.attributions.WithLabelValues(proof).Inc() }

@@ -38,7 +38,7 @@ type Claims interface {
 
 // headers are those that a decision looks at, in lower case.
 var headers = [...]string{
-	propagation.HeaderTxnToken, propagation.HeaderTraceparent, propagation.HeaderRequestID, propagation.HeaderLease, propagation.HeaderPeer,
+	propagation.HeaderTxnToken, propagation.HeaderTraceparent, propagation.HeaderRequestID, propagation.HeaderLease, propagation.HeaderPeer, propagation.HeaderClientRequestID,
 	"authorization", "upgrade", ":authority", "content-type",
 }
 

@@ -44,8 +44,8 @@ func New(member string, log *zap.Logger) *Log {
 	return &Log{member: member[:12], zap: log, byID: map[uint64]int{}}
 }
 
-// Add gives the decision its ID, remembers and writes it. The tenant and the path are written as JSON strings, so
-// that no byte of theirs can begin a line of its own.
+// Add gives the decision its ID, remembers and writes it. What callers choose is written as JSON strings, so that
+// no byte of theirs can begin a line of its own.
 func (l *Log) Add(d *policy.Decision) {
 	id := rand.Uint64()
 	var text [64]byte
@@ -62,9 +62,18 @@ func (l *Log) Add(d *policy.Decision) {
 	*written = append((*written)[:0], zap.String("decision", d.ID), zap.String("point", d.Point), zap.Bool("allowed", d.Allowed),
 		zap.String("tenant", cut(d.Tenant, maxText)), zap.String("principal", cut(d.Principal, maxText)), zap.String("workload", cut(d.Workload, maxText)),
 		zap.String("method", cut(d.Method, maxText)), zap.String("path", cut(d.Path, maxPath)), zap.String("reason", d.Reason.String()), zap.String("rule", cut(d.Rule, maxText)),
-		zap.String("detail", cut(d.Detail, maxText)), zap.Int64("revision", d.Revision), zap.Duration("duration", d.Duration))
+		zap.String("detail", cut(d.Detail, maxText)), zap.Int64("revision", d.Revision), zap.Duration("duration", d.Duration),
+		said("clientRequestId", cut(d.ClientRequestID, maxID)), said("clientTraceparent", cut(d.ClientTraceparent, maxID)))
 	entry.Write(*written...)
 	fields.Put(written)
+}
+
+// said is a field for what most decisions do not have.
+func said(name, value string) zap.Field {
+	if value == "" {
+		return zap.Skip()
+	}
+	return zap.String(name, value)
 }
 
 var fields = sync.Pool{New: func() any { return new([]zap.Field) }}

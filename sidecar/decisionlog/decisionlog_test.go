@@ -17,7 +17,7 @@ import (
 func TestBounds(t *testing.T) {
 	l := New("0123456789abcdef", zap.NewNop())
 	target := "/a?" + strings.Repeat("secret", 10_000)
-	d := policy.Decision{Path: target[:2], Method: strings.Repeat("M", 10_000), Detail: strings.Repeat("\u00e9", 10_000)}
+	d := policy.Decision{ClientRequestID: strings.Repeat("i", 10_000), ClientTraceparent: strings.Repeat("t", 10_000), Path: target[:2], Method: strings.Repeat("M", 10_000), Detail: strings.Repeat("\u00e9", 10_000)}
 	for i := range 1000 {
 		d.Rules = append(d.Rules, policy.RuleResult{Rule: fmt.Sprint(i), Matched: i == 999, Why: strings.Repeat("w", 10_000)})
 	}
@@ -31,6 +31,9 @@ func TestBounds(t *testing.T) {
 	}
 	if !strings.HasSuffix(kept.Method, "M... (9488 bytes more)") || !strings.HasSuffix(kept.Detail, "\u00e9... (19488 bytes more)") {
 		t.Errorf("what was cut does not say so: %q, %q", kept.Method, kept.Detail)
+	}
+	if !strings.HasSuffix(kept.ClientRequestID, "i... (9744 bytes more)") || !strings.HasSuffix(kept.ClientTraceparent, "t... (9744 bytes more)") {
+		t.Errorf("of the client's own IDs are kept %q, %q", kept.ClientRequestID, kept.ClientTraceparent)
 	}
 	if len(d.Method) != 10_000 {
 		t.Error("the caller's decision is cut, too")

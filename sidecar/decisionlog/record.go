@@ -15,16 +15,25 @@ import (
 const (
 	maxPath  = 1024
 	maxText  = 512
+	maxID    = 256 // of a client's own
 	maxRules = 32
 )
 
 // A record is a decision as bytes: thousands of decisions are remembered, and as values their texts would keep all of
 // the requests that they were cut from, and make the garbage collector look at each.
 
+// text is one of a decision's, and how many bytes of it are kept.
+type text struct {
+	of   *string
+	most int
+}
+
 // texts are those of a decision, in the order of its record; its ID and member are not in it.
-func texts(d *policy.Decision) [14]*string {
-	return [...]*string{
-		&d.Path, &d.Point, &d.Cell, &d.Tenant, &d.TenantUID, &d.Tier, &d.Proof, &d.Principal, &d.Workload, &d.Class, &d.Txn, &d.Method, &d.Detail, &d.Rule,
+func texts(d *policy.Decision) [16]text {
+	return [...]text{
+		{&d.Path, maxPath}, {&d.ClientRequestID, maxID}, {&d.ClientTraceparent, maxID},
+		{&d.Point, maxText}, {&d.Cell, maxText}, {&d.Tenant, maxText}, {&d.TenantUID, maxText}, {&d.Tier, maxText}, {&d.Proof, maxText}, {&d.Principal, maxText},
+		{&d.Workload, maxText}, {&d.Class, maxText}, {&d.Txn, maxText}, {&d.Method, maxText}, {&d.Detail, maxText}, {&d.Rule, maxText},
 	}
 }
 
@@ -38,12 +47,8 @@ func appendRecord(b []byte, d *policy.Decision) []byte {
 	b = binary.AppendVarint(b, d.Time.UnixNano())
 	b = append(b, byte(d.Reason))
 	b = appendBool(b, d.Allowed)
-	for i, text := range texts(d) {
-		most := maxText
-		if i == 0 {
-			most = maxPath
-		}
-		b = appendText(b, *text, most)
+	for _, text := range texts(d) {
+		b = appendText(b, *text.of, text.most)
 	}
 	for _, number := range numbers(d) {
 		b = binary.AppendVarint(b, *number)
@@ -108,7 +113,7 @@ func decision(b []byte) (d policy.Decision) {
 	d.Time = time.Unix(0, r.varint()).UTC()
 	d.Reason, d.Allowed = policy.Reason(r.byte()), r.byte() == 1
 	for _, text := range texts(&d) {
-		*text = r.text()
+		*text.of = r.text()
 	}
 	for _, number := range numbers(&d) {
 		*number = r.varint()

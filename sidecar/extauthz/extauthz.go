@@ -23,9 +23,10 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/refusal"
 )
 
-// Decider decides.
+// Decider decides, and is told of the points at which nobody waits for the answer any more.
 type Decider interface {
 	Decide(*decide.Request) decide.Answer
+	Abandoned(point string)
 }
 
 // Register makes a gRPC server, which must have [wire.ServerOption], answer Envoy's checks.
@@ -36,12 +37,15 @@ func Register(server grpc.ServiceRegistrar, decider Decider) {
 	}, decider)
 }
 
-func handle(decider any, _ context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+func handle(decider any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 	c := checks.Get().(*check)
 	if err := receive(c); err != nil {
 		return nil, err
 	}
-	c.answer = decider.(Decider).Decide(&c.request)
+	d := decider.(Decider)
+	if c.answer = d.Decide(&c.request); ctx.Err() != nil {
+		d.Abandoned(c.request.Listener)
+	}
 	return c, nil
 }
 

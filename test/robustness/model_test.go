@@ -262,7 +262,7 @@ func (w *world) hears(n *node, audience string) bool {
 	if n.cell == "" {
 		return audience == translator.AudienceAll || audience == translator.AudienceGateway
 	}
-	return audience == translator.AudienceAll || audience == translator.AudienceCell(n.cell) || audience == translator.AudienceWorkload(n.cell, "front")
+	return slices.Contains(translator.Audiences(n.cell, "front"), audience)
 }
 
 // pull brings a node what the store has now; what was between is not seen.
