@@ -206,6 +206,7 @@ type WorkloadSpec struct {
 	DeliverContext       bool               `json:"deliverContext,omitempty"`       // hand Txn-Token to the service
 	ForwardAuthorization bool               `json:"forwardAuthorization,omitempty"` // let the client's Authorization pass the gateway
 	TenantData           *TenantData        `json:"tenantData,omitempty"`
+	Breaker              policy.Breaker     `json:"breaker,omitzero"` // of the calls of others to it
 }
 
 // WorkloadIdentity is a workload's SPIFFE ID in one cell.
@@ -277,6 +278,8 @@ type DependencySpec struct {
 	Port    int      `json:"port"`
 	TLS     bool     `json:"tls,omitempty"`
 	Tenancy Tenancy  `json:"tenancy,omitempty"` // default Require
+
+	Breaker policy.Breaker `json:"breaker,omitzero"`
 }
 
 // TokenIssuerSpec is the spec of kind TokenIssuer.

@@ -222,6 +222,7 @@ func (v *validation) workload(w *WorkloadSpec) {
 			v.add(at+"."+p.Field, "%s", p.Text)
 		}
 	}
+	v.breaker(w.Breaker)
 	if w.TenantData != nil {
 		oneOf(v, "spec.tenantData.strategy", w.TenantData.Strategy, "", Fenced, CatchUp, DualWrite)
 		for _, hook := range slices.Sorted(maps.Keys(w.TenantData.Hooks)) {
@@ -254,6 +255,7 @@ func (v *validation) dependency(d *DependencySpec) {
 			v.add(fmt.Sprintf("spec.hosts[%d]", i), "must be listed once (got %q again)", host)
 		}
 	}
+	v.breaker(d.Breaker)
 	between(v, "spec.port", d.Port, 1, 65535)
 	oneOf(v, "spec.tenancy", d.Tenancy, "", Require, Observe, Untenanted)
 }

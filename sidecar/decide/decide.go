@@ -17,6 +17,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
+	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
@@ -97,6 +98,7 @@ const (
 // Decider decides.
 type Decider struct {
 	Config
+	Breakers  *breaker.Set
 	verifiers verifiers
 }
 
@@ -108,7 +110,7 @@ func New(config Config) *Decider {
 	if config.Staleness.Issuers == 0 {
 		config.Staleness.Issuers = 24 * time.Hour
 	}
-	return &Decider{Config: config}
+	return &Decider{Config: config, Breakers: breaker.New(breaker.Options{Lifetime: meshname.LeaseTime})}
 }
 
 // attempt is one decision in the making.

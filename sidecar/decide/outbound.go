@@ -22,7 +22,7 @@ func (a *attempt) outbound() {
 	}
 	decision.Workload = self.Workload + " -> " + a.request.Target
 	token, ok := a.attribute(tenancy)
-	if !ok {
+	if !ok || !a.closed() {
 		return
 	}
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
@@ -64,9 +64,7 @@ func (a *attempt) attribute(tenancy string) (token string, ok bool) {
 	if claims.Context.Role == tenanttoken.Replica {
 		return "", a.refuse(policy.DeniedByPolicy, "the call is for a copy of a request that the owner's cell has taken: what it calls has been called there")
 	}
-	if t, known := a.set.Tenant(claims.Context.Tenant.String()); known {
-		a.answer.Decision.TenantUID, a.answer.Decision.Tier = t.UID, t.Tier
-	}
+	a.answer.Decision.TenantUID, a.answer.Decision.Tier = claims.Context.UID, claims.Context.Tier
 	return token, true
 }
 

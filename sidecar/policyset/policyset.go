@@ -5,7 +5,7 @@
 //
 // A [Set] is immutable: [Set.With] makes another, and costs what changed. A [Holder] may be used from many goroutines.
 //
-// It imports identity, policy, policy/authz and api; never tenantstore, xds or etcd.
+// It imports identity, policy, policy/authz, policy/limit/breaker and api; never tenantstore, xds or etcd.
 package policyset
 
 import (
@@ -27,6 +27,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
+	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
 )
 
 // Tenant is one tenant served here.
@@ -85,11 +86,12 @@ type Self struct {
 	Tenancy        string
 	BoundTenant    identity.TenantID
 	DeliverContext bool
-	Peers          []string          // exact SPIFFE IDs that may connect
-	Cells          map[string]string // gateway: cell -> residency
-	TenantData     []*api.TenantData // a sidecar's own; a gateway's: of every workload
-	Fenced         map[string]bool   // SHA-256 of certificates of members that were shut out, hexadecimal
-	Movers         map[string]string // gateway: member ID -> host:port for the writes of tenants that it moves
+	Peers          []string                    // exact SPIFFE IDs that may connect
+	Cells          map[string]string           // gateway: cell -> residency
+	TenantData     []*api.TenantData           // a sidecar's own; a gateway's: of every workload
+	Fenced         map[string]bool             // SHA-256 of certificates of members that were shut out, hexadecimal
+	Movers         map[string]string           // gateway: member ID -> host:port for the writes of tenants that it moves
+	Breakers       map[string]breaker.Settings // by the names of Dependencies; none: the defaults
 }
 
 // Strategy is how a workload's data follows a tenant that moves; "" when it keeps none.
@@ -387,7 +389,7 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers,
-		Fenced: map[string]bool{},
+		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{},
 	}
 	for _, shown := range m.Fenced {
 		self.Fenced[shown] = true
@@ -401,6 +403,11 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	}
 	for _, d := range m.DependsOn {
 		self.Dependencies[d.Kind+"/"+d.Name] = d.Tenancy
+		if b := d.Breaker; b != nil {
+			self.Breakers[d.Kind+"/"+d.Name] = breaker.Settings{
+				Failures: int(b.Failures), Share: b.Share, Window: b.Window.AsDuration(), Wait: b.Wait.AsDuration(), MaxWait: b.MaxWait.AsDuration(),
+			}
+		}
 	}
 	if err := self.BoundTenant.UnmarshalText([]byte(m.BoundTenant)); err != nil {
 		return nil, err

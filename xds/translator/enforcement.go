@@ -113,11 +113,11 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 	for _, name := range w.Spec.DependsOn {
 		dependency := &api.Dependency{Kind: "workload", Name: name}
 		if other := mesh.Workload(name); other != nil {
-			dependency.Tenancy = string(other.Spec.Tenancy)
+			dependency.Tenancy, dependency.Breaker = string(other.Spec.Tenancy), breaker(other.Spec.Breaker)
 		}
 		for _, d := range mesh.Dependencies {
 			if d.Name == name {
-				dependency.Kind, dependency.Tenancy = "dependency", string(d.Spec.Tenancy)
+				dependency.Kind, dependency.Tenancy, dependency.Breaker = "dependency", string(d.Spec.Tenancy), breaker(d.Spec.Breaker)
 			}
 		}
 		config.DependsOn = append(config.DependsOn, dependency)

@@ -141,11 +141,16 @@ func connectionManager(name string) *hcm.HttpConnectionManager {
 
 // toLedger sends one entry a request, at once: it releases the request's lease. Those of a long stream before renew it.
 func toLedger(name string) *accesslog.AccessLog {
-	return &accesslog.AccessLog{Name: "envoy.access_loggers.http_grpc", ConfigType: &accesslog.AccessLog_TypedConfig{TypedConfig: packed(&grpclog.HttpGrpcAccessLogConfig{
+	config := &grpclog.HttpGrpcAccessLogConfig{
 		CommonConfig: &grpclog.CommonGrpcAccessLogConfig{
 			LogName: name, GrpcService: toSidecar, TransportApiVersion: core.ApiVersion_V3,
 			BufferSizeBytes: wrapperspb.UInt32(0), BufferFlushInterval: durationpb.New(time.Second),
 		},
 		AdditionalRequestHeadersToLog: []string{propagation.HeaderLease},
-	})}}
+	}
+	if name == meshname.ListenerOutbound { // whether the call failed
+		config.AdditionalResponseHeadersToLog = []string{propagation.HeaderReason, "grpc-status"}
+		config.AdditionalResponseTrailersToLog = []string{"grpc-status"}
+	}
+	return &accesslog.AccessLog{Name: "envoy.access_loggers.http_grpc", ConfigType: &accesslog.AccessLog_TypedConfig{TypedConfig: packed(config)}}
 }
