@@ -37,6 +37,10 @@ func TestReasons(t *testing.T) {
 
 func TestLimitsOver(t *testing.T) {
 	base := Limits{RequestsPerSecond: 10, Burst: 20, Concurrency: 5, Classes: map[string]ClassLimit{"a": {RequestsPerSecond: 1, Burst: 2, Concurrency: 3}}}
+	base.RetryShare = 0.5
+	if half, own := (Limits{}).Over(base), (Limits{RetryShare: -1}).Over(base); half.RetryShare != 0.5 || own.RetryShare != -1 {
+		t.Errorf("shares of repeats are %v and %v", half.RetryShare, own.RetryShare)
+	}
 	got := Limits{Burst: 7, Classes: map[string]ClassLimit{"a": {Concurrency: 9}, "b": {Burst: 1}}}.Over(base)
 	if got.RequestsPerSecond != 10 || got.Burst != 7 || got.Concurrency != 5 || got.Classes["a"] != (ClassLimit{1, 2, 9}) || got.Classes["b"].Burst != 1 {
 		t.Errorf("got %+v", got)

@@ -164,6 +164,9 @@ func (v *validation) cell(o *Object) {
 
 func (v *validation) limits(path string, l policy.Limits) {
 	v.limit(path, policy.ClassLimit{RequestsPerSecond: l.RequestsPerSecond, Burst: l.Burst, Concurrency: l.Concurrency})
+	if s := l.RetryShare; s != 0 && s != policy.Unlimited && (s < 0.001 || s > 100) {
+		v.add(path+".retryShare", "must be from 0.001 to 100, or -1 for unlimited (got %v)", s)
+	}
 	for _, name := range slices.Sorted(maps.Keys(l.Classes)) {
 		if _, err := identity.ParseTenantID(name); err != nil {
 			v.add(path+".classes."+name, "must be named with 1 to 63 lower-case letters, digits and '-' (got %q)", name)

@@ -24,6 +24,10 @@ const (
 	HeaderRequestID   = "x-request-id"
 	HeaderTraceparent = "traceparent" // W3C Trace Context, section 3.2
 
+	HeaderIdempotencyKey = "idempotency-key"            // IETF draft of that name: one operation, however often it is sent
+	HeaderAttemptCount   = "x-envoy-attempt-count"      // set by the Envoy that sends to a workload, over what was there; from 1
+	HeaderGRPCAttempts   = "grpc-previous-rpc-attempts" // gRFC A6, of a retry: from 1
+
 	HeaderRetryAfter      = "retry-after"
 	HeaderRateLimit       = "ratelimit"
 	HeaderRateLimitPolicy = "ratelimit-policy"
@@ -36,4 +40,12 @@ var ClientStripped = []string{
 	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence, HeaderPeer,
 	"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
 	"uber-trace-id", "baggage", "tracestate",
+	HeaderAttemptCount,
+}
+
+// RetryHeaders are those by which whoever sends a request could make Envoy repeat it, in the place of what it is
+// configured to do: they are stripped everywhere.
+var RetryHeaders = []string{
+	"x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-retriable-status-codes", "x-envoy-retriable-header-names",
+	"x-envoy-hedge-on-per-try-timeout",
 }

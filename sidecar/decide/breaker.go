@@ -20,7 +20,6 @@ func (a *attempt) closed() bool {
 	if ok {
 		return true
 	}
-	a.release()
 	decision.RetryAfter = retry
 	kind, name, _ := strings.Cut(target, "/")
 	decision.Rule = map[string]string{"workload": "Workload/", "dependency": "Dependency/"}[kind] + name + " breaker"

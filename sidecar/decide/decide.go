@@ -18,6 +18,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
 	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
+	"github.com/tenantmesh/tenantmesh/policy/limit/retry"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
@@ -42,8 +43,8 @@ type Request struct {
 // Headers are those that a decision looks at, in lower case.
 var Headers = map[string]bool{
 	propagation.HeaderTxnToken: true, propagation.HeaderTraceparent: true, propagation.HeaderRequestID: true, propagation.HeaderLease: true,
-	propagation.HeaderPeer: true,
-	"authorization":        true, "upgrade": true, ":authority": true,
+	propagation.HeaderPeer: true, propagation.HeaderIdempotencyKey: true, propagation.HeaderAttemptCount: true, propagation.HeaderGRPCAttempts: true,
+	"authorization": true, "upgrade": true, ":authority": true,
 }
 
 func (r *Request) header(name string) (string, int) {
@@ -99,6 +100,7 @@ const (
 type Decider struct {
 	Config
 	Breakers  *breaker.Set
+	Retries   *retry.Budgets
 	verifiers verifiers
 }
 
@@ -110,7 +112,7 @@ func New(config Config) *Decider {
 	if config.Staleness.Issuers == 0 {
 		config.Staleness.Issuers = 24 * time.Hour
 	}
-	return &Decider{Config: config, Breakers: breaker.New(breaker.Options{Lifetime: meshname.LeaseTime})}
+	return &Decider{Config: config, Breakers: breaker.New(breaker.Options{Lifetime: meshname.LeaseTime}), Retries: retry.New(retry.Options{})}
 }
 
 // attempt is one decision in the making.
@@ -122,6 +124,7 @@ type attempt struct {
 	set     *policyset.Set
 	now     time.Time
 	answer  Answer
+	counted retry.Admission
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
 }
 
@@ -140,6 +143,7 @@ func (d *Decider) Decide(request *Request) Answer {
 	}
 	decision.Allowed = decision.Reason == policy.Permitted
 	if !decision.Allowed {
+		a.untry()
 		a.answer.Set, a.answer.Remove = nil, nil
 	}
 	decision.Duration = d.Now().Sub(a.now)
@@ -149,6 +153,7 @@ func (d *Decider) Decide(request *Request) Answer {
 
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
+	a.untry()
 	a.set, a.stale, a.answer = a.Sets.Load(), false, Answer{}
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener

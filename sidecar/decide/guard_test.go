@@ -8,6 +8,7 @@ import (
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
+	"github.com/tenantmesh/tenantmesh/policy/limit/retry"
 )
 
 // TestBreaker: one tenant's calls to one target are refused once they keep failing, and nobody else's.
@@ -77,4 +78,115 @@ func TestBreakerOfBound(t *testing.T) {
 	if n := w.decider.Limiter.Leases(w.now); n != 0 {
 		t.Errorf("%d leases", n)
 	}
+}
+
+// TestRetryBudget: what is repeated is a share of what is tried, at each place where a request may be refused early.
+func TestRetryBudget(t *testing.T) {
+	free := func(p *api.TenantPolicy) {
+		p.Limits = &api.Limits{RequestsPerSecond: -1, Concurrency: -1, RetryShare: 0.5}
+	}
+	bound := sidecar()
+	bound.BoundTenant = "acme"
+	for name, test := range map[string]struct {
+		self    *api.ProxyConfig
+		request func(w *world) *Request
+		repeat  func(h map[string][]string) // nil: it cannot be one
+	}{
+		"a client, by its key": {
+			&api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}}, func(*world) *Request { return gatewayRequest() },
+			func(h map[string][]string) { h["idempotency-key"] = []string{"k"} },
+		},
+		"a gRPC client": {
+			&api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}}, func(*world) *Request { return gatewayRequest() },
+			func(h map[string][]string) { h["grpc-previous-rpc-attempts"] = []string{"1"} },
+		},
+		"a caller's Envoy": {
+			sidecar(), func(w *world) *Request { return w.inbound(w.token()) }, func(h map[string][]string) { h["x-envoy-attempt-count"] = []string{"2"} },
+		},
+		"a call to a dependency": {
+			bound, func(*world) *Request { return outbound("dependency/mail", map[string][]string{}) },
+			func(h map[string][]string) { h["idempotency-key"] = []string{"k"} },
+		},
+		"a call to a workload, which counts itself": {
+			bound, func(*world) *Request { return outbound("workload/back", map[string][]string{"idempotency-key": {"k"}}) }, nil,
+		},
+		"a client that says what only Envoy may": {
+			&api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}},
+			func(*world) *Request {
+				return gatewayRequest(func(r *Request) { r.Headers["x-envoy-attempt-count"] = []string{"2"} })
+			}, nil,
+		},
+		"the first attempt": {
+			sidecar(), func(w *world) *Request {
+				return w.inbound(w.token(), func(r *Request) { r.Headers["x-envoy-attempt-count"] = []string{"1"} })
+			}, nil,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, n := newWorld(t, test.self, free), 0
+			send := func(repeat bool, reason policy.Reason) Answer {
+				n++
+				r := test.request(w)
+				r.Lease = fmt.Sprint(n)
+				if repeat && test.repeat != nil {
+					test.repeat(r.Headers)
+				}
+				return w.want(fmt.Sprintf("request %d, repeat %v", n, repeat), r, reason)
+			}
+			if test.repeat == nil {
+				for range 50 {
+					send(true, policy.Permitted)
+				}
+				return
+			}
+			if name != "a gRPC client" && name != "a caller's Envoy" {
+				send(true, policy.Permitted) // by its key, the first try
+			} else {
+				send(false, policy.Permitted)
+			}
+			for range 9 {
+				send(false, policy.Permitted)
+			}
+			for range retry.Floor + 5 {
+				send(true, policy.Permitted)
+			}
+			a := send(true, policy.RetryBudget)
+			if a.Decision.Rule != "limits.retryShare" || a.Decision.RetryAfter <= 0 || a.Decision.RetryAfter > retry.Window {
+				t.Errorf("the refusal is %+v", a.Decision)
+			}
+			if test.self.BoundTenant != "" && w.decider.Limiter.Leases(w.now) > n-1 {
+				t.Error("the repeat that was refused holds a lease")
+			}
+			send(false, policy.Permitted)
+		})
+	}
+}
+
+// TestRefusedIsNoTry: a request that was refused may be sent again, as often as it is refused.
+func TestRefusedIsNoTry(t *testing.T) {
+	w := newWorld(t, &api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}}, func(p *api.TenantPolicy) {
+		p.Limits = &api.Limits{RequestsPerSecond: 1, Burst: 1, RetryShare: 0.001}
+	})
+	send := func(reason policy.Reason) {
+		w.want("a write", gatewayRequest(func(r *Request) { r.Headers["idempotency-key"] = []string{"k"} }), reason)
+	}
+	w.want("the burst", gatewayRequest(), policy.Permitted)
+	for range 2 * retry.Floor {
+		send(policy.RateLimited)
+	}
+	w.now = w.now.Add(time.Second)
+	send(policy.Permitted)
+	for range retry.Floor {
+		w.now = w.now.Add(time.Second)
+		w.decider.End(Ended{Lease: "lease-1", Settled: true})
+		send(policy.Permitted)
+	}
+	signer := w.signer
+	w.signer = nil
+	w.now = w.now.Add(2 * retry.Window)
+	for range 2 * retry.Floor {
+		w.now = w.now.Add(time.Second)
+		send(policy.EnforcementUnavailable)
+	}
+	w.signer = signer
 }

@@ -64,6 +64,9 @@ func (a *attempt) inbound() {
 	if !a.authorize(request) {
 		return
 	}
+	if !a.tried(t) {
+		return
+	}
 	if !a.admit(t, authz.Classify(self.Classes, a.request.Method, a.path), false) {
 		decision.Rules = slices.DeleteFunc(a.set.Policies.Authorize(request).Results, func(r policy.RuleResult) bool { return !r.Matched })
 		return

@@ -22,7 +22,11 @@ func (a *attempt) outbound() {
 	}
 	decision.Workload = self.Workload + " -> " + a.request.Target
 	token, ok := a.attribute(tenancy)
-	if !ok || !a.closed() {
+	if !ok {
+		return
+	}
+	if !a.triedOut() || !a.closed() {
+		a.release()
 		return
 	}
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)

@@ -319,7 +319,7 @@ func (e *editor) tenant(c Change) error {
 			State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Target: m.Placement.GetTarget(), Epoch: m.Placement.GetEpoch(),
 			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Copy: m.Placement.GetCopy(), Shut: m.Placement.GetShut(), Follow: m.Placement.GetFollow(), Hold: m.Placement.GetHold().AsDuration(), Pause: m.Placement.GetPause().AsDuration(), Mover: m.Placement.GetMover(),
 		},
-		Limits: policy.Limits{RequestsPerSecond: m.Limits.GetRequestsPerSecond(), Burst: int(m.Limits.GetBurst()), Concurrency: int(m.Limits.GetConcurrency())},
+		Limits: policy.Limits{RequestsPerSecond: m.Limits.GetRequestsPerSecond(), Burst: int(m.Limits.GetBurst()), Concurrency: int(m.Limits.GetConcurrency()), RetryShare: m.Limits.GetRetryShare()},
 	}
 	if classes := m.Limits.GetClasses(); len(classes) > 0 {
 		t.Limits.Classes = make(map[string]policy.ClassLimit, len(classes))

@@ -160,7 +160,7 @@ func tenantData(w *ir.Workload) []*api.TenantData {
 }
 
 func limits(l policy.Limits) *api.Limits {
-	message := &api.Limits{RequestsPerSecond: l.RequestsPerSecond, Burst: int64(l.Burst), Concurrency: int64(l.Concurrency), Classes: map[string]*api.ClassLimit{}}
+	message := &api.Limits{RequestsPerSecond: l.RequestsPerSecond, Burst: int64(l.Burst), Concurrency: int64(l.Concurrency), Classes: map[string]*api.ClassLimit{}, RetryShare: l.RetryShare}
 	for name, class := range l.Classes {
 		message.Classes[name] = &api.ClassLimit{RequestsPerSecond: class.RequestsPerSecond, Burst: int64(class.Burst), Concurrency: int64(class.Concurrency)}
 	}

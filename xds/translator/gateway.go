@@ -68,7 +68,7 @@ func gatewayListener() *listener.Listener {
 	// What a client may not say is taken out before anything reads it. The cell is overwritten, never just removed:
 	// where no scope is found there is no route, and without a route the check is skipped.
 	early := &earlymutation.HeaderMutation{}
-	for _, name := range append([]string{propagation.HeaderRequestID}, propagation.ClientStripped...) {
+	for _, name := range slices.Concat([]string{propagation.HeaderRequestID}, propagation.ClientStripped, propagation.RetryHeaders) {
 		early.Mutations = append(early.Mutations, remove(name))
 	}
 	early.Mutations = append(early.Mutations, set(propagation.HeaderCell, meshname.CellNone))
@@ -134,7 +134,7 @@ func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 	byHost := exposedByHost(mesh)
 	for _, host := range sortedKeys(byHost) {
 		virtualHost := &route.VirtualHost{
-			Name: host, Domains: []string{host},
+			Name: host, Domains: []string{host}, IncludeRequestAttemptCount: true,
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerGateway})},
 		}
 		for _, e := range byHost[host] {
@@ -199,7 +199,7 @@ func egressRoutes(mesh *ir.Mesh) *route.RouteConfiguration {
 	config := &route.RouteConfiguration{Name: meshname.RouteEgress, RequestHeadersToRemove: []string{propagation.HeaderCell, propagation.HeaderTarget}}
 	byHost := exposedByHost(mesh)
 	for _, host := range sortedKeys(byHost) {
-		virtualHost := &route.VirtualHost{Name: host, Domains: []string{host}}
+		virtualHost := &route.VirtualHost{Name: host, Domains: []string{host}, IncludeRequestAttemptCount: true}
 		if host == "*" {
 			virtualHost.Routes = hookRoutes(mesh)
 		}
@@ -266,7 +266,7 @@ func (e exposed) route(cell string) *route.Route {
 		r.Action = &route.Route_Route{Route: within(forward(meshname.ClusterMove), meshname.ResponseTime+meshname.HoldTime)}
 		return r
 	}
-	action := forward(meshname.ClusterWorkload(cell, e.workload.Name))
+	action := toWorkload(cell, e.workload.Name)
 	if e.strip && e.prefix != "/" {
 		action.RegexRewrite = stripPrefix(e.prefix)
 	}

@@ -3,9 +3,13 @@ package translator
 import (
 	"time"
 
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	previoushosts "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/policy"
 )
 
@@ -24,4 +28,18 @@ func duration(text string) *durationpb.Duration {
 		return nil
 	}
 	return durationpb.New(d)
+}
+
+// toWorkload forwards to a workload. What it has certainly not seen is sent again, to another of its sidecars where there
+// is one; how much of that there may be is the cluster's retry budget.
+func toWorkload(cell, workload string) *route.RouteAction {
+	action := forward(meshname.ClusterWorkload(cell, workload))
+	action.RetryPolicy = &route.RetryPolicy{
+		RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(1), HostSelectionRetryMaxAttempts: 3,
+		RetryHostPredicate: []*route.RetryPolicy_RetryHostPredicate{{
+			Name:       "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &route.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: packed(&previoushosts.PreviousHostsPredicate{})},
+		}},
+	}
+	return action
 }

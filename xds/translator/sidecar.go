@@ -1,6 +1,7 @@
 package translator
 
 import (
+	mutationrules "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -19,10 +20,15 @@ func cellListeners(cell string) []Resource {
 	inbound, outbound := connectionManager(meshname.ListenerInbound), connectionManager(meshname.ListenerOutbound)
 	for name, manager := range map[string]*hcm.HttpConnectionManager{meshname.RouteInbound: inbound, meshname.RouteOutbound: outbound} {
 		manager.RouteSpecifier = &hcm.HttpConnectionManager_Rds{Rds: &hcm.Rds{ConfigSource: ads, RouteConfigName: name}}
-		manager.HttpFilters = filters(nil)
 	}
+	// Only the mesh's configuration makes Envoy repeat a call.
+	var more []*mutationrules.HeaderMutation
+	for _, name := range propagation.RetryHeaders {
+		more = append(more, remove(name))
+	}
+	outbound.HttpFilters = filters(nil, more...)
 	// Which instance of the peer it is: one may have been shut out.
-	inbound.HttpFilters = filters(nil, set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256%"))
+	inbound.HttpFilters = filters(nil, append(more, set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256%"))...)
 	outbound.ForwardClientCertDetails, outbound.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil
 	audience := AudienceCell(cell)
 	return []Resource{
@@ -94,10 +100,11 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 	audience := AudienceWorkload(instance.Cell, w.Name)
 	resources := []Resource{envoyResource(meshname.ClusterLocalService, audience, localService(w.Spec.Protocol))}
 	routes := &route.RouteConfiguration{Name: meshname.RouteOutbound, ResponseHeadersToRemove: []string{propagation.HeaderTxnToken}}
-	host := func(name, cluster, target, domain string) {
+	host := func(name string, action *route.RouteAction, target, domain string) {
 		routes.VirtualHosts = append(routes.VirtualHosts, &route.VirtualHost{
 			Name: name, Domains: []string{domain},
-			Routes: withUpgrades(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: forward(cluster)}}),
+			IncludeRequestAttemptCount: action.RetryPolicy != nil, // it is the mesh's own
+			Routes:                     withUpgrades(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: action}}),
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{
 				meshname.ExtensionListener: meshname.ListenerOutbound, meshname.ExtensionTarget: target,
 			})},
@@ -107,7 +114,7 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 		if other := mesh.Workload(name); other != nil {
 			if there, ok := other.In(instance.Cell); ok {
 				resources = append(resources, upstream(other, there, audience)...)
-				host(name, meshname.ClusterWorkload(instance.Cell, name), "workload/"+name, name)
+				host(name, toWorkload(instance.Cell, name), "workload/"+name, name)
 			}
 		}
 		for _, d := range mesh.Dependencies {
@@ -117,7 +124,7 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 			for _, domain := range d.Spec.Hosts {
 				c := clusterDependency(name, domain)
 				resources = append(resources, envoyResource(c, audience, external(d, domain)))
-				host(c, c, "dependency/"+name, domain)
+				host(c, forward(c), "dependency/"+name, domain)
 			}
 		}
 	}

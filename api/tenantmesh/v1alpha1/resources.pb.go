@@ -281,6 +281,7 @@ type Limits struct {
 	Burst             int64                  `protobuf:"varint,2,opt,name=burst,proto3" json:"burst,omitempty"`
 	Concurrency       int64                  `protobuf:"varint,3,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
 	Classes           map[string]*ClassLimit `protobuf:"bytes,4,rep,name=classes,proto3" json:"classes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	RetryShare        float64                `protobuf:"fixed64,5,opt,name=retry_share,json=retryShare,proto3" json:"retry_share,omitempty"` // repeats, as a share of first tries; here 0 is the sidecar's default
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -341,6 +342,13 @@ func (x *Limits) GetClasses() map[string]*ClassLimit {
 		return x.Classes
 	}
 	return nil
+}
+
+func (x *Limits) GetRetryShare() float64 {
+	if x != nil {
+		return x.RetryShare
+	}
+	return 0
 }
 
 // ClassLimit: here 0 means no limit of the class's own.
@@ -2686,12 +2694,14 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x06follow\x18\n" +
 	" \x01(\x03R\x06follow\x12/\n" +
 	"\x05pause\x18\f \x01(\v2\x19.google.protobuf.DurationR\x05pause\x12\x12\n" +
-	"\x04copy\x18\v \x01(\bR\x04copy\"\x91\x02\n" +
+	"\x04copy\x18\v \x01(\bR\x04copy\"\xb2\x02\n" +
 	"\x06Limits\x12.\n" +
 	"\x13requests_per_second\x18\x01 \x01(\x01R\x11requestsPerSecond\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\x03R\x05burst\x12 \n" +
 	"\vconcurrency\x18\x03 \x01(\x03R\vconcurrency\x12B\n" +
-	"\aclasses\x18\x04 \x03(\v2(.tenantmesh.v1alpha1.Limits.ClassesEntryR\aclasses\x1a[\n" +
+	"\aclasses\x18\x04 \x03(\v2(.tenantmesh.v1alpha1.Limits.ClassesEntryR\aclasses\x12\x1f\n" +
+	"\vretry_share\x18\x05 \x01(\x01R\n" +
+	"retryShare\x1a[\n" +
 	"\fClassesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x125\n" +
 	"\x05value\x18\x02 \x01(\v2\x1f.tenantmesh.v1alpha1.ClassLimitR\x05value:\x028\x01\"t\n" +
