@@ -224,6 +224,7 @@ func (v *validation) workload(w *WorkloadSpec) {
 		for _, p := range problems {
 			v.add(at+"."+p.Field, "%s", p.Text)
 		}
+		v.bulkhead(at, class, w.Classes[:i])
 	}
 	v.breaker(w.Breaker)
 	if w.TenantData != nil {

@@ -1,8 +1,10 @@
 package tenantstore
 
 import (
+	"slices"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
 )
@@ -31,4 +33,27 @@ func (v *validation) duration(path, text string, low, high time.Duration) time.D
 		return 0
 	}
 	return d
+}
+
+// bulkhead checks a class's own connections. Envoy has a cluster for them that goes by the class's name.
+func (v *validation) bulkhead(at string, class Class, before []Class) {
+	if class.Bulkhead == nil {
+		return
+	}
+	if _, err := identity.ParseTenantID(class.Name); err != nil {
+		v.add(at+".name", "must be 1 to %d lower-case letters, digits and '-' with a bulkhead (got %q)", identity.MaxTenantID, class.Name)
+	}
+	if slices.ContainsFunc(before, func(other Class) bool { return other.Name == class.Name && other.Bulkhead != nil }) {
+		v.add(at+".bulkhead", "must be given once for a name (got it again for %q)", class.Name)
+	}
+	for _, bound := range []struct {
+		field string
+		value int
+	}{
+		{"maxConnections", class.Bulkhead.MaxConnections}, {"maxPendingRequests", class.Bulkhead.MaxPendingRequests}, {"maxRequests", class.Bulkhead.MaxRequests},
+	} {
+		if bound.value != 0 {
+			between(v, at+".bulkhead."+bound.field, bound.value, 1, 65535)
+		}
+	}
 }

@@ -82,6 +82,7 @@ type Self struct {
 	Workload       string
 	ServicePort    int
 	Classes        []authz.Class
+	Bulkheads      map[string]bool   // classes for which Envoy has connections of their own
 	Dependencies   map[string]string // "workload/<name>" or "dependency/<name>" -> tenancy
 	Tenancy        string
 	BoundTenant    identity.TenantID
@@ -389,7 +390,7 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers,
-		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{},
+		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{},
 	}
 	for _, shown := range m.Fenced {
 		self.Fenced[shown] = true
@@ -400,6 +401,9 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 			return nil, fmt.Errorf("class %q: %w", c.Name, problems)
 		}
 		self.Classes = append(self.Classes, class)
+		if c.Bulkhead {
+			self.Bulkheads[c.Name] = true
+		}
 	}
 	for _, d := range m.DependsOn {
 		self.Dependencies[d.Kind+"/"+d.Name] = d.Tenancy

@@ -3,6 +3,7 @@ package translator
 import (
 	"time"
 
+	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previoushosts "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -42,4 +43,21 @@ func toWorkload(cell, workload string) *route.RouteAction {
 		}},
 	}
 	return action
+}
+
+// bulkhead is the service beside the Envoy, for the requests of one class: connections of its own, and bounds of its own
+// where they are said.
+func bulkhead(protocol, class string, connections, pending, requests int) *cluster.Cluster {
+	c := localService(protocol)
+	c.Name = meshname.ClusterPool(class)
+	bounds := c.CircuitBreakers.Thresholds[0]
+	for _, b := range []struct {
+		field **wrapperspb.UInt32Value
+		said  int
+	}{{&bounds.MaxConnections, connections}, {&bounds.MaxPendingRequests, pending}, {&bounds.MaxRequests, requests}} {
+		if b.said > 0 {
+			*b.field = wrapperspb.UInt32(uint32(b.said))
+		}
+	}
+	return c
 }

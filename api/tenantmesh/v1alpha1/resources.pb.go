@@ -1201,6 +1201,7 @@ type Class struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Methods       []string               `protobuf:"bytes,2,rep,name=methods,proto3" json:"methods,omitempty"`
 	Paths         []string               `protobuf:"bytes,3,rep,name=paths,proto3" json:"paths,omitempty"`
+	Bulkhead      bool                   `protobuf:"varint,4,opt,name=bulkhead,proto3" json:"bulkhead,omitempty"` // Envoy has connections of the class's own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1254,6 +1255,13 @@ func (x *Class) GetPaths() []string {
 		return x.Paths
 	}
 	return nil
+}
+
+func (x *Class) GetBulkhead() bool {
+	if x != nil {
+		return x.Bulkhead
+	}
+	return false
 }
 
 type Dependency struct {
@@ -2798,11 +2806,12 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x06import\x18\x04 \x01(\tR\x06import\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06delete\x18\x06 \x01(\tR\x06delete\x12\x1a\n" +
-	"\bcommands\x18\a \x01(\bR\bcommands\"K\n" +
+	"\bcommands\x18\a \x01(\bR\bcommands\"g\n" +
 	"\x05Class\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\amethods\x18\x02 \x03(\tR\amethods\x12\x14\n" +
-	"\x05paths\x18\x03 \x03(\tR\x05paths\"\x86\x01\n" +
+	"\x05paths\x18\x03 \x03(\tR\x05paths\x12\x1a\n" +
+	"\bbulkhead\x18\x04 \x01(\bR\bbulkhead\"\x86\x01\n" +
 	"\n" +
 	"Dependency\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
