@@ -8,6 +8,7 @@ type TierSpec struct {
 	Weight    int       `json:"weight,omitempty"` // share under overload; 1 to 1000, default 1
 	Isolation Isolation `json:"isolation,omitempty"`
 	SLO       SLO       `json:"slo,omitempty"`
+	FailMode  FailMode  `json:"failMode,omitzero"`
 }
 
 // Isolation says what of a cell a tier's tenants share.

@@ -104,6 +104,7 @@ func (v *validation) object(o *Object) {
 		between(v, "spec.weight", o.Tier.Weight, 0, 1000)
 		oneOf(v, "spec.isolation", o.Tier.Isolation, "", policy.Pooled, policy.DedicatedStore, policy.DedicatedCell)
 		between(v, "spec.slo.availability", o.Tier.SLO.Availability, 0, 1)
+		oneOf(v, "spec.failMode.limitsUnknown", o.Tier.FailMode.LimitsUnknown, "", policy.SafeDefaults, policy.RefuseUnknown)
 	case KindTenant:
 		v.required("spec.tier", o.Tenant.Tier)
 		v.required("spec.region", o.Tenant.Region)

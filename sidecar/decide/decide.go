@@ -213,7 +213,7 @@ func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
 	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch
 	switch t.Phase {
 	case "Active":
-		return t, true
+		return t, a.limitsKnown(t)
 	case "Suspended":
 		return nil, a.refuse(policy.TenantSuspended, "tenant "+id.String()+" is suspended")
 	case "Deleting", "Deleted":

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -189,4 +190,40 @@ func TestRefusedIsNoTry(t *testing.T) {
 		send(policy.EnforcementUnavailable)
 	}
 	w.signer = signer
+}
+
+// TestLimitsUnknown: a tenant whose limits are none is held to the safe ones, or refused, as its tier says.
+func TestLimitsUnknown(t *testing.T) {
+	self := func() *api.ProxyConfig {
+		return &api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}}
+	}
+	bad := map[string]*api.Limits{
+		"none": nil, "zero": {}, "NaN": {RequestsPerSecond: math.NaN(), Burst: 1, Concurrency: 1}, "negative": {RequestsPerSecond: -5, Burst: -1, Concurrency: -3},
+	}
+	for name, limits := range bad {
+		for _, mode := range []policy.OnUnknown{"", policy.SafeDefaults, policy.RefuseUnknown} {
+			w := newWorld(t, self(), func(p *api.TenantPolicy) {
+				p.Limits, p.FailMode = limits, &api.FailMode{LimitsUnknown: string(mode)}
+			})
+			if mode == policy.RefuseUnknown {
+				if a := w.want(name, gatewayRequest(), policy.EnforcementUnavailable); a.Decision.Rule != "Tier/gold failMode.limitsUnknown" || a.Decision.RetryAfter == 0 {
+					t.Errorf("%s: the refusal is %+v", name, a.Decision)
+				}
+				continue
+			}
+			admitted := 0
+			for i := range 100 {
+				a := w.decider.Decide(gatewayRequest(func(r *Request) { r.Lease = fmt.Sprint(i) }))
+				if a.Decision.Allowed {
+					admitted++
+				}
+				w.decider.End(Ended{Lease: fmt.Sprint(i), Settled: true})
+			}
+			if admitted < 1 || admitted > policy.SafeLimits().Burst {
+				t.Errorf("%s: %d of 100 requests at once pass", name, admitted)
+			}
+		}
+	}
+	w := newWorld(t, self(), func(p *api.TenantPolicy) { p.FailMode = &api.FailMode{LimitsUnknown: "refuse"} })
+	w.want("whose limits are known", gatewayRequest(), policy.Permitted)
 }

@@ -13,6 +13,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
@@ -27,7 +28,10 @@ type Server struct {
 }
 
 // Check implements envoy.service.auth.v3.Authorization.
-func (s *Server) Check(_ context.Context, check *auth.CheckRequest) (*auth.CheckResponse, error) {
+func (s *Server) Check(ctx context.Context, check *auth.CheckRequest) (*auth.CheckResponse, error) {
+	if err := ctx.Err(); err != nil { // Envoy has given up, and refused: nobody is to be charged for it
+		return nil, grpcstatus.FromContextError(err).Err()
+	}
 	answer := s.Decider.Decide(translate(check))
 	if answer.Decision.Allowed {
 		return permit(&answer), nil

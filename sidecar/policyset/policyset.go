@@ -40,6 +40,7 @@ type Tenant struct {
 	Phase     string
 	Placement
 	Limits   policy.Limits
+	Refused  bool // its limits are not known, and its tier has it refused then
 	Revision int64
 }
 
@@ -328,9 +329,13 @@ func (e *editor) tenant(c Change) error {
 			t.Limits.Classes[name] = policy.ClassLimit{RequestsPerSecond: class.RequestsPerSecond, Burst: int(class.Burst), Concurrency: int(class.Concurrency)}
 		}
 	}
-	if m.Limits == nil {
+	known := m.Limits != nil
+	if !known {
 		t.Limits = policy.SafeLimits()
+	} else {
+		t.Limits, known = t.Limits.Known()
 	}
+	t.Refused = !known && m.FailMode.GetLimitsUnknown() == string(policy.RefuseUnknown)
 	byName[c.Name] = t
 	if t.Target != "" {
 		e.set.moving[c.Name] = t

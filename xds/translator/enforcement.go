@@ -133,6 +133,9 @@ func Tenant(t ir.Tenant) []Resource {
 			Follow: t.Placement.Follow, Copy: t.Placement.Copy},
 		Limits: limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision,
 	}
+	if t.FailMode != (policy.FailMode{}) {
+		message.FailMode = &api.FailMode{LimitsUnknown: string(t.FailMode.LimitsUnknown)}
+	}
 	if t.Hold > 0 {
 		message.Placement.Hold = durationpb.New(time.Duration(t.Hold * float64(time.Second)))
 	}
