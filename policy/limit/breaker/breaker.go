@@ -25,9 +25,10 @@ type Settings struct {
 
 // The ranges of [Settings].
 const (
-	MaxFailures            = 10_000
-	MinWindow, MaxDuration = time.Second, time.Hour
-	MinWait                = 100 * time.Millisecond
+	MaxFailures = 10_000
+	MinWindow   = time.Second
+	MinWait     = 100 * time.Millisecond
+	MaxDuration = time.Hour
 )
 
 // Defaults fills in what is not said.
