@@ -2,9 +2,12 @@ package feature
 
 import (
 	"fmt"
+	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/tenantmesh/tenantmesh/internal/meshtest"
@@ -70,5 +73,39 @@ func TestRetryStorm(t *testing.T) {
 	}
 	if r := mesh.Get(t, gateway.URL+"/front/well", "acme", "Idempotency-Key", "0-0"); r.Status != 200 {
 		t.Errorf("another tenant: %d %s", r.Status, r.Reason())
+	}
+}
+
+// TestUntakenIsSentAgain: of two instances one dies; what cannot be sent to it goes to the other, and the sidecar there
+// knows that it is a second attempt.
+func TestUntakenIsSentAgain(t *testing.T) {
+	mesh := meshtest.Start(t, objects)
+	gateway := mesh.Gateway(t)
+	var second atomic.Int64
+	service := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Envoy-Attempt-Count") == "2" {
+			second.Add(1)
+		}
+	})
+	mesh.Workload(t, "us-1", "front", service)
+	other := mesh.WorkloadAt(t, "us-1", "front", "front-2", service)
+	mesh.Apply(t, globex("limits: {requestsPerSecond: -1, concurrency: -1, retryShare: -1}"))
+	if err := syscall.Kill(other.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, func() bool { // its Envoy has gone with it
+		conn, err := net.Dial("tcp", strings.TrimPrefix(other.URL, "http://"))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err != nil
+	})
+	for i := range 200 {
+		if r := mesh.Get(t, gateway.URL+"/front/x", "globex", "X-Envoy-Attempt-Count", "9"); r.Status != 200 {
+			t.Errorf("request %d: %d %s %s", i, r.Status, r.Reason(), r.Body)
+		}
+	}
+	if second.Load() == 0 {
+		t.Error("nothing was sent again")
 	}
 }
