@@ -31,6 +31,10 @@ const (
 // ClusterLocalService is the service beside this Envoy; its endpoint (EDS) is added by the Go process.
 const ClusterLocalService = "local_service"
 
+// ClusterPool names the cluster of the service beside this Envoy for a class of requests that has a bulkhead; its
+// endpoint is added as that of [ClusterLocalService].
+func ClusterPool(class string) string { return ClusterLocalService + "/" + class }
+
 // ClusterWorkload names the cluster, and the EDS resource, of a workload in a cell.
 func ClusterWorkload(cell, workload string) string { return "cell/" + cell + "/workload/" + workload }
 

@@ -283,6 +283,9 @@ type part struct {
 func (p part) on(b *bucket, at int64) counted {
 	r := newRate(p.limits.RequestsPerSecond, p.limits.Burst)
 	b.follow(r, at)
+	if r.interval > 0 {
+		b.arrival = r.reached(b.arrival, at)
+	}
 	return counted{b, r, p.limits.Concurrency, p.kind}
 }
 

@@ -59,6 +59,10 @@ type Ended struct {
 	Refused                  bool // by a decision: it holds nothing
 	Settled                  bool // its check was answered, or there was none: nothing of it may come after its end
 	Status                   int  // 0: none was sent
+	GRPCStatus               string
+	Reason                   string // of a refusal by name that came back, "" for none
+	Aborted                  bool   // whoever asked went away, or the check did not answer
+	Broken                   bool   // what was asked could not be reached, reset the stream, or took too long
 	BytesReceived, BytesSent int64
 	Duration                 time.Duration
 }
@@ -73,6 +77,7 @@ func (d *Decider) End(e Ended) {
 	r, ok := d.InFlight.End(now, e.Lease, e.Settled)
 	d.Limiter.Release(now, e.Lease)
 	d.Attribution.Close(now, e.Lease)
+	d.Breakers.End(now, e.Lease, e.outcome())
 	if ok && r.Usage.Requests > 0 {
 		r.Usage.BytesReceived, r.Usage.BytesSent, r.Usage.Duration = e.BytesReceived, e.BytesSent, e.Duration
 		if e.Status >= http.StatusInternalServerError {

@@ -16,6 +16,8 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
+	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
+	"github.com/tenantmesh/tenantmesh/policy/limit/retry"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
@@ -65,6 +67,8 @@ const (
 // Decider decides.
 type Decider struct {
 	Config
+	Breakers  *breaker.Set
+	Retries   *retry.Budgets
 	verifiers verifiers
 }
 
@@ -76,7 +80,7 @@ func New(config Config) *Decider {
 	if config.Staleness.Issuers == 0 {
 		config.Staleness.Issuers = 24 * time.Hour
 	}
-	return &Decider{Config: config}
+	return &Decider{Config: config, Breakers: breaker.New(breaker.Options{Lifetime: meshname.LeaseTime}), Retries: retry.New(retry.Options{})}
 }
 
 // attempt is one decision in the making.
@@ -89,7 +93,8 @@ type attempt struct {
 	now     time.Time
 	answer  Answer
 	judged  authz.Request // what the policies are asked
-	stale   bool          // the tenant's placement changed meanwhile: the set is not the one to decide by
+	counted retry.Admission
+	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
 }
 
 // rounds bounds how often a decision is made again because the placement changed under it.
@@ -107,6 +112,7 @@ func (d *Decider) Decide(request *Request) Answer {
 	}
 	decision.Allowed = decision.Reason == policy.Permitted
 	if !decision.Allowed {
+		a.untry()
 		a.answer.Fields = Fields{}
 	}
 	decision.Duration = d.Now().Sub(a.now)
@@ -116,6 +122,7 @@ func (d *Decider) Decide(request *Request) Answer {
 
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
+	a.untry()
 	a.set, a.stale, a.answer = a.Sets.Load(), false, Answer{}
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
@@ -174,7 +181,7 @@ func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
 	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch
 	switch t.Phase {
 	case "Active":
-		return t, true
+		return t, a.limitsKnown(t)
 	case "Suspended":
 		return nil, a.refuse(policy.TenantSuspended, "tenant "+id.String()+" is suspended")
 	case "Deleting", "Deleted":

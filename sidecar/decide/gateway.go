@@ -30,7 +30,7 @@ func (a *attempt) gateway() {
 		a.fenced("upgrades wait until the tenant has moved")
 		return
 	}
-	if !a.admit(t, "", true) {
+	if !a.tried(t) || !a.admit(t, "", true) {
 		return
 	}
 	if !a.enter(t) {

@@ -36,6 +36,7 @@ func (a *attempt) inbound() {
 	*request = authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
 	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" && !a.hook() {
 		decision.Proof = "none: the workload's tenancy is " + self.Tenancy
+		a.classify()
 		a.authorize(request)
 		return
 	}
@@ -66,7 +67,10 @@ func (a *attempt) inbound() {
 	if !a.authorize(request) {
 		return
 	}
-	if !a.admit(t, authz.Classify(self.Classes, a.request.Method, a.path), false) {
+	if !a.tried(t) {
+		return
+	}
+	if !a.admit(t, a.classify(), false) {
 		decision.Rules = slices.DeleteFunc(a.set.Policies.Authorize(request).Results, func(r policy.RuleResult) bool { return !r.Matched })
 		return
 	}
@@ -143,6 +147,15 @@ func (a *attempt) moveData(t *policyset.Tenant, claims *tenanttoken.Claims) {
 	}
 }
 
+// classify is the request's class, "" for none. Where the class has a bulkhead, Envoy is told to use it.
+func (a *attempt) classify() string {
+	class := authz.Classify(a.set.Self.Classes, a.request.Method, a.path)
+	if a.set.Self.Bulkheads[class] {
+		a.put(propagation.HeaderClass, class)
+	}
+	return class
+}
+
 // replica decides for a write that the owner's cell has taken, and that comes here too. It was charged there.
 func (a *attempt) replica(t *policyset.Tenant, claims *tenanttoken.Claims, request *authz.Request) {
 	request.Tenant = authz.Tenant{ID: t.ID, UID: t.UID, Tier: t.Tier, Residency: t.Residency, Labels: t.Labels}
@@ -158,6 +171,7 @@ func (a *attempt) replica(t *policyset.Tenant, claims *tenanttoken.Claims, reque
 		a.release()
 		a.refuse(policy.Overloaded, "too many requests are open to know theirs apart")
 	default:
+		a.classify()
 		a.remove(propagation.HeaderTxnToken)
 		a.put(propagation.HeaderTenantID, t.ID.String())
 		a.put(propagation.HeaderTenantTier, t.Tier)

@@ -25,6 +25,10 @@ func (a *attempt) outbound() {
 	if !ok {
 		return
 	}
+	if !a.triedOut() || !a.closed() {
+		a.release()
+		return
+	}
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	if token == "" || strings.HasPrefix(a.request.Target, "dependency/") {
 		a.remove(propagation.HeaderTxnToken)
@@ -64,9 +68,7 @@ func (a *attempt) attribute(tenancy string) (token string, ok bool) {
 	if claims.Context.Role == tenanttoken.Replica {
 		return "", a.refuse(policy.DeniedByPolicy, "the call is for a copy of a request that the owner's cell has taken: what it calls has been called there")
 	}
-	if t, known := a.set.Tenant(claims.Context.Tenant.String()); known {
-		a.answer.Decision.TenantUID, a.answer.Decision.Tier = t.UID, t.Tier
-	}
+	a.answer.Decision.TenantUID, a.answer.Decision.Tier = claims.Context.UID, claims.Context.Tier
 	return token, true
 }
 

@@ -17,6 +17,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
+	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
@@ -43,6 +44,10 @@ func handle(decider any, ctx context.Context, receive func(any) error, _ grpc.Un
 		return nil, err
 	}
 	d := decider.(Decider)
+	if err := ctx.Err(); err != nil { // Envoy has given up, and refused: nobody is to be charged for it
+		d.Abandoned(c.request.Listener)
+		return nil, grpcstatus.FromContextError(err).Err()
+	}
 	if c.answer = d.Decide(&c.request); ctx.Err() != nil {
 		d.Abandoned(c.request.Listener)
 	}

@@ -132,7 +132,7 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 		DeliverContext: w.Spec.DeliverContext, Control: mesh.Control.String(), TenantData: tenantData(w), Fenced: mesh.Fenced,
 	}
 	for _, class := range w.Spec.Classes {
-		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths})
+		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths, Bulkhead: class.Bulkhead != nil})
 	}
 	for _, peer := range instance.Peers {
 		config.Peers = append(config.Peers, peer.String())
@@ -140,11 +140,11 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 	for _, name := range w.Spec.DependsOn {
 		dependency := &api.Dependency{Kind: "workload", Name: name}
 		if other := mesh.Workload(name); other != nil {
-			dependency.Tenancy = string(other.Spec.Tenancy)
+			dependency.Tenancy, dependency.Breaker = string(other.Spec.Tenancy), breaker(other.Spec.Breaker)
 		}
 		for _, d := range mesh.Dependencies {
 			if d.Name == name {
-				dependency.Kind, dependency.Tenancy = "dependency", string(d.Spec.Tenancy)
+				dependency.Kind, dependency.Tenancy, dependency.Breaker = "dependency", string(d.Spec.Tenancy), breaker(d.Spec.Breaker)
 			}
 		}
 		config.DependsOn = append(config.DependsOn, dependency)
@@ -159,6 +159,9 @@ func Tenant(t ir.Tenant) []Resource {
 		Placement: &api.Placement{State: string(t.Placement.State), Cell: t.Placement.Cell, Target: t.Placement.Target, Epoch: t.Placement.Epoch, Since: t.Placement.Since, Sealed: t.Placement.Sealed, Shut: t.Placement.Shut, Mover: t.Placement.Mover,
 			Follow: t.Placement.Follow, Copy: t.Placement.Copy},
 		Limits: limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision,
+	}
+	if t.FailMode != (policy.FailMode{}) {
+		message.FailMode = &api.FailMode{LimitsUnknown: string(t.FailMode.LimitsUnknown)}
 	}
 	if t.Hold > 0 {
 		message.Placement.Hold = durationpb.New(time.Duration(t.Hold * float64(time.Second)))
@@ -187,7 +190,7 @@ func tenantData(w *ir.Workload) []*api.TenantData {
 }
 
 func limits(l policy.Limits) *api.Limits {
-	message := &api.Limits{RequestsPerSecond: l.RequestsPerSecond, Burst: int64(l.Burst), Concurrency: int64(l.Concurrency), Classes: map[string]*api.ClassLimit{}}
+	message := &api.Limits{RequestsPerSecond: l.RequestsPerSecond, Burst: int64(l.Burst), Concurrency: int64(l.Concurrency), Classes: map[string]*api.ClassLimit{}, RetryShare: l.RetryShare}
 	for name, class := range l.Classes {
 		message.Classes[name] = &api.ClassLimit{RequestsPerSecond: class.RequestsPerSecond, Burst: int64(class.Burst), Concurrency: int64(class.Concurrency)}
 	}

@@ -72,14 +72,14 @@ func gatewayListener() *listener.Listener {
 	// What a client may not say is taken out before anything reads it. The cell is overwritten, never just removed:
 	// where no scope is found there is no route, and without a route the check is skipped.
 	early := &earlymutation.HeaderMutation{}
-	for _, name := range propagation.ClientStripped {
+	for _, name := range slices.Concat(propagation.ClientStripped, propagation.RetryHeaders) {
 		early.Mutations = append(early.Mutations, remove(name))
 	}
 	// The client's own request ID is an attribute of the decision; the request gets another, made here.
 	early.Mutations = append(early.Mutations, set(propagation.HeaderClientRequestID, fmt.Sprintf("%%REQ(%s):%d%%", propagation.HeaderRequestID, maxClientID)),
 		remove(propagation.HeaderRequestID), set(propagation.HeaderCell, meshname.CellNone))
 	manager.EarlyHeaderMutationExtensions = []*core.TypedExtensionConfig{{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: packed(early)}}
-	manager.HttpFilters = filters(&hcm.HttpFilter{Name: meshname.ExtensionJWT, ConfigType: &hcm.HttpFilter_ConfigDiscovery{ConfigDiscovery: &core.ExtensionConfigSource{
+	manager.HttpFilters = filters(meshname.ListenerGateway, &hcm.HttpFilter{Name: meshname.ExtensionJWT, ConfigType: &hcm.HttpFilter_ConfigDiscovery{ConfigDiscovery: &core.ExtensionConfigSource{
 		ConfigSource: ads, TypeUrls: []string{"type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"},
 	}}})
 	manager.RouteSpecifier = &hcm.HttpConnectionManager_ScopedRoutes{ScopedRoutes: &hcm.ScopedRoutes{
@@ -140,7 +140,7 @@ func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 	byHost := exposedByHost(mesh)
 	for _, host := range sortedKeys(byHost) {
 		virtualHost := &route.VirtualHost{
-			Name: host, Domains: []string{host},
+			Name: host, Domains: []string{host}, IncludeRequestAttemptCount: true,
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerGateway})},
 		}
 		for _, e := range byHost[host] {
@@ -205,7 +205,7 @@ func egressRoutes(mesh *ir.Mesh) *route.RouteConfiguration {
 	config := &route.RouteConfiguration{Name: meshname.RouteEgress, RequestHeadersToRemove: []string{propagation.HeaderCell, propagation.HeaderTarget}}
 	byHost := exposedByHost(mesh)
 	for _, host := range sortedKeys(byHost) {
-		virtualHost := &route.VirtualHost{Name: host, Domains: []string{host}}
+		virtualHost := &route.VirtualHost{Name: host, Domains: []string{host}, IncludeRequestAttemptCount: true}
 		if host == "*" {
 			virtualHost.Routes = hookRoutes(mesh)
 		}
@@ -272,7 +272,7 @@ func (e exposed) route(cell string) *route.Route {
 		r.Action = &route.Route_Route{Route: within(forward(meshname.ClusterMove), meshname.ResponseTime+meshname.HoldTime)}
 		return r
 	}
-	action := forward(meshname.ClusterWorkload(cell, e.workload.Name))
+	action := toWorkload(cell, e.workload.Name)
 	if e.strip && e.prefix != "/" {
 		action.RegexRewrite = stripPrefix(e.prefix)
 	}
