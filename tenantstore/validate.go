@@ -221,7 +221,9 @@ func (v *validation) workload(w *WorkloadSpec) {
 		for _, p := range problems {
 			v.add(at+"."+p.Field, "%s", p.Text)
 		}
+		oneOf(v, at+".priority", class.Priority, "", Interactive, Batch)
 	}
+	v.admission(w.Admission)
 	if w.TenantData != nil {
 		oneOf(v, "spec.tenantData.strategy", w.TenantData.Strategy, "", Fenced, CatchUp, DualWrite)
 		for _, hook := range slices.Sorted(maps.Keys(w.TenantData.Hooks)) {

@@ -17,7 +17,7 @@ import (
 // that cannot be waited for is refused (the caller releases it), and so is one whose client has hung up, who will not see it.
 func (a *attempt) enter(t *policyset.Tenant) bool {
 	d := &a.answer.Decision
-	r := inflight.Request{UID: t.UID, Epoch: t.Epoch, Since: a.now}
+	r := inflight.Request{UID: t.UID, Epoch: t.Epoch, Since: a.now, Place: a.place.ticket}
 	if a.request.Listener == meshname.ListenerInbound {
 		r.Usage = ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1}
 	}
@@ -60,6 +60,8 @@ type Ended struct {
 	Status                   int  // 0: none was sent
 	BytesReceived, BytesSent int64
 	Duration                 time.Duration
+	Service                  time.Duration // between the last byte sent to the service and the first of its answer; 0: not known
+	Unanswered               bool          // Service is how long it was waited for in vain
 }
 
 // End releases what the request held, and counts what it used, once.
@@ -72,6 +74,7 @@ func (d *Decider) End(e Ended) {
 	r, ok := d.InFlight.End(now, e.Lease, e.Settled)
 	d.Limiter.Release(now, e.Lease)
 	d.Attribution.Close(now, e.Lease)
+	d.Fair.Done(now, r.Place, e.answered())
 	if ok && r.Usage.Requests > 0 {
 		r.Usage.BytesReceived, r.Usage.BytesSent, r.Usage.Duration = e.BytesReceived, e.BytesSent, e.Duration
 		if e.Status >= http.StatusInternalServerError {
@@ -98,6 +101,7 @@ func (d *Decider) EnvoyEnded() {
 		}
 	}
 	d.Limiter.ReleaseAll()
+	d.Fair.Clear(now)
 }
 
 // verifiers keeps the verifier of the trust domain, which is known only once configuration has come.

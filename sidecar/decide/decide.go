@@ -17,6 +17,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
+	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
@@ -62,7 +63,7 @@ type Answer struct {
 	Limited  bool
 }
 
-// Config says what a decider stands on. Every field is required.
+// Config says what a decider stands on. Every field is required but those that say otherwise.
 type Config struct {
 	Sets        *policyset.Holder
 	Limiter     *limit.Limiter
@@ -75,6 +76,7 @@ type Config struct {
 	Metrics     *Metrics
 	Now         func() time.Time
 	Staleness   Staleness
+	Fair        *fair.Controller // of the service; nil: a new one
 }
 
 // Staleness bounds how long what was pushed counts while the control plane is out of reach; zero fields take the
@@ -108,6 +110,9 @@ func New(config Config) *Decider {
 	if config.Staleness.Issuers == 0 {
 		config.Staleness.Issuers = 24 * time.Hour
 	}
+	if config.Fair == nil {
+		config.Fair = fair.New(0)
+	}
 	return &Decider{Config: config}
 }
 
@@ -121,6 +126,7 @@ type attempt struct {
 	now     time.Time
 	answer  Answer
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
+	place   place
 }
 
 // rounds bounds how often a decision is made again because the placement changed under it.
@@ -147,7 +153,7 @@ func (d *Decider) Decide(request *Request) Answer {
 
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
-	a.set, a.stale, a.answer = a.Sets.Load(), false, Answer{}
+	a.set, a.stale, a.answer, a.place = a.Sets.Load(), false, Answer{}, place{}
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)
@@ -243,6 +249,7 @@ func (a *attempt) release() {
 	a.Limiter.Release(a.now, a.request.Lease)
 	a.Attribution.Close(a.now, a.request.Lease)
 	a.InFlight.End(a.now, a.request.Lease, true)
+	a.Fair.Done(a.now, a.place.ticket, fair.Answered{})
 }
 
 // writes reports whether the request may change something; an upgrade or a CONNECT counts as one that does.

@@ -104,8 +104,11 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 		Workload: w.Name, ServicePort: uint32(w.Spec.Port), Tenancy: string(w.Spec.Tenancy), BoundTenant: w.Spec.BoundTenant,
 		DeliverContext: w.Spec.DeliverContext, Control: mesh.Control.String(), TenantData: tenantData(w), Fenced: mesh.Fenced,
 	}
+	if a := w.Spec.Admission; a.Mode != "" || a.Min > 0 || a.Max > 0 {
+		config.Admission = &api.Admission{Off: a.Mode == "off", Min: int32(a.Min), Max: int32(a.Max)}
+	}
 	for _, class := range w.Spec.Classes {
-		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths})
+		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths, Priority: string(class.Priority)})
 	}
 	for _, peer := range instance.Peers {
 		config.Peers = append(config.Peers, peer.String())

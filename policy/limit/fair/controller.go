@@ -214,9 +214,12 @@ func (c *Controller) may(at int64, t *tenant, k class) (may, under bool) {
 
 // reach is how many requests may be open of a tenant that used less than its share on average: requests come in bursts, of
 // about the root of their mean (Poisson's deviation), three times, and never more than the limit. Who demands more than its share has no bursts, and its share
-// rounded up.
+// rounded up; nor has batch.
 func (c *Controller) reach(t *tenant, k class, share, use float64) float64 {
 	over := 1.0
+	if k == batch {
+		return share
+	}
 	if !t.hungry(k) {
 		over += min(burstSlope*(share-use), burst*math.Sqrt(share)+1)
 	}
@@ -288,9 +291,12 @@ func (c *Controller) refuse(t *tenant, k class, v *Verdict) {
 
 // Done ends a request that was let in; a ticket that ended before, or the zero one, changes nothing.
 func (c *Controller) Done(now time.Time, ticket Ticket, a Answered) {
+	if ticket.slot == 0 {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ticket.slot == 0 || int(ticket.slot) >= len(c.nodes) || c.nodes[ticket.slot].turn != ticket.turn || c.nodes[ticket.slot].tenant == nil {
+	if int(ticket.slot) >= len(c.nodes) || c.nodes[ticket.slot].turn != ticket.turn || c.nodes[ticket.slot].tenant == nil {
 		return
 	}
 	at := c.clock.at(now)
