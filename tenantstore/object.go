@@ -207,6 +207,7 @@ type WorkloadSpec struct {
 	ForwardAuthorization bool               `json:"forwardAuthorization,omitempty"` // let the client's Authorization pass the gateway
 	TenantData           *TenantData        `json:"tenantData,omitempty"`
 	Admission            Admission          `json:"admission,omitzero"`
+	HideLimits           bool               `json:"hideLimits,omitempty"` // answers do not tell of limits (RateLimit, RateLimit-Policy), but when to come again
 }
 
 // Admission says how many requests the service may hold open, at each of its sidecars, before tenants have shares of it. Within the

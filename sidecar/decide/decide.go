@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -61,6 +62,7 @@ type Answer struct {
 	Remove   []string          // headers to take out, when it is allowed
 	Level    limit.Level       // the strictest limit, when Limited
 	Limited  bool
+	Hidden   bool // who is refused is not told of its limits
 }
 
 // Config says what a decider stands on. Every field is required but those that say otherwise.
@@ -239,6 +241,7 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 	if verdict.Reason == policy.Permitted {
 		return true
 	}
+	a.answer.Hidden = a.set.Self.HideLimits[strings.TrimPrefix(cmp.Or(a.request.Target, a.set.Self.Workload), "workload/")]
 	decision.RetryAfter = max(a.answer.Level.Retry, time.Second)
 	decision.Rule = a.answer.Level.Kind.String()
 	return a.refuse(verdict.Reason, "the "+a.answer.Level.Kind.String()+" of tenant "+t.ID.String()+" is used up")

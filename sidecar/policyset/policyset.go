@@ -92,6 +92,7 @@ type Self struct {
 	Fenced         map[string]bool   // SHA-256 of certificates of members that were shut out, hexadecimal
 	Movers         map[string]string // gateway: member ID -> host:port for the writes of tenants that it moves
 	Admission      Admission
+	HideLimits     map[string]bool // workloads whose callers are not told of the limits that refuse them
 }
 
 // Strategy is how a workload's data follows a tenant that moves; "" when it keeps none.
@@ -389,7 +390,10 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers,
-		Fenced: map[string]bool{}, Admission: admission(m),
+		Fenced: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{},
+	}
+	for _, workload := range m.HideLimits {
+		self.HideLimits[workload] = true
 	}
 	for _, shown := range m.Fenced {
 		self.Fenced[shown] = true

@@ -936,6 +936,7 @@ type ProxyConfig struct {
 	Fenced         []string               `protobuf:"bytes,18,rep,name=fenced,proto3" json:"fenced,omitempty"`                                                                           // SHA-256 of certificates of members that an operator shut out, hexadecimal
 	Movers         map[string]string      `protobuf:"bytes,17,rep,name=movers,proto3" json:"movers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // gateway: member ID -> host:port at which that gateway takes the writes of tenants that it moves
 	Admission      *Admission             `protobuf:"bytes,30,opt,name=admission,proto3" json:"admission,omitempty"`                                                                     // none: the defaults
+	HideLimits     []string               `protobuf:"bytes,31,rep,name=hide_limits,json=hideLimits,proto3" json:"hide_limits,omitempty"`                                                 // workloads whose callers are not told of the limits that refuse them; a sidecar's own, a gateway's of all
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1099,6 +1100,13 @@ func (x *ProxyConfig) GetMovers() map[string]string {
 func (x *ProxyConfig) GetAdmission() *Admission {
 	if x != nil {
 		return x.Admission
+	}
+	return nil
+}
+
+func (x *ProxyConfig) GetHideLimits() []string {
+	if x != nil {
+		return x.HideLimits
 	}
 	return nil
 }
@@ -2742,7 +2750,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\atenants\x18\x06 \x03(\tR\atenants\x12\x1e\n" +
 	"\n" +
 	"algorithms\x18\a \x03(\tR\n" +
-	"algorithms\"\xfe\x06\n" +
+	"algorithms\"\x9f\a\n" +
 	"\vProxyConfig\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x1c\n" +
@@ -2765,7 +2773,9 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"tenantData\x12\x16\n" +
 	"\x06fenced\x18\x12 \x03(\tR\x06fenced\x12D\n" +
 	"\x06movers\x18\x11 \x03(\v2,.tenantmesh.v1alpha1.ProxyConfig.MoversEntryR\x06movers\x12<\n" +
-	"\tadmission\x18\x1e \x01(\v2\x1e.tenantmesh.v1alpha1.AdmissionR\tadmission\x1a8\n" +
+	"\tadmission\x18\x1e \x01(\v2\x1e.tenantmesh.v1alpha1.AdmissionR\tadmission\x12\x1f\n" +
+	"\vhide_limits\x18\x1f \x03(\tR\n" +
+	"hideLimits\x1a8\n" +
 	"\n" +
 	"CellsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
