@@ -22,8 +22,9 @@ const (
 	HeaderReason     = "x-tenantmesh-reason"
 	HeaderDecision   = "x-tenantmesh-decision"
 
-	HeaderRequestID   = "x-request-id"
-	HeaderTraceparent = "traceparent" // W3C Trace Context, section 3.2
+	HeaderRequestID       = "x-request-id"
+	HeaderTraceparent     = "traceparent"                    // W3C Trace Context, section 3.2
+	HeaderClientRequestID = "x-tenantmesh-client-request-id" // from a gateway's Envoy to its Go process: the x-request-id that the client sent
 
 	HeaderIdempotencyKey = "idempotency-key"            // IETF draft of that name: one operation, however often it is sent
 	HeaderAttemptCount   = "x-envoy-attempt-count"      // set by the Envoy that sends to a workload, over what was there; from 1
@@ -38,7 +39,7 @@ const (
 // ClientStripped are the headers that a client may not send through a gateway: tracing and baggage of
 // its own, and every name by which the mesh speaks.
 var ClientStripped = []string{
-	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence, HeaderPeer,
+	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence, HeaderPeer, HeaderClientRequestID,
 	"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
 	"uber-trace-id", "baggage", "tracestate",
 	HeaderAttemptCount,

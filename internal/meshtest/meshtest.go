@@ -298,12 +298,12 @@ func (s *Sidecar) Restart(t testing.TB) *Sidecar {
 // Gateway starts a gateway.
 func (m *Mesh) Gateway(t testing.TB) *Sidecar { return m.GatewayAt(t, "gateway") }
 
-// GatewayAt starts a gateway whose data lies in a folder of that name: another instance of the same identity.
-func (m *Mesh) GatewayAt(t testing.TB, name string) *Sidecar {
+// GatewayAt starts a gateway whose data lies in a folder of that name, with more flags: another instance of the same identity.
+func (m *Mesh) GatewayAt(t testing.TB, name string, flags ...string) *Sidecar {
 	t.Helper()
 	id, err := identity.GatewayID(TrustDomain, "edge")
 	check(t, err)
-	s := m.start(t, name, id, 0)
+	s := m.start(t, name, id, 0, flags...)
 	m.gateways++
 	// It has said all that it says of itself at its start: nothing changes under a test's feet.
 	m.waitFor(t, func(snapshot tenantstore.Snapshot) bool {

@@ -31,6 +31,7 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 		}
 		return true
 	case inflight.Gone:
+		a.Metrics.abandon(d.Point, true)
 		return a.refuse(policy.Overloaded, "the client hung up before the decision")
 	default:
 		return a.refuse(policy.Overloaded, "too many requests are open")
@@ -85,6 +86,9 @@ func (d *Decider) End(e Ended) {
 		d.Meter.Add(r.Usage)
 	}
 }
+
+// Abandoned is told of a check that nobody waits for any more: Envoy drops its answer.
+func (d *Decider) Abandoned(listener string) { d.Metrics.abandon(listener, false) }
 
 // Renew notes that a request is still open.
 func (d *Decider) Renew(lease string) {

@@ -91,22 +91,22 @@ func TestRetryBudget(t *testing.T) {
 	for name, test := range map[string]struct {
 		self    *api.ProxyConfig
 		request func(w *world) *Request
-		repeat  func(h map[string][]string) // nil: it cannot be one
+		repeat  func(h *Headers) // nil: it cannot be one
 	}{
 		"a client, by its key": {
 			&api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}}, func(*world) *Request { return gatewayRequest() },
-			func(h map[string][]string) { h["idempotency-key"] = []string{"k"} },
+			func(h *Headers) { h.Add("idempotency-key", "k") },
 		},
 		"a gRPC client": {
 			&api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}}, func(*world) *Request { return gatewayRequest() },
-			func(h map[string][]string) { h["grpc-previous-rpc-attempts"] = []string{"1"} },
+			func(h *Headers) { h.Add("grpc-previous-rpc-attempts", "1") },
 		},
 		"a caller's Envoy": {
-			sidecar(), func(w *world) *Request { return w.inbound(w.token()) }, func(h map[string][]string) { h["x-envoy-attempt-count"] = []string{"2"} },
+			sidecar(), func(w *world) *Request { return w.inbound(w.token()) }, func(h *Headers) { h.Add("x-envoy-attempt-count", "2") },
 		},
 		"a call to a dependency": {
 			bound, func(*world) *Request { return outbound("dependency/mail", map[string][]string{}) },
-			func(h map[string][]string) { h["idempotency-key"] = []string{"k"} },
+			func(h *Headers) { h.Add("idempotency-key", "k") },
 		},
 		"a call to a workload, which counts itself": {
 			bound, func(*world) *Request { return outbound("workload/back", map[string][]string{"idempotency-key": {"k"}}) }, nil,
@@ -114,12 +114,12 @@ func TestRetryBudget(t *testing.T) {
 		"a client that says what only Envoy may": {
 			&api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}},
 			func(*world) *Request {
-				return gatewayRequest(func(r *Request) { r.Headers["x-envoy-attempt-count"] = []string{"2"} })
+				return gatewayRequest(func(r *Request) { r.Headers.Add("x-envoy-attempt-count", "2") })
 			}, nil,
 		},
 		"the first attempt": {
 			sidecar(), func(w *world) *Request {
-				return w.inbound(w.token(), func(r *Request) { r.Headers["x-envoy-attempt-count"] = []string{"1"} })
+				return w.inbound(w.token(), func(r *Request) { r.Headers.Add("x-envoy-attempt-count", "1") })
 			}, nil,
 		},
 	} {
@@ -130,7 +130,7 @@ func TestRetryBudget(t *testing.T) {
 				r := test.request(w)
 				r.Lease = fmt.Sprint(n)
 				if repeat && test.repeat != nil {
-					test.repeat(r.Headers)
+					test.repeat(&r.Headers)
 				}
 				return w.want(fmt.Sprintf("request %d, repeat %v", n, repeat), r, reason)
 			}
@@ -169,7 +169,7 @@ func TestRefusedIsNoTry(t *testing.T) {
 		p.Limits = &api.Limits{RequestsPerSecond: 1, Burst: 1, RetryShare: 0.001}
 	})
 	send := func(reason policy.Reason) {
-		w.want("a write", gatewayRequest(func(r *Request) { r.Headers["idempotency-key"] = []string{"k"} }), reason)
+		w.want("a write", gatewayRequest(func(r *Request) { r.Headers.Add("idempotency-key", "k") }), reason)
 	}
 	w.want("the burst", gatewayRequest(), policy.Permitted)
 	for range 2 * retry.Floor {

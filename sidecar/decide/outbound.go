@@ -77,12 +77,15 @@ func (a *attempt) caused() (token, proof string, ok bool) {
 	if sent, n := a.request.header(propagation.HeaderTxnToken); n > 1 {
 		return "", "", a.refuse(policy.ContextUnattributed, fmt.Sprintf("the call must carry one Txn-Token (got %d)", n))
 	} else if n == 1 {
-		if _, match := a.Attribution.Find(a.now, tenanttoken.KeyDigest(sent)); match != attribution.Found {
+		if _, match := a.Attribution.Find(a.now, tenanttoken.DigestOf(sent)); match != attribution.Found {
 			return "", "", a.refuse(policy.ContextUnattributed, "the Txn-Token is of no request being served here")
 		}
 		return sent, propagation.HeaderTxnToken, true
 	}
 	for _, id := range a.ids() {
+		if id.header == "" {
+			continue
+		}
 		found, match := a.Attribution.Find(a.now, id.digest)
 		switch {
 		case match == attribution.Conflicted:
@@ -132,7 +135,9 @@ func (a *attempt) mint() (token string, ok bool) {
 	a.Metrics.attributed("bound")
 	var keys []string
 	for _, id := range a.ids() {
-		keys = append(keys, id.digest)
+		if id.header != "" {
+			keys = append(keys, id.digest.String())
+		}
 	}
 	token, ok = a.sign(t, a.set.Self.Principal.String(), keys)
 	if !ok {

@@ -1,5 +1,5 @@
 // Package relay answers WHAT DOES ENVOY GET: the resources that the control plane pushed, with what only this process
-// knows: its ports, where the service listens, and the SVID and bundle as SDS secrets.
+// knows: its ports, where the service listens, whom the machine trusts, and the SVID and bundle as SDS secrets.
 //
 // # Concurrency
 //
@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -203,11 +204,40 @@ func (r *Relay) secrets() ([]types.Resource, error) {
 			SanType: tls.SubjectAltNameMatcher_URI, Matcher: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: peer}},
 		})
 	}
-	return []types.Resource{
+	secrets := []types.Resource{
 		&tls.Secret{Name: meshname.SecretSVID, Type: &tls.Secret_TlsCertificate{TlsCertificate: &tls.TlsCertificate{CertificateChain: inline(cert), PrivateKey: inline(key)}}},
 		&tls.Secret{Name: meshname.SecretBundle, Type: &tls.Secret_ValidationContext{ValidationContext: &tls.CertificateValidationContext{TrustedCa: roots}}},
 		&tls.Secret{Name: meshname.SecretPeers, Type: &tls.Secret_ValidationContext{ValidationContext: named}},
-	}, nil
+	}
+	if path := systemRoots(); path != "" {
+		secrets = append(secrets, &tls.Secret{Name: meshname.SecretRoots, Type: &tls.Secret_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
+			TrustedCa: &core.DataSource{Specifier: &core.DataSource_Filename{Filename: path}},
+		}}})
+	}
+	return secrets, nil
+}
+
+// rootFiles are where Linux distributions keep whom a machine trusts, as crypto/x509 looks for it.
+var rootFiles = []string{
+	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Gentoo, Arch, Alpine
+	"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL 6
+	"/etc/ssl/ca-bundle.pem",                            // openSUSE
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL 7 and newer
+	"/etc/ssl/cert.pem",                                 // Alpine before 3.4
+}
+
+// systemRoots is the file of the roots that this machine trusts: SSL_CERT_FILE's, or the distribution's; "" where there
+// is none, and then no Dependency with TLS can be called.
+func systemRoots() string {
+	if path := os.Getenv("SSL_CERT_FILE"); path != "" {
+		return path
+	}
+	for _, path := range rootFiles {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 func pemOf(certificates []*x509.Certificate) []byte {

@@ -93,11 +93,12 @@ func external(d ir.Dependency, host string) *cluster.Cluster {
 		}
 		c.TransportSocket = transportSocket(&tls.UpstreamTlsContext{
 			Sni: sni,
-			CommonTlsContext: &tls.CommonTlsContext{ValidationContextType: &tls.CommonTlsContext_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
-				SystemRootCerts: &tls.CertificateValidationContext_SystemRootCerts{},
-				MatchTypedSubjectAltNames: []*tls.SubjectAltNameMatcher{{
+			// Envoy 1.40 has no word for the roots of its machine (system_root_certs is gRPC's), and refuses names without roots.
+			CommonTlsContext: &tls.CommonTlsContext{ValidationContextType: &tls.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tls.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext: &tls.CertificateValidationContext{MatchTypedSubjectAltNames: []*tls.SubjectAltNameMatcher{{
 					SanType: san, Matcher: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: host}},
-				}},
+				}}},
+				ValidationContextSdsSecretConfig: &tls.SdsSecretConfig{Name: meshname.SecretRoots, SdsConfig: ads},
 			}}},
 		})
 	}

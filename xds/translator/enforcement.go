@@ -2,6 +2,7 @@ package translator
 
 import (
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,29 +59,55 @@ func enforcement(mesh *ir.Mesh) []Resource {
 	return resources
 }
 
-// accessPolicies are one resource a policy, also of one that is in a rollout.
+// accessPolicies are one resource a policy, also of one that is in a rollout. Each goes to the workloads that it names;
+// in a rollout to those that either of its versions names, because neither decides without the other.
 func accessPolicies(mesh *ir.Mesh) (resources []Resource) {
-	inRollout := map[string]*api.Canary{}
+	messages, audiences := map[string]*api.AccessPolicy{}, map[string][]string{}
 	for i := range mesh.Policies {
-		message, c := accessPolicy(&mesh.Policies[i]), mesh.Policies[i].Canary
-		if c == nil {
-			resources = append(resources, Resource{meshname.TypeAccessPolicy, message.Name, AudienceAll, message})
-			continue
-		}
-		name := strings.TrimSuffix(message.Name, policy.CanarySuffix)
-		canary := inRollout[name]
-		if canary == nil {
-			canary = &api.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}
-			inRollout[name] = canary
-			resources = append(resources, Resource{meshname.TypeAccessPolicy, name, AudienceAll, &api.AccessPolicy{Name: name, Canary: canary}})
-		}
-		if c.Others {
-			canary.Before = message
+		p := &mesh.Policies[i]
+		message, name := accessPolicy(p), p.Name
+		if c := p.Canary; c != nil {
+			name = strings.TrimSuffix(name, policy.CanarySuffix)
+			if messages[name] == nil {
+				messages[name] = &api.AccessPolicy{Name: name, Canary: &api.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}}
+			}
+			if c.Others {
+				messages[name].Canary.Before = message
+			} else {
+				messages[name].Canary.After = message
+			}
 		} else {
-			canary.After = message
+			messages[name] = message
+		}
+		audiences[name] = append(audiences[name], policyAudiences(p)...)
+	}
+	for _, name := range sortedKeys(messages) {
+		for _, audience := range onlyOnce(audiences[name]) {
+			resources = append(resources, Resource{meshname.TypeAccessPolicy, name, audience, messages[name]})
 		}
 	}
 	return resources
+}
+
+// policyAudiences are who may meet a request that the policy is about: only the sidecar of what is called judges it.
+func policyAudiences(p *ir.Policy) (audiences []string) {
+	for _, target := range p.Spec.Targets {
+		if target.Workload == "*" {
+			audiences = append(audiences, AudienceAll)
+		} else {
+			audiences = append(audiences, AudienceWorkloads(target.Workload))
+		}
+	}
+	return audiences
+}
+
+// onlyOnce sorts audiences; who is among all is not named again.
+func onlyOnce(audiences []string) []string {
+	if slices.Contains(audiences, AudienceAll) {
+		return []string{AudienceAll}
+	}
+	slices.Sort(audiences)
+	return slices.Compact(audiences)
 }
 
 func accessPolicy(p *ir.Policy) *api.AccessPolicy {

@@ -1,6 +1,7 @@
 package translator
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -23,6 +24,9 @@ import (
 )
 
 const filterCheck = "envoy.filters.http.ext_authz"
+
+// maxClientID is how many bytes of the client's request ID are handed on.
+const maxClientID = 256
 
 func gateway(mesh *ir.Mesh) []Resource {
 	resources := []Resource{
@@ -68,10 +72,12 @@ func gatewayListener() *listener.Listener {
 	// What a client may not say is taken out before anything reads it. The cell is overwritten, never just removed:
 	// where no scope is found there is no route, and without a route the check is skipped.
 	early := &earlymutation.HeaderMutation{}
-	for _, name := range slices.Concat([]string{propagation.HeaderRequestID}, propagation.ClientStripped, propagation.RetryHeaders) {
+	for _, name := range slices.Concat(propagation.ClientStripped, propagation.RetryHeaders) {
 		early.Mutations = append(early.Mutations, remove(name))
 	}
-	early.Mutations = append(early.Mutations, set(propagation.HeaderCell, meshname.CellNone))
+	// The client's own request ID is an attribute of the decision; the request gets another, made here.
+	early.Mutations = append(early.Mutations, set(propagation.HeaderClientRequestID, fmt.Sprintf("%%REQ(%s):%d%%", propagation.HeaderRequestID, maxClientID)),
+		remove(propagation.HeaderRequestID), set(propagation.HeaderCell, meshname.CellNone))
 	manager.EarlyHeaderMutationExtensions = []*core.TypedExtensionConfig{{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: packed(early)}}
 	manager.HttpFilters = filters(meshname.ListenerGateway, &hcm.HttpFilter{Name: meshname.ExtensionJWT, ConfigType: &hcm.HttpFilter_ConfigDiscovery{ConfigDiscovery: &core.ExtensionConfigSource{
 		ConfigSource: ads, TypeUrls: []string{"type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"},
@@ -128,7 +134,7 @@ func verifyTokens(issuers []ir.Issuer) *core.TypedExtensionConfig {
 func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 	config := &route.RouteConfiguration{
 		Name:                    meshname.RouteGateway(cell),
-		RequestHeadersToRemove:  []string{propagation.HeaderCell},
+		RequestHeadersToRemove:  []string{propagation.HeaderCell, propagation.HeaderClientRequestID},
 		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 	}
 	byHost := exposedByHost(mesh)
