@@ -207,7 +207,26 @@ type WorkloadSpec struct {
 	ForwardAuthorization bool               `json:"forwardAuthorization,omitempty"` // let the client's Authorization pass the gateway
 	TenantData           *TenantData        `json:"tenantData,omitempty"`
 	Breaker              policy.Breaker     `json:"breaker,omitzero"` // of the calls of others to it
+	Admission            Admission          `json:"admission,omitzero"`
+	HideLimits           bool               `json:"hideLimits,omitempty"` // answers do not tell of limits (RateLimit, RateLimit-Policy), but when to come again
 }
+
+// Admission says how many requests the service may hold open, at each of its sidecars, before tenants have shares of it. Within the
+// bounds the sidecar finds the limit by the latency of the service's answers.
+type Admission struct {
+	Mode AdmissionMode `json:"mode,omitempty"` // default AdmissionAdaptive
+	Min  int           `json:"min,omitempty"`  // 1 to 1e6; default 10
+	Max  int           `json:"max,omitempty"`  // 1 to 1e6; default 1000, or min when that is more
+}
+
+// AdmissionMode says whether the service's open requests are bounded.
+type AdmissionMode string
+
+// The modes; empty means [AdmissionAdaptive].
+const (
+	AdmissionAdaptive AdmissionMode = "adaptive"
+	AdmissionOff      AdmissionMode = "off"
+)
 
 // WorkloadIdentity is a workload's SPIFFE ID in one cell.
 type WorkloadIdentity struct {
@@ -227,7 +246,8 @@ type Class struct {
 	Name    string   `json:"name"`
 	Methods []string `json:"methods,omitempty"`
 	Paths   []string `json:"paths,omitempty"` // as policy.Target's
-
+	// Priority says who comes first of a tenant's requests when the service is full.
+	Priority Priority  `json:"priority,omitempty"` // default Interactive
 	Bulkhead *Bulkhead `json:"bulkhead,omitempty"` // connections of its own; nil: it shares those of all other requests
 }
 
@@ -238,6 +258,15 @@ type Bulkhead struct {
 	MaxPendingRequests int `json:"maxPendingRequests,omitempty"` // that wait for a connection; 1 to 65,535, default 1024
 	MaxRequests        int `json:"maxRequests,omitempty"`        // at once; 1 to 65,535, default 4096
 }
+
+// Priority is a class's place among a tenant's requests.
+type Priority string
+
+// The priorities; empty means [Interactive].
+const (
+	Interactive Priority = "interactive"
+	Batch       Priority = "batch" // it gets what the tenant's interactive requests leave of its share
+)
 
 // Tenancy says what a workload does about calls without a proven tenant.
 type Tenancy string

@@ -226,8 +226,10 @@ func (v *validation) workload(w *WorkloadSpec) {
 			v.add(at+"."+p.Field, "%s", p.Text)
 		}
 		v.bulkhead(at, class, w.Classes[:i])
+		oneOf(v, at+".priority", class.Priority, "", Interactive, Batch)
 	}
 	v.breaker(w.Breaker)
+	v.admission(w.Admission)
 	if w.TenantData != nil {
 		oneOf(v, "spec.tenantData.strategy", w.TenantData.Strategy, "", Fenced, CatchUp, DualWrite)
 		for _, hook := range slices.Sorted(maps.Keys(w.TenantData.Hooks)) {

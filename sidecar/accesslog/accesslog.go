@@ -68,8 +68,9 @@ func lease(entry *datav3.HTTPAccessLogEntry) string {
 
 func ended(entry *datav3.HTTPAccessLogEntry) decide.Ended {
 	common, response, details := entry.GetCommonProperties(), entry.GetResponse(), entry.GetResponse().GetResponseCodeDetails()
+	service, unanswered := inService(common)
 	return decide.Ended{
-		Lease: lease(entry),
+		Lease: lease(entry), Service: service, Unanswered: unanswered,
 		// A refusal by the check holds nothing, and has nothing to release; a check that failed may have admitted.
 		Refused:       common.GetResponseFlags().GetUnauthorizedDetails() != nil && details == "ext_authz_denied",
 		Settled:       slices.ContainsFunc(settled, func(p string) bool { return strings.HasPrefix(details, p) }),

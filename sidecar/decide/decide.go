@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
 	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
+	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
 	"github.com/tenantmesh/tenantmesh/policy/limit/retry"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
@@ -30,9 +32,10 @@ type Answer struct {
 	Fields   Fields      // when it is allowed
 	Level    limit.Level // the strictest limit, when Limited
 	Limited  bool
+	Hidden   bool // who is refused is not told of its limits
 }
 
-// Config says what a decider stands on. Every field is required.
+// Config says what a decider stands on. Every field is required but those that say otherwise.
 type Config struct {
 	Sets        *policyset.Holder
 	Limiter     *limit.Limiter
@@ -45,6 +48,7 @@ type Config struct {
 	Metrics     *Metrics
 	Now         func() time.Time
 	Staleness   Staleness
+	Fair        *fair.Controller // of the service; nil: a new one
 }
 
 // Staleness bounds how long what was pushed counts while the control plane is out of reach; zero fields take the
@@ -80,6 +84,9 @@ func New(config Config) *Decider {
 	if config.Staleness.Issuers == 0 {
 		config.Staleness.Issuers = 24 * time.Hour
 	}
+	if config.Fair == nil {
+		config.Fair = fair.New(0)
+	}
 	return &Decider{Config: config, Breakers: breaker.New(breaker.Options{Lifetime: meshname.LeaseTime}), Retries: retry.New(retry.Options{})}
 }
 
@@ -95,6 +102,7 @@ type attempt struct {
 	judged  authz.Request // what the policies are asked
 	counted retry.Admission
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
+	place   place
 }
 
 // rounds bounds how often a decision is made again because the placement changed under it.
@@ -123,7 +131,7 @@ func (d *Decider) Decide(request *Request) Answer {
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
 	a.untry()
-	a.set, a.stale, a.answer = a.Sets.Load(), false, Answer{}
+	a.set, a.stale, a.answer, a.place = a.Sets.Load(), false, Answer{}, place{}
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)
@@ -208,6 +216,7 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 	if verdict.Reason == policy.Permitted {
 		return true
 	}
+	a.answer.Hidden = a.set.Self.HideLimits[strings.TrimPrefix(cmp.Or(a.request.Target, a.set.Self.Workload), "workload/")]
 	decision.RetryAfter = max(a.answer.Level.Retry, time.Second)
 	decision.Rule = a.answer.Level.Kind.String()
 	return a.refuse(verdict.Reason, "the "+a.answer.Level.Kind.String()+" of tenant "+t.ID.String()+" is used up")
@@ -218,6 +227,7 @@ func (a *attempt) release() {
 	a.Limiter.Release(a.now, a.request.Lease)
 	a.Attribution.Close(a.now, a.request.Lease)
 	a.InFlight.End(a.now, a.request.Lease, true)
+	a.Fair.Done(a.now, a.place.ticket, fair.Answered{})
 }
 
 // writes reports whether the request may change something; an upgrade or a CONNECT counts as one that does.

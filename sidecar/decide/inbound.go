@@ -74,6 +74,10 @@ func (a *attempt) inbound() {
 		decision.Rules = slices.DeleteFunc(a.set.Policies.Authorize(request).Results, func(r policy.RuleResult) bool { return !r.Matched })
 		return
 	}
+	if !a.share(t) {
+		a.release()
+		return
+	}
 	// Before the request is entered: an end that comes first is known only there.
 	if !a.Attribution.Open(a.now, a.request.Lease, t.UID, claims.Token, a.attributable(claims)) {
 		a.release()

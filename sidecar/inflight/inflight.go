@@ -8,7 +8,7 @@
 //
 // A [Ledger] may be used from many goroutines. Time is an argument.
 //
-// It imports identity/meshname and ledger.
+// It imports identity/meshname, policy/limit/fair and ledger.
 package inflight
 
 import (
@@ -17,6 +17,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
 )
 
 // Options of a [Ledger]; zero fields take the defaults named there.
@@ -35,6 +36,7 @@ type Request struct {
 	Epoch int64              // of the placement that it was admitted under
 	Usage ledger.UsageRecord // to be completed at its end; Requests is 0 for none
 	Since time.Time          // or when it was last renewed
+	Place fair.Ticket        // in the service; zero: it takes none
 }
 
 // Ledger knows the open requests by their lease.

@@ -41,6 +41,7 @@ type Tenant struct {
 	Placement
 	Limits   policy.Limits
 	Refused  bool // its limits are not known, and its tier has it refused then
+	Weight   int  // of its share where a service is full; at least 1
 	Revision int64
 }
 
@@ -94,6 +95,8 @@ type Self struct {
 	Fenced         map[string]bool             // SHA-256 of certificates of members that were shut out, hexadecimal
 	Movers         map[string]string           // gateway: member ID -> host:port for the writes of tenants that it moves
 	Breakers       map[string]breaker.Settings // by the names of Dependencies; none: the defaults
+	Admission      Admission
+	HideLimits     map[string]bool // workloads whose callers are not told of the limits that refuse them
 }
 
 // Strategy is how a workload's data follows a tenant that moves; "" when it keeps none.
@@ -316,7 +319,7 @@ func (e *editor) tenant(c Change) error {
 		return fmt.Errorf("placement.epoch must not go back (from %d to %d): a fence is never forgotten", old.Epoch, m.Placement.GetEpoch())
 	}
 	t := &Tenant{
-		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision,
+		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision, Weight: max(1, int(m.Weight)),
 		Placement: Placement{
 			State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Target: m.Placement.GetTarget(), Epoch: m.Placement.GetEpoch(),
 			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Copy: m.Placement.GetCopy(), Shut: m.Placement.GetShut(), Follow: m.Placement.GetFollow(), Hold: m.Placement.GetHold().AsDuration(), Pause: m.Placement.GetPause().AsDuration(), Mover: m.Placement.GetMover(),
@@ -395,7 +398,10 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers,
-		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{},
+		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{},
+	}
+	for _, workload := range m.HideLimits {
+		self.HideLimits[workload] = true
 	}
 	for _, shown := range m.Fenced {
 		self.Fenced[shown] = true

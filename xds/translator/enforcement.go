@@ -48,6 +48,7 @@ func enforcement(mesh *ir.Mesh) []Resource {
 		gateways.Peers = append(gateways.Peers, id.String())
 	}
 	for i := range mesh.Workloads {
+		gateways.HideLimits = append(gateways.HideLimits, hideLimits(&mesh.Workloads[i])...)
 		gateways.TenantData = append(gateways.TenantData, tenantData(&mesh.Workloads[i])...)
 	}
 	resources = append(resources, Resource{meshname.TypeProxyConfig, meshname.ProxyConfigName, AudienceGateway, gateways})
@@ -129,10 +130,13 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 	config := &api.ProxyConfig{
 		Role: "sidecar", TrustDomain: mesh.TrustDomain, Principal: instance.ID.String(), Cell: instance.Cell, CellResidency: residency,
 		Workload: w.Name, ServicePort: uint32(w.Spec.Port), Tenancy: string(w.Spec.Tenancy), BoundTenant: w.Spec.BoundTenant,
-		DeliverContext: w.Spec.DeliverContext, Control: mesh.Control.String(), TenantData: tenantData(w), Fenced: mesh.Fenced,
+		DeliverContext: w.Spec.DeliverContext, Control: mesh.Control.String(), TenantData: tenantData(w), Fenced: mesh.Fenced, HideLimits: hideLimits(w),
+	}
+	if a := w.Spec.Admission; a.Mode != "" || a.Min > 0 || a.Max > 0 {
+		config.Admission = &api.Admission{Off: a.Mode == "off", Min: int32(a.Min), Max: int32(a.Max)}
 	}
 	for _, class := range w.Spec.Classes {
-		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths, Bulkhead: class.Bulkhead != nil})
+		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths, Bulkhead: class.Bulkhead != nil, Priority: string(class.Priority)})
 	}
 	for _, peer := range instance.Peers {
 		config.Peers = append(config.Peers, peer.String())
@@ -187,6 +191,14 @@ func tenantData(w *ir.Workload) []*api.TenantData {
 		Workload: w.Name, Strategy: string(d.Strategy), Commands: d.Commands,
 		Export: d.Hook("export"), Import: d.Hook("import"), Digest: d.Hook("digest"), Delete: d.Hook("delete"),
 	}}
+}
+
+// hideLimits names the workload if its callers are not to know of limits.
+func hideLimits(w *ir.Workload) []string {
+	if w.Spec.HideLimits {
+		return []string{w.Name}
+	}
+	return nil
 }
 
 func limits(l policy.Limits) *api.Limits {

@@ -39,7 +39,7 @@ import (
 )
 
 // activeTime is how long an Envoy has to start and to make all that it was given active.
-const activeTime = 15 * time.Second
+const activeTime = 30 * time.Second
 
 // view is all that one proxy gets: a gateway, or a sidecar of one workload in one cell.
 type view struct {
