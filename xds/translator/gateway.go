@@ -112,7 +112,9 @@ func verifyTokens(issuers []ir.Issuer) *core.TypedExtensionConfig {
 					Uri: "http://jwks/jwks/" + issuer.Name, HttpUpstreamType: &core.HttpUri_Cluster{Cluster: meshname.ClusterJWKS},
 					Timeout: durationpb.New(2 * time.Second),
 				},
-				CacheDuration: durationpb.New(5 * time.Second),
+				// Fetched once a second, aside: Envoy fetches 5 s before the keys are stale. No request waits for a fetch, or
+				// fails with it.
+				CacheDuration: durationpb.New(6 * time.Second), AsyncFetch: &jwtauthn.JwksAsyncFetch{},
 			}},
 		}
 		anyOf.Requirements = append(anyOf.Requirements, &jwtauthn.JwtRequirement{RequiresType: &jwtauthn.JwtRequirement_ProviderName{ProviderName: issuer.Name}})
