@@ -20,6 +20,7 @@ import (
 	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	extproc "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -53,6 +54,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/ratelimit"
 	"github.com/tenantmesh/tenantmesh/sidecar/relay"
 	"github.com/tenantmesh/tenantmesh/sidecar/report"
+	"github.com/tenantmesh/tenantmesh/sidecar/streams"
 	"github.com/tenantmesh/tenantmesh/sidecar/supervise"
 	"github.com/tenantmesh/tenantmesh/xds/bootstrap"
 )
@@ -215,6 +217,7 @@ type sidecar struct {
 	envoy    *supervise.Envoy
 	member   string
 	decider  *decide.Decider
+	streams  *streams.Server
 	inflight *inflight.Ledger
 	position *position.Tracker
 	relay    *relay.Relay
@@ -250,6 +253,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness,
 	})
 	s.envoy.Ended = s.decider.EnvoyEnded
+	s.streams = streams.New(s.decider, c.Log)
 	RegisterMetrics(s.registry, s.gauges())
 	client, err := s.restore(conn, self)
 	if err != nil {
@@ -273,6 +277,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	group.Go(func() error { return client.Run(work) })
 	group.Go(func() error { return reporter.Run(work) })
 	group.Go(func() error { return s.rotate(work, reporter) })
+	group.Go(func() error { return s.streams.Run(work) })
 	group.Go(func() error { return s.watch(work, reporter, ready) })
 	group.Go(func() error {
 		select {
@@ -331,6 +336,7 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
 	auth.RegisterAuthorizationServer(g, &extauthz.Server{Decider: s.decider})
 	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
+	extproc.RegisterExternalProcessorServer(g, s.streams)
 	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Now: time.Now})
 	socket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketSidecar))
 	if err != nil {

@@ -330,7 +330,8 @@ func (m *mover) drained(members []*Object) []Wait {
 	waits := m.applied(members)
 	for _, o := range members {
 		if at := m.position(o.Metadata.Name); at.Epoch >= m.p.Epoch && !at.Drained {
-			waits = append(waits, Wait{fmt.Sprintf("%s (member %s) to end its requests from before epoch %d", o.Member.Principal, o.Metadata.Name, m.p.Epoch), ""})
+			waits = append(waits, Wait{fmt.Sprintf("%s (member %s) to end its requests from before epoch %d", o.Member.Principal, o.Metadata.Name, m.p.Epoch),
+				"they end by themselves, within 150 s at most; 'tenantmesh tenant move " + m.tenant.Metadata.Name + " --abort' gives the move up"})
 		}
 	}
 	return waits

@@ -26,6 +26,7 @@ const (
 	ClusterSidecar = "tenantmesh_sidecar" // gRPC: ADS, ext_authz, ratelimit, access log
 	ClusterJWKS    = "tenantmesh_jwks"    // HTTP/1.1: GET /jwks/<issuer>
 	ClusterMove    = "tenantmesh_move"    // HTTP/2: requests of tenants that move
+	ClusterStreams = "tenantmesh_streams" // gRPC: ext_proc, one call as long as an upgrade is open; apart, so that they leave checks their room
 )
 
 // ClusterLocalService is the service beside this Envoy; its endpoint (EDS) is added by the Go process.

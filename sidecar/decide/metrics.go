@@ -11,6 +11,7 @@ type Metrics struct {
 	decisions    *prometheus.CounterVec
 	seconds      *prometheus.HistogramVec
 	attributions *prometheus.CounterVec
+	ended        *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics.
@@ -25,8 +26,11 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		attributions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_attributions_total", Help: "Outbound calls, by how their tenant was proven (empty: not).",
 		}, []string{"proof"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tenantmesh_streams_ended_total", Help: "Open upgrades that were ended, by the reason for which they would be refused now.",
+		}, []string{"reason"}),
 	}
-	registry.MustRegister(m.decisions, m.seconds, m.attributions)
+	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.ended)
 	return m
 }
 

@@ -23,6 +23,7 @@ func cellListeners(cell string) []Resource {
 	}
 	// Which instance of the peer it is: one may have been shut out.
 	inbound.HttpFilters = filters(nil, set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256%"))
+	hold(inbound)
 	outbound.ForwardClientCertDetails, outbound.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil
 	audience := AudienceCell(cell)
 	return []Resource{
