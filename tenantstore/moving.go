@@ -547,7 +547,7 @@ func (m *mover) problems(request MoveRequest) (problems Problems) {
 
 // forget removes what members said about a tenant that does not move any more.
 func (t *draft) forget(tenant string) {
-	for _, key := range keysOf(t.objects, KindPosition) {
+	for _, key := range keysOf(t.few, KindPosition) {
 		if t.objects[key].Position.Tenant == tenant {
 			t.remove(key)
 		}
