@@ -53,7 +53,7 @@ func (w *world) forward(r *request, via string) decide.Onward {
 		lease := fmt.Sprint("forwarded-", r.id, "-", w.random.Uint64())
 		onward, _, ok := n.decider.Onward(&decide.Request{
 			Listener: meshname.ListenerGateway, Target: "workload/front", Forwarded: true, Method: r.method(), Path: "/rows", Lease: lease,
-			Headers: map[string][]string{propagation.HeaderTxnToken: {r.token}},
+			Headers: decide.HeadersOf(map[string][]string{propagation.HeaderTxnToken: {r.token}}),
 		})
 		if !ok || onward.Held || onward.Via != "" {
 			n.decider.End(decide.Ended{Lease: lease, Settled: true})

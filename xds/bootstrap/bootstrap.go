@@ -64,7 +64,7 @@ func Render(config Config) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	streams, err := unixCluster(meshname.ClusterStreams, filepath.Join(config.RunDir, meshname.SocketSidecar), true)
+	streams, err := unixCluster(meshname.ClusterStreams, filepath.Join(config.RunDir, meshname.SocketStreams), true)
 	if err != nil {
 		return nil, err
 	}
