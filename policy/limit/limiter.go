@@ -2,7 +2,6 @@ package limit
 
 import (
 	"container/heap"
-	"container/list"
 	"sync"
 	"time"
 
@@ -90,7 +89,8 @@ type Limiter struct {
 
 	mu        sync.Mutex
 	buckets   map[bucketKey]*bucket
-	recent    list.List // of *bucket, most recently used first
+	first     *bucket // most recently used
+	last      *bucket
 	leases    map[string]*lease
 	deadlines deadlines // of leases
 	retired   []*lease  // to be used again
@@ -106,7 +106,8 @@ type bucket struct {
 	arrival  int64         // GCRA, see [rate.admit]
 	interval time.Duration // of the rate under which arrival was counted
 	open     int           // leases held
-	element  *list.Element
+	before   *bucket       // used more recently
+	after    *bucket
 }
 
 type lease struct {
@@ -320,7 +321,7 @@ func (l *Limiter) count(at int64, r *Request, into *[2]counted) (n int, full boo
 		}
 		found, ok := l.buckets[part.key]
 		if ok {
-			l.recent.MoveToFront(found.element)
+			l.use(found)
 		} else if found = l.make(at, part.key, into[0].bucket); found == nil {
 			return n, true
 		}
@@ -334,16 +335,15 @@ func (l *Limiter) count(at int64, r *Request, into *[2]counted) (n int, full boo
 // idle ones go, others get a second chance. keep is not looked at: the request at hand is about to use it.
 func (l *Limiter) make(at int64, key bucketKey, keep *bucket) *bucket {
 	for range 4 {
-		last := l.recent.Back()
-		if last == nil || last.Value.(*bucket) == keep {
+		old := l.last
+		if old == nil || old == keep {
 			break
 		}
-		old := last.Value.(*bucket)
 		if old.arrival <= at && old.open == 0 {
-			l.recent.Remove(last)
+			l.take(old)
 			delete(l.buckets, old.key)
 		} else if len(l.buckets) >= l.options.MaxEntries {
-			l.recent.MoveToFront(last)
+			l.use(old)
 		} else {
 			break
 		}
@@ -352,9 +352,42 @@ func (l *Limiter) make(at int64, key bucketKey, keep *bucket) *bucket {
 		return nil
 	}
 	b := &bucket{key: key}
-	b.element = l.recent.PushFront(b)
+	l.put(b)
 	l.buckets[key] = b
 	return b
+}
+
+// use makes b the most recently used.
+func (l *Limiter) use(b *bucket) {
+	if l.first != b {
+		l.take(b)
+		l.put(b)
+	}
+}
+
+// put puts b first.
+func (l *Limiter) put(b *bucket) {
+	b.before, b.after = nil, l.first
+	if l.first != nil {
+		l.first.before = b
+	} else {
+		l.last = b
+	}
+	l.first = b
+}
+
+// take takes b out of the order.
+func (l *Limiter) take(b *bucket) {
+	if b.before != nil {
+		b.before.after = b.after
+	} else {
+		l.first = b.after
+	}
+	if b.after != nil {
+		b.after.before = b.before
+	} else {
+		l.last = b.before
+	}
 }
 
 func (l *Limiter) expire(at int64) {
