@@ -19,6 +19,7 @@ import (
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	extproc "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -52,6 +53,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/ratelimit"
 	"github.com/tenantmesh/tenantmesh/sidecar/relay"
 	"github.com/tenantmesh/tenantmesh/sidecar/report"
+	"github.com/tenantmesh/tenantmesh/sidecar/streams"
 	"github.com/tenantmesh/tenantmesh/sidecar/supervise"
 	"github.com/tenantmesh/tenantmesh/sidecar/wire"
 	"github.com/tenantmesh/tenantmesh/xds/bootstrap"
@@ -233,6 +235,7 @@ type sidecar struct {
 	envoy    *supervise.Envoy
 	member   string
 	decider  *decide.Decider
+	streams  *streams.Server
 	inflight *inflight.Ledger
 	position *position.Tracker
 	relay    *relay.Relay
@@ -268,6 +271,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness,
 	})
 	s.envoy.Ended = s.decider.EnvoyEnded
+	s.streams = streams.New(s.decider, c.Log)
 	RegisterMetrics(s.registry, s.gauges())
 	client, err := s.restore(conn, self)
 	if err != nil {
@@ -291,6 +295,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	group.Go(func() error { return client.Run(work) })
 	group.Go(func() error { return reporter.Run(work) })
 	group.Go(func() error { return s.rotate(work, reporter) })
+	group.Go(func() error { return s.streams.Run(work) })
 	group.Go(func() error { return s.watch(work, reporter, ready) })
 	group.Go(func() error {
 		select {
@@ -370,6 +375,10 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
+	streamSocket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketStreams))
+	if err != nil {
+		return err
+	}
 	moveSocket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketMove))
 	if err != nil {
 		return err
@@ -395,6 +404,10 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	})
 	group.Go(func() error { return g.Serve(socket) })
 	context.AfterFunc(ctx, g.Stop)
+	open := grpc.NewServer()
+	extproc.RegisterExternalProcessorServer(open, s.streams)
+	group.Go(func() error { return open.Serve(streamSocket) })
+	context.AfterFunc(ctx, open.Stop)
 	move, err := s.moves(ctx, group)
 	if err != nil {
 		return err

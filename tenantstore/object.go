@@ -385,6 +385,7 @@ type MoveSpec struct {
 	Fences   int       `json:"fences"`            // how often the fence was tried
 	Trouble  string    `json:"trouble,omitempty"` // what the last fence waited for in vain
 	Rollback bool      `json:"rollback,omitempty"`
+	Aborted  bool      `json:"aborted,omitempty"` // it was given up; while it is open, what it brought to To is deleted
 	Outcome  Outcome   `json:"outcome,omitempty"`
 }
 

@@ -26,6 +26,7 @@ const (
 	ClusterSidecar = "tenantmesh_sidecar" // gRPC: ADS, ext_authz, ratelimit, access log
 	ClusterJWKS    = "tenantmesh_jwks"    // HTTP/1.1: GET /jwks/<issuer>
 	ClusterMove    = "tenantmesh_move"    // HTTP/2: requests of tenants that move
+	ClusterStreams = "tenantmesh_streams" // gRPC: ext_proc, one call as long as an upgrade is open; apart, so that they leave checks their room
 )
 
 // ClusterLocalService is the service beside this Envoy; its endpoint (EDS) is added by the Go process.
@@ -82,6 +83,7 @@ const (
 const (
 	SocketSidecar = "sidecar.sock" // gRPC for Envoy
 	SocketJWKS    = "jwks.sock"    // HTTP for Envoy's remote_jwks
+	SocketStreams = "streams.sock" // gRPC for Envoy: calls that stay open, which would take the workers of checks
 	SocketMove    = "move.sock"    // HTTP/2 for requests of tenants that move; at a sidecar, for the commands that move data
 	SocketEgress  = "egress.sock"  // Envoy's, for the Go process
 )

@@ -16,6 +16,7 @@ type Metrics struct {
 	decisions    *prometheus.CounterVec
 	seconds      *prometheus.HistogramVec
 	attributions *prometheus.CounterVec
+	ended        *prometheus.CounterVec
 	abandoned    *prometheus.CounterVec
 
 	outcomes atomic.Pointer[map[outcome]counted] // nobody changes a map once it is here
@@ -33,11 +34,14 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		attributions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_attributions_total", Help: "Outbound calls, by how their tenant was proven (empty: not).",
 		}, []string{"proof"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tenantmesh_streams_ended_total", Help: "Open upgrades that were ended, by the reason for which they would be refused now.",
+		}, []string{"reason"}),
 		abandoned: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_abandoned_checks_total", Help: "Checks whose client hung up before their answer, by where they were made, and by whether the end of the request was known before the decision.",
 		}, []string{"point", "known"}),
 	}
-	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned)
+	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned, m.ended)
 	return m
 }
 

@@ -74,6 +74,12 @@ func (p *Placement) Moving() bool {
 	return p.State == Migrating || p.State == Fencing || p.State == Cutover
 }
 
+// EndsStreams reports whether upgrades from before are ended where they enter: nothing can hold or repeat what they write. In
+// MIGRATING they stay, unless all that is written must pass by the mover.
+func (p *Placement) EndsStreams() bool {
+	return p.Moving() && (p.State != Migrating || p.Follow != 0)
+}
+
 // Self is what this sidecar is.
 type Self struct {
 	Role           string // gateway, sidecar
