@@ -7,7 +7,7 @@ import (
 )
 
 // Gauges are read each time that metrics are asked for.
-type Gauges struct{ Age, Revision, Leases, Open, Restarts func() float64 }
+type Gauges struct{ Age, Revision, Leases, Open, Restarts, Shared, Pools func() float64 }
 
 // RegisterMetrics registers a sidecar's own metrics; those of decisions are its decider's.
 func RegisterMetrics(registry prometheus.Registerer, gauges Gauges) {
@@ -19,6 +19,8 @@ func RegisterMetrics(registry prometheus.Registerer, gauges Gauges) {
 		{"tenantmesh_config_revision", "Revision of the store that is enforced.", gauges.Revision},
 		{"tenantmesh_leases", "Requests that hold a lease.", gauges.Leases},
 		{"tenantmesh_open_requests", "Requests that were admitted and have not ended.", gauges.Open},
+		{"tenantmesh_quota_session", "Whether limits are divided by demand for this member: 1, or 0 while it has only its part of them.", gauges.Shared},
+		{"tenantmesh_quota_pools", "Limits shared with other members that were used here lately.", gauges.Pools},
 		{"tenantmesh_envoy_restarts", "How often Envoy was started again.", gauges.Restarts},
 	} {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.value))
@@ -34,8 +36,15 @@ func (s *sidecar) gauges() Gauges {
 			}
 			return 0
 		},
-		Leases:   func() float64 { return float64(s.decider.Limiter.Leases(time.Now())) },
-		Open:     func() float64 { return float64(s.inflight.Open()) },
+		Leases: func() float64 { return float64(s.decider.Limiter.Leases(time.Now())) },
+		Open:   func() float64 { return float64(s.inflight.Open()) },
+		Shared: func() float64 {
+			if s.shares.InSession(time.Now()) {
+				return 1
+			}
+			return 0
+		},
+		Pools:    func() float64 { return float64(s.shares.Pools()) },
 		Restarts: func() float64 { return float64(s.envoy.Restarts()) },
 	}
 }

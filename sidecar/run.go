@@ -50,6 +50,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 	"github.com/tenantmesh/tenantmesh/sidecar/policysync"
 	"github.com/tenantmesh/tenantmesh/sidecar/position"
+	"github.com/tenantmesh/tenantmesh/sidecar/quota"
 	"github.com/tenantmesh/tenantmesh/sidecar/ratelimit"
 	"github.com/tenantmesh/tenantmesh/sidecar/relay"
 	"github.com/tenantmesh/tenantmesh/sidecar/report"
@@ -170,24 +171,39 @@ func Run(ctx context.Context, config Config, ready func()) error {
 	if err != nil {
 		return err
 	}
-	addresses := manual.NewBuilderWithScheme("control")
-	state := resolver.State{}
-	for _, address := range strings.Split(config.Control, ",") {
-		state.Addresses = append(state.Addresses, resolver.Address{Addr: address})
-	}
-	addresses.InitialState(state)
 	// One of them, at random; another when that one is gone.
-	conn, err := grpc.NewClient("control:///control", grpc.WithResolvers(addresses), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}`), grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientTLS(source, svid.AuthorizeIDs(control)))),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
+	controls := strings.Split(config.Control, ",")
+	conn, err := dial(source, control, controls...)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	// Only one of them divides limits, and it is looked for.
+	var allocators []*grpc.ClientConn
+	for _, address := range controls {
+		allocator, err := dial(source, control, address)
+		if err != nil {
+			return err
+		}
+		defer allocator.Close()
+		allocators = append(allocators, allocator)
+	}
 	s := &sidecar{config: config, self: self, control: control, source: source, sets: &policyset.Holder{}, registry: prometheus.NewRegistry(), member: member, inflight: inflight.New(inflight.Options{})}
 	s.position = position.New(s.inflight)
 	s.envoy = &supervise.Envoy{Path: envoyPath, Bootstrap: filepath.Join(config.DataDir, "envoy.json"), AdminPort: config.AdminPort, Log: config.Log}
-	return s.run(ctx, conn, self, envoyVersion, ready)
+	return s.run(ctx, conn, allocators, self, envoyVersion, ready)
+}
+
+// dial connects to one of some control planes.
+func dial(source *svid.Source, control identity.Principal, controls ...string) (*grpc.ClientConn, error) {
+	addresses, state := manual.NewBuilderWithScheme("control"), resolver.State{}
+	for _, address := range controls {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: address})
+	}
+	addresses.InitialState(state)
+	return grpc.NewClient("control:///control", grpc.WithResolvers(addresses), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}`), grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientTLS(source, svid.AuthorizeIDs(control)))),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
 }
 
 // memberID is this member's durable ID: 32 hex digits, made once.
@@ -217,6 +233,7 @@ type sidecar struct {
 	decider  *decide.Decider
 	inflight *inflight.Ledger
 	position *position.Tracker
+	shares   *quota.Shares
 	relay    *relay.Relay
 	client   atomic.Pointer[policysync.Client]
 	serving  atomic.Bool
@@ -224,7 +241,7 @@ type sidecar struct {
 	left     atomic.Bool // what the disk remembers is not to be served again
 }
 
-func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.Principal, envoyVersion string, ready func()) error {
+func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*grpc.ClientConn, self identity.Principal, envoyVersion string, ready func()) error {
 	// Work goes on while requests drain after ctx has ended.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -245,8 +262,14 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	if err != nil {
 		return err
 	}
+	limiter := limit.New(limit.Options{})
+	s.shares = quota.New(s.member, limiter, time.Now())
+	shared, err := quota.NewClient(quota.Config{Shares: s.shares, Conns: allocators, Path: filepath.Join(c.DataDir, "shared-limits.json"), Now: time.Now, Log: c.Log})
+	if err != nil {
+		return err
+	}
 	s.decider = decide.New(decide.Config{
-		Sets: s.sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
+		Sets: s.sets, Limiter: limiter, Shares: s.shares, Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
 		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness,
 	})
 	s.envoy.Ended = s.decider.EnvoyEnded
@@ -272,6 +295,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	group.Go(func() error { return s.envoy.Run(work) })
 	group.Go(func() error { return client.Run(work) })
 	group.Go(func() error { return reporter.Run(work) })
+	group.Go(func() error { return shared.Run(work) })
 	group.Go(func() error { return s.rotate(work, reporter) })
 	group.Go(func() error { return s.watch(work, reporter, ready) })
 	group.Go(func() error {
@@ -294,7 +318,7 @@ func (s *sidecar) statePath() string { return filepath.Join(s.config.DataDir, "l
 
 // restore begins with the last good state. One that cannot be used is named and left; the control plane has another.
 func (s *sidecar) restore(conn *grpc.ClientConn, self identity.Principal) (*policysync.Client, error) {
-	config := policysync.Config{Conn: conn, Sets: s.sets, Envoy: s.relay, Path: s.statePath(), Saved: s.position.Saved, Log: s.config.Log, Poll: s.poll()}
+	config := policysync.Config{Conn: conn, Sets: s.sets, Envoy: s.relay, Path: s.statePath(), Saved: s.saved, Log: s.config.Log, Poll: s.poll()}
 	state, err := policysync.Load(config.Path, self.String())
 	if err == nil {
 		var client *policysync.Client
@@ -305,6 +329,12 @@ func (s *sidecar) restore(conn *grpc.ClientConn, self identity.Principal) (*poli
 	}
 	s.config.Log.Error("the last good state is not used", zap.Error(err))
 	return policysync.New(config, state)
+}
+
+// saved takes note of what is on the disk.
+func (s *sidecar) saved(set *policyset.Set) {
+	s.shares.Saved(set)
+	s.position.Saved(set)
 }
 
 // poll is how this sidecar asks for what cannot be pushed: by its own identity, of who is the control plane by its own.
@@ -331,7 +361,7 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
 	auth.RegisterAuthorizationServer(g, &extauthz.Server{Decider: s.decider})
 	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
-	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Now: time.Now})
+	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Shares: s.shares, Now: time.Now})
 	socket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketSidecar))
 	if err != nil {
 		return err
@@ -490,13 +520,14 @@ func (s *sidecar) watch(ctx context.Context, reporter *report.Reporter, ready fu
 	address := net.JoinHostPort(s.config.Address, fmt.Sprint(port))
 	dialer := net.Dialer{Timeout: time.Second}
 	warned := false
+	patience := time.Now().Add(shareTime)
 	for first := true; ; {
 		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err == nil {
 			_ = conn.Close()
 		}
 		// A gateway serves once it can sign; a sidecar does not sign, unless it is bound.
-		serving := err == nil && (!s.signs() || reporter.Signer() != nil)
+		serving := err == nil && (!s.signs() || reporter.Signer() != nil) && (!first || s.shares.Ready(time.Now()) || time.Now().After(patience))
 		s.serving.Store(serving)
 		reporter.SetReady(serving && !s.draining.Load())
 		if serving && first {
@@ -519,6 +550,9 @@ func (s *sidecar) watch(ctx context.Context, reporter *report.Reporter, ready fu
 		}
 	}
 }
+
+// shareTime is how long a member that begins waits for its share of limits: it could only refuse.
+const shareTime = 3 * time.Second
 
 // warnAge is how old the configuration may be without a word.
 const warnAge = time.Minute

@@ -123,7 +123,8 @@ const (
 	QuotaUID       = "uid"
 	QuotaClass     = "class"
 	QuotaGrant     = "grant" // number of a grant
-	QuotaKind      = "kind"  // QuotaOpen, or absent for a rate
+	QuotaStanding  = "standing"
+	QuotaKind      = "kind" // QuotaOpen, or absent for a rate; QuotaStanding of a part that something is standing of
 	QuotaOpen      = "concurrency"
 )
 

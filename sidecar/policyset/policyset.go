@@ -90,6 +90,7 @@ type Self struct {
 	TenantData     []*api.TenantData // a sidecar's own; a gateway's: of every workload
 	Fenced         map[string]bool   // SHA-256 of certificates of members that were shut out, hexadecimal
 	Movers         map[string]string // gateway: member ID -> host:port for the writes of tenants that it moves
+	Groups         []*api.ShareGroup // who enforces limits together
 }
 
 // Strategy is how a workload's data follows a tenant that moves; "" when it keeps none.
@@ -386,7 +387,7 @@ func signerKey(m *api.SignerKey) (tenanttoken.Key, error) {
 func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
-		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers,
+		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers, Groups: m.ShareGroups,
 		Fenced: map[string]bool{},
 	}
 	for _, shown := range m.Fenced {

@@ -64,7 +64,7 @@ func Of(answer *decide.Answer, grpc bool) Refusal {
 		}
 	}
 	if answer.Limited && answer.Level.Exceeded {
-		r.Headers = append(r.Headers, limitHeaders(&answer.Level, d.RetryAfter)...)
+		r.Headers = append(r.Headers, LimitHeaders(&answer.Level, d.RetryAfter)...)
 	}
 	if grpc {
 		return r
@@ -84,8 +84,8 @@ func Of(answer *decide.Answer, grpc bool) Refusal {
 // jittered adds up to a fifth, so that those who were refused together do not come back together.
 func jittered(wait time.Duration) time.Duration { return wait + rand.N(wait/5+1) }
 
-// limitHeaders are those of the IETF draft "RateLimit header fields for HTTP".
-func limitHeaders(level *limit.Level, retry time.Duration) []Header {
+// LimitHeaders are those of the IETF draft "RateLimit header fields for HTTP".
+func LimitHeaders(level *limit.Level, retry time.Duration) []Header {
 	name := strconv.Quote(strings.ReplaceAll(level.Kind.String(), " ", "-"))
 	policyValue := fmt.Sprintf("%s;q=%d", name, int64(level.Of))
 	if level.Window > 0 {

@@ -57,7 +57,7 @@ func newControl() *cobra.Command {
 	flags.StringVar(&config.Etcd.Cert, "etcd-cert", "", "file with the client certificate for that etcd")
 	flags.StringVar(&config.Etcd.Key, "etcd-key", "", "file with the client key for that etcd")
 	flags.BoolVar(&config.AllowHTTPJWKS, "allow-http-jwks", false, "fetch issuers' keys over plain HTTP too; development only")
-	flags.Float64Var(&config.Admission, "admission", server.DefaultAdmission, "how many new streams of sidecars are taken a second; a sidecar has two")
+	flags.Float64Var(&config.Admission, "admission", server.DefaultAdmission, "how many new streams of sidecars are taken a second; a sidecar has three")
 	flags.DurationVar(&config.Lease, "lease", 15*time.Second, "how long an endpoint outlives its sidecar's stream")
 	for _, role := range []adminapi.Role{adminapi.Operator, adminapi.Auditor, adminapi.Sidecar} {
 		roles[role] = flags.StringArray(string(role), nil, "SPIFFE pattern of the admin API's "+string(role)+"s; may be given again")

@@ -118,6 +118,8 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	group.Go(func() error { return members.Follow(ctx) })
 	group.Go(func() error { return members.Sweep(ctx) })
 	group.Go(func() error { return members.Reach(ctx) })
+	quota := xds.NewQuota(xds.QuotaConfig{Store: store, Writer: writer, Now: time.Now, Log: config.Log})
+	group.Go(func() error { return quota.Run(ctx) })
 	group.Go(func() error { return store.Present(ctx, id) })
 	group.Go(func() error {
 		return move.Run(ctx, move.Config{Store: store, Writer: writer, Now: time.Now, Log: config.Log})
@@ -186,7 +188,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
-	server.Register(ctx, g, server.Config{Cache: cache, Directory: publisher, Members: members, Log: config.Log, Admission: config.Admission})
+	server.Register(ctx, g, server.Config{Cache: cache, Directory: publisher, Members: members, Quota: quota, Log: config.Log, Admission: config.Admission})
 	group.Go(func() error { return g.Serve(listener) })
 	context.AfterFunc(ctx, g.Stop)
 	serving.Store(true)

@@ -154,7 +154,7 @@ func (b *Book) Report(now time.Time, id string, r Report) bool {
 	if r.Parts != nil {
 		m.parts, m.standing = r.Parts, r.Standing
 		for group, part := range m.agreed {
-			if part == m.standing[group] || part != m.parts[group] {
+			if part == m.standing[group] {
 				delete(m.agreed, group)
 			}
 		}
@@ -282,10 +282,11 @@ func (b *Book) Take(now time.Time, id string) (number uint64, grants []Grant, st
 	}
 	standing = map[string]Part{}
 	for group, part := range m.parts {
-		if part != m.standing[group] && m.agreed[group] != part && b.agrees(group, m, part) {
+		_, pending := m.agreed[group]
+		if !pending && part != m.standing[group] && b.agrees(group, m, part) {
 			m.agreed[group] = part
 		}
-		if agreed, ok := m.agreed[group]; ok {
+		if agreed, ok := m.agreed[group]; ok { // until it says so
 			standing[group] = agreed
 		}
 	}
@@ -310,6 +311,12 @@ func (b *Book) Settled(group, digest string, gone func(id string) bool) bool {
 		}
 	}
 	return true
+}
+
+// Waiting reports whether a member is to be told of grants.
+func (b *Book) Waiting(id string) bool {
+	m := b.members[id]
+	return m != nil && len(m.grants) > 0
 }
 
 // Sizes are how many sessions and pools there are.

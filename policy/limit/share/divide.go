@@ -78,7 +78,7 @@ func (m *member) stands(group string, limit Amount) Amount {
 // agrees reports whether something of a part may be standing at a member from now on. Less always may; more, when all of
 // the group know of all, none has more than it will have, and what was given out leaves room.
 func (b *Book) agrees(group string, m *member, part Part) bool {
-	if part.under(m.standing[group]) && part.under(m.agreedOr(group)) {
+	if part.under(m.standing[group]) {
 		return true
 	}
 	requests, open := b.lent(group, false), b.lent(group, true)

@@ -1,7 +1,11 @@
 package share
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/policy"
@@ -168,4 +172,19 @@ func (a Amount) Limit() policy.ClassLimit {
 		l.RequestsPerSecond = float64(a.Rate) / 1000
 	}
 	return l
+}
+
+// PartOf is a member's place in a group, whose members are sorted.
+func PartOf(id string, members, counted []string) Part {
+	rank, ok := slices.BinarySearch(members, id)
+	if !ok {
+		return Part{}
+	}
+	return Part{Rank: rank, Of: len(members), Digest: Digest(members), Counted: slices.Contains(counted, id)}
+}
+
+// Digest is short, and other for another group.
+func Digest(members []string) string {
+	sum := sha256.Sum256([]byte(strings.Join(members, ",")))
+	return hex.EncodeToString(sum[:8])
 }
