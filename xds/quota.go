@@ -252,7 +252,7 @@ type quotaStream struct {
 	asked   time.Time
 	begun   bool
 	over    bool
-	report  string // number of the newest
+	report  uint64 // number of the newest
 	changed chan struct{}
 }
 
@@ -286,6 +286,9 @@ func (s *quotaStream) Report(report *quota.RateLimitQuotaUsageReports) error {
 	defer q.mu.Unlock()
 	if s.over {
 		return errQuotaOver
+	}
+	if number <= s.report {
+		return status.Errorf(codes.InvalidArgument, "the number of a report must grow (got %d after %d)", number, s.report)
 	}
 	now := q.Now()
 	if !s.begun {

@@ -18,14 +18,14 @@ import (
 const maxUsages = 20000
 
 // readReport reads what sidecar/quota writes.
-func readReport(report *quota.RateLimitQuotaUsageReports) (r share.Report, reportNumber string, err error) {
+func readReport(report *quota.RateLimitQuotaUsageReports) (r share.Report, reportNumber uint64, err error) {
 	usages := report.GetBucketQuotaUsages()
 	if len(usages) == 0 || len(usages) > maxUsages {
-		return r, "", fmt.Errorf("a report must have from 1 to %d buckets (got %d)", maxUsages, len(usages))
+		return r, 0, fmt.Errorf("a report must have from 1 to %d buckets (got %d)", maxUsages, len(usages))
 	}
 	head := usages[0].GetBucketId().GetBucket()
-	if reportNumber = head[meshname.QuotaReport]; number(reportNumber) == 0 {
-		return r, "", errors.New("the first bucket of a report must have its number")
+	if reportNumber = number(head[meshname.QuotaReport]); reportNumber == 0 {
+		return r, 0, errors.New("the first bucket of a report must have its number")
 	}
 	r.Answers = number(head[meshname.QuotaResponse])
 	r.Lends, r.LendsOpen = head[meshname.QuotaLends] != "", head[meshname.QuotaLends] == "all"
@@ -65,7 +65,7 @@ func readReport(report *quota.RateLimitQuotaUsageReports) (r share.Report, repor
 }
 
 // writeResponse writes what sidecar/quota reads.
-func writeResponse(allocator, report string, response uint64, grants []share.Grant, standing map[string]share.Part) *quota.RateLimitQuotaResponse {
+func writeResponse(allocator string, report, response uint64, grants []share.Grant, standing map[string]share.Part) *quota.RateLimitQuotaResponse {
 	r := &quota.RateLimitQuotaResponse{}
 	// What is taken away comes before what makes the session last.
 	for _, g := range grants {
@@ -88,7 +88,7 @@ func writeResponse(allocator, report string, response uint64, grants []share.Gra
 		}, nil))
 	}
 	r.BucketAction = append(r.BucketAction, assignment(map[string]string{
-		meshname.QuotaAllocator: allocator, meshname.QuotaReport: report, meshname.QuotaResponse: strconv.FormatUint(response, 10),
+		meshname.QuotaAllocator: allocator, meshname.QuotaReport: strconv.FormatUint(report, 10), meshname.QuotaResponse: strconv.FormatUint(response, 10),
 	}, nil))
 	return r
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -251,6 +252,9 @@ func (t *conversation) accept(hello *quota.RateLimitQuotaResponse) error {
 // take puts a response in force, and reports whether it is to be answered at once.
 func (t *conversation) take(response *quota.RateLimitQuotaResponse) (answer bool, err error) {
 	r := readResponse(response)
+	if r.number <= t.response {
+		return false, fmt.Errorf("the number of a response must grow (got %d after %d)", r.number, t.response)
+	}
 	now := t.Now()
 	for _, g := range r.grants {
 		p := t.Shares.known(g.Pool)
