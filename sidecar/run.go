@@ -173,7 +173,7 @@ func Run(ctx context.Context, config Config, ready func()) error {
 	}
 	// One of them, at random; another when that one is gone.
 	controls := strings.Split(config.Control, ",")
-	conn, err := dial(source, control, controls...)
+	conn, err := dial(source, control, controls)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func Run(ctx context.Context, config Config, ready func()) error {
 	// Only one of them divides limits, and it is looked for.
 	var allocators []*grpc.ClientConn
 	for _, address := range controls {
-		allocator, err := dial(source, control, address)
+		allocator, err := grpc.NewClient("passthrough:///"+address, dialOptions(source, control, grpc.WithConnectParams(quota.ConnectParams))...)
 		if err != nil {
 			return err
 		}
@@ -195,13 +195,17 @@ func Run(ctx context.Context, config Config, ready func()) error {
 }
 
 // dial connects to one of some control planes.
-func dial(source *svid.Source, control identity.Principal, controls ...string) (*grpc.ClientConn, error) {
+func dial(source *svid.Source, control identity.Principal, controls []string) (*grpc.ClientConn, error) {
 	addresses, state := manual.NewBuilderWithScheme("control"), resolver.State{}
 	for _, address := range controls {
 		state.Addresses = append(state.Addresses, resolver.Address{Addr: address})
 	}
 	addresses.InitialState(state)
-	return grpc.NewClient("control:///control", grpc.WithResolvers(addresses), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}`), grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientTLS(source, svid.AuthorizeIDs(control)))),
+	return grpc.NewClient("control:///control", dialOptions(source, control, grpc.WithResolvers(addresses), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}`))...)
+}
+
+func dialOptions(source *svid.Source, control identity.Principal, more ...grpc.DialOption) []grpc.DialOption {
+	return append(more, grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientTLS(source, svid.AuthorizeIDs(control)))),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
 }

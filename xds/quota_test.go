@@ -176,7 +176,7 @@ func (s *sharing) start(m *sharer) {
 	m.shares = client.New(m.id, m.limiter, time.Now())
 	var conns []*grpc.ClientConn
 	for _, l := range s.lines {
-		conn, err := grpc.NewClient("passthrough:///allocator", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		conn, err := grpc.NewClient("passthrough:///allocator", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(client.ConnectParams), grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			conn, err := l.listen.DialContext(ctx)
 			if err == nil {
 				m.conns = append(m.conns, conn)

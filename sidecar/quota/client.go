@@ -14,6 +14,7 @@ import (
 	quota "github.com/envoyproxy/go-control-plane/envoy/service/rate_limit_quota/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/policy/limit/share"
@@ -41,6 +42,9 @@ const (
 	maxReported    = 8000 // pools, of one report
 )
 
+// ConnectParams are those of a connection to a control plane that may divide: it comes back soon after an outage.
+var ConnectParams = grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: minBackoff, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff}, MinConnectTimeout: helloTime}
+
 // saved is what a crash may not undo.
 type saved struct {
 	// Allocator is the only one that may have lent this member's part to others; "" when there may be several.
@@ -54,7 +58,6 @@ type Client struct {
 	Config
 	saved     saved
 	allocator string // of the newest stream
-	lender    share.Lender
 }
 
 // NewClient returns a client that begins with what is on the disk.
@@ -68,18 +71,20 @@ func NewClient(config Config) (*Client, error) {
 	case err != nil:
 		return nil, err
 	}
-	c.lender = session.Lender()
+	next := *session
+	next.Lender = session.Leave()
+	config.Shares.session.Store(&next)
 	if err := json.Unmarshal(text, &c.saved); err != nil {
 		c.Log.Error("what is known of shared limits is torn; this member begins with nothing", zap.Error(err))
 		c.saved = saved{Standing: map[string]share.Part{}}
 		return c, nil
 	}
-	if c.allocator = c.saved.Allocator; c.allocator != "" {
-		c.lender = share.Lender{}
-	}
-	next := *session
 	next.Standing = maps.Clone(c.saved.Standing)
-	config.Shares.session.Store(&next)
+	if c.allocator = c.saved.Allocator; c.allocator != "" {
+		next.Lender = share.Lender{}
+	}
+	known := next
+	config.Shares.session.Store(&known)
 	return c, nil
 }
 
@@ -94,7 +99,7 @@ func (c *Client) save() error {
 // Run keeps a stream to whichever control plane divides, until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
 	go c.phases(ctx)
-	backoff := minBackoff
+	pause := minBackoff
 	for i := 0; ; i++ {
 		began := c.Now()
 		err := c.stream(ctx, c.Conns[i%len(c.Conns)])
@@ -102,15 +107,15 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil
 		}
 		if c.Now().Sub(began) > maxBackoff {
-			backoff = minBackoff
+			pause = minBackoff
 			c.Log.Warn("nobody divides limits for this member; it goes on with its part of them", zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(backoff/2 + rand.N(backoff)):
+		case <-time.After(pause/2 + rand.N(pause)):
 		}
-		backoff = min(2*backoff, maxBackoff)
+		pause = min(2*pause, maxBackoff)
 	}
 }
 
@@ -230,21 +235,26 @@ func (t *conversation) accept(hello *quota.RateLimitQuotaResponse) error {
 	if id == "" {
 		return errors.New("the first response must name the allocator")
 	}
-	now, session := t.Now(), t.Shares.session.Load()
+	session := t.Shares.session.Load()
+	asked := session.Asked(t.Now(), meshname.LeaseTime)
+	another := id != t.allocator && t.allocator != ""
+	if another {
+		asked.Lender = session.Leave()
+	}
 	if id != t.allocator || t.saved.Allocator == "" {
-		if id != t.allocator && t.allocator != "" {
-			t.lender = session.Lender()
-		}
 		t.allocator, t.saved.Allocator = id, ""
 		if err := t.save(); err != nil {
 			return err
 		}
 	}
 	t.Shares.each(func(p *pool) {
+		if another {
+			p.before.Store(p.granted.Load())
+		}
 		p.granted.Store(nil)
 		p.told = 0
 	})
-	t.Shares.session.Store(session.Asked(now, meshname.LeaseTime))
+	t.Shares.session.Store(asked)
 	t.Client.settle()
 	return nil
 }
@@ -320,7 +330,7 @@ func (t *conversation) report() error {
 	if places == nil {
 		return nil
 	}
-	lends, lendsOpen := t.lender.Lends(now)
+	lends, lendsOpen := session.Lender.Lends(now)
 	if lendsOpen && t.saved.Allocator != t.allocator {
 		t.saved.Allocator = t.allocator
 		if err := t.save(); err != nil {

@@ -51,6 +51,7 @@ type pool struct {
 	wanted  atomic.Uint64 // requests since the last report
 	waiting atomic.Uint64 // of them, those that concurrency refused
 	granted atomic.Pointer[share.Grant]
+	before  atomic.Pointer[share.Grant] // of another allocator
 	usable  atomic.Pointer[usable]
 
 	// Of the client.
@@ -121,7 +122,7 @@ func (s *Shares) Ready(now time.Time) bool {
 	}
 	session := s.session.Load()
 	for group, part := range p.parts {
-		if !part.Whole() && (session.Phase(now) != share.In || session.Standing[group].Of == 0) && (!part.Counted || session.Phase(now) < share.Risen) {
+		if !part.Whole() && (session.Phase(now) > share.In || session.Standing[group].Of == 0) && (!part.Counted || session.Phase(now) < share.Risen) {
 			return false
 		}
 	}
@@ -164,7 +165,7 @@ func (s *Shares) Admit(l *limit.Limiter, now time.Time, tenant string, r *limit.
 	if verdict.Reason == policy.ConcurrencyLimited {
 		p.waiting.Add(1)
 	}
-	if verdict.Reason == policy.RateLimited && u.phase == share.In && whole.RequestsPerSecond > 0 {
+	if verdict.Reason == policy.RateLimited && u.phase <= share.In && whole.RequestsPerSecond > 0 {
 		// A larger part is on its way, but more than the whole limit nobody gets.
 		verdict.Within(max(retry, time.Duration(float64(max(1, r.Hits))/whole.RequestsPerSecond*float64(time.Second))))
 	}
@@ -222,11 +223,7 @@ func (s *Shares) pool(now time.Time, key share.Pool, whole policy.ClassLimit, pa
 // compute says what may be used in a phase.
 func (s *Shares) compute(p *pool, phase share.Phase, whole policy.ClassLimit, part share.Part) *usable {
 	u := &usable{whole: whole, part: part, standing: s.session.Load().Standing[p.key.Group], grant: p.granted.Load(), phase: phase}
-	granted := share.Amount{}
-	if u.grant != nil {
-		granted = u.grant.Amount
-	}
-	u.amount = part.Usable(share.Of(whole), phase, u.standing, granted)
+	u.amount = part.Usable(share.Of(whole), phase, u.standing, amount(u.grant), amount(p.before.Load()))
 	mine := u.amount.Limit()
 	if p.key.Class == "" {
 		u.limits = policy.Limits{RequestsPerSecond: mine.RequestsPerSecond, Burst: mine.Burst, Concurrency: mine.Concurrency}
@@ -234,6 +231,13 @@ func (s *Shares) compute(p *pool, phase share.Phase, whole policy.ClassLimit, pa
 		u.limits = policy.Limits{Classes: map[string]policy.ClassLimit{p.key.Class: mine}}
 	}
 	return u
+}
+
+func amount(g *share.Grant) share.Amount {
+	if g == nil {
+		return share.Amount{}
+	}
+	return g.Amount
 }
 
 // settle returns what may be used now, and has the pool's bucket take over what changed.
@@ -281,7 +285,7 @@ func (s *Shares) forget(p *pool) {
 func (s *Shares) Pools() int { return int(s.count.Load()) }
 
 // InSession reports whether grants are in force.
-func (s *Shares) InSession(now time.Time) bool { return s.session.Load().Phase(now) == share.In }
+func (s *Shares) InSession(now time.Time) bool { return s.session.Load().Phase(now) <= share.In }
 
 // open is how many requests of a pool are open.
 func (s *Shares) open(now time.Time, p *pool) uint64 {

@@ -66,8 +66,9 @@ type peer struct {
 	lender   Lender
 	session  *Session
 	had      map[Pool]Grant
-	open     []time.Time // ends of requests
-	before   []time.Time // of those that were let in before it knew of as many members: as after a lower limit, they stay
+	other    map[Pool]Grant // of the allocator before
+	open     []time.Time    // ends of requests
+	before   []time.Time    // of those that were let in before it knew of as many members: as after a lower limit, they stay
 	stream   *stream
 	sent     map[int]time.Time
 	next     int
@@ -89,7 +90,7 @@ func (p *peer) usable(now time.Time, limit Amount) Amount {
 	if p.gone || p.down {
 		return Amount{}
 	}
-	return p.part().Usable(limit, p.session.Phase(now), p.standing, p.had[thePool].Amount)
+	return p.part().Usable(limit, p.session.Phase(now), p.standing, p.had[thePool].Amount, p.other[thePool].Amount)
 }
 
 func (m *model) allocator() {
@@ -113,10 +114,10 @@ func (m *model) join() {
 // start starts a member from its disk.
 func (m *model) start(p *peer) {
 	p.session = (&Session{}).Heard(time.Time{}, m.now, m.tail)
-	p.now, p.lender = p.last, p.session.Lender()
-	if p.last != "" || p.list == nil {
-		p.lender = Lender{}
+	if p.now = p.last; p.last == "" && p.list != nil {
+		p.session.Lender = p.session.Leave()
 	}
+	p.other = nil
 	p.had, p.sent, p.stream, p.open, p.before, p.down = map[Pool]Grant{}, map[int]time.Time{}, nil, nil, nil, false
 }
 
@@ -155,7 +156,7 @@ func (m *model) report(p *peer) {
 	p.next++
 	p.sent[p.next] = m.now
 	r := Report{Parts: map[string]Part{"g": p.part()}, Standing: map[string]Part{"g": p.standing}}
-	r.Lends, r.LendsOpen = p.lender.Lends(m.now)
+	r.Lends, r.LendsOpen = p.session.Lender.Lends(m.now)
 	if r.LendsOpen {
 		p.last = p.now
 	}
@@ -197,11 +198,11 @@ func (m *model) deliver() {
 			if !s.accepted {
 				// What it had it gives up before it says that it holds nothing.
 				s.accepted = true
-				p.had = map[Pool]Grant{}
+				asked := p.session.Asked(m.now, m.tail)
 				if p.now != s.to.id {
-					p.last, p.now, p.lender = "", s.to.id, p.session.Lender()
+					p.last, p.now, p.other, asked.Lender = "", s.to.id, p.had, p.session.Leave()
 				}
-				p.session = p.session.Asked(m.now, m.tail)
+				p.had, p.session = map[Pool]Grant{}, asked
 				m.report(p)
 				continue
 			}

@@ -8,14 +8,19 @@ type Session struct {
 	Rise     time.Time       // from then on its part is, unless a session began before
 	RiseOpen time.Time       // and for concurrency: what others let in by it has ended
 	Standing map[string]Part // by group: of which part something is standing
+	Lender   Lender
 }
 
-// Lender says from when on a member's part is no other allocator's to lend. What it was with another allocator before, it
-// is not for a member that is with the same again.
-type Lender struct{ from, fromOpen time.Time }
+// Lender says from when on a member's part is no other allocator's to lend, for one that went from one to another. Until
+// then it lends nothing, and has what it would have without either.
+type Lender struct {
+	until    time.Time // what the other granted is its own until then
+	from     time.Time
+	fromOpen time.Time
+}
 
-// Lender is that of a member that goes to another allocator.
-func (s *Session) Lender() Lender { return Lender{s.Rise, s.RiseOpen} }
+// Leave is the lender of a member that goes to another allocator.
+func (s *Session) Leave() Lender { return Lender{s.Until, s.Rise, s.RiseOpen} }
 
 // Lends reports whether the part may be lent, and that for concurrency.
 func (l Lender) Lends(now time.Time) (lends, open bool) {
@@ -25,17 +30,27 @@ func (l Lender) Lends(now time.Time) (lends, open bool) {
 // Phase is how far a session is.
 type Phase uint8
 
-// The phases, in their order.
+// The phases. Up to In grants are in force.
 const (
-	In       Phase = iota // what is standing, and what was granted
-	Over                  // the same, and no more than the part
+	Both     Phase = iota // and those of another allocator before, too: nothing is lent
+	NotLent               // nothing is lent
+	OpenLent              // the part is lent, but for concurrency
+	In                    // the part is lent, but for what is standing
+	Over                  // what it had, and no more than the part
 	Risen                 // the part, but for concurrency
 	RisenAll              // the part
 )
 
 // Phase is that of now.
 func (s *Session) Phase(now time.Time) Phase {
+	lends, open := s.Lender.Lends(now)
 	switch {
+	case now.Before(s.Until) && !lends && now.Before(s.Lender.until):
+		return Both
+	case now.Before(s.Until) && !lends:
+		return NotLent
+	case now.Before(s.Until) && !open:
+		return OpenLent
 	case now.Before(s.Until):
 		return In
 	case now.Before(s.Rise):
@@ -66,14 +81,21 @@ func (s *Session) Asked(now time.Time, tail time.Duration) *Session {
 	return &next
 }
 
-// Usable is what a member may use of a limit. Of standing something is standing, and granted is what it was given in the
-// session.
-func (p Part) Usable(limit Amount, phase Phase, standing Part, granted Amount) Amount {
+// Usable is what a member may use of a limit. Of standing something is standing, granted is what it was given in the session,
+// and before what another allocator had.
+func (p Part) Usable(limit Amount, phase Phase, standing Part, granted, before Amount) Amount {
 	if p.Whole() {
 		return limit
 	}
-	own, had := p.Own(limit), standing.Standing(limit).Plus(granted).Min(limit)
+	own, stands := p.Own(limit), standing.Standing(limit)
+	had, alone := stands.Plus(granted).Min(limit), stands.Plus(before).Min(own)
 	switch phase {
+	case Both:
+		return stands.Plus(before).Plus(granted).Min(limit)
+	case NotLent:
+		return alone.Plus(granted).Min(limit)
+	case OpenLent:
+		return Amount{had.Rate, had.Burst, alone.Plus(granted).Min(limit).Concurrency}
 	case In:
 		return had
 	case Over:

@@ -107,7 +107,7 @@ func (m *mesh) step(wanted map[string]uint64, open map[string]uint64, waiting ma
 		}
 	}
 	for _, id := range m.ids {
-		usable[id] = m.parts[id].Usable(Of(m.limit), In, m.parts[id], m.had[id].Amount)
+		usable[id] = m.parts[id].Usable(Of(m.limit), In, m.parts[id], m.had[id].Amount, Amount{})
 	}
 	return usable
 }
