@@ -75,6 +75,10 @@ type Config struct {
 	HealthPort   int    `json:"healthPort,omitempty"`
 	MoverPort    int    `json:"moverPort,omitempty"` // of a gateway: other gateways send it the writes of tenants that it moves
 	MaxBody      int64  `json:"maxBody,omitempty"`   // of a gateway: bytes of a request of a tenant that moves; default 64 MiB
+	// RateLimitAddress is where the rate limit service (envoy.service.ratelimit.v3) answers Envoys that are not the mesh's, over
+	// mTLS; "" for nowhere. RateLimitClients are the SPIFFE patterns of who may ask: whoever asks uses up tenants' limits.
+	RateLimitAddress string   `json:"rateLimitAddress,omitempty"`
+	RateLimitClients []string `json:"rateLimitClients,omitempty"`
 	// DataCommands move a tenant's data where the Workload says tenantData.commands.
 	DataCommands datacommand.Commands `json:"dataCommands,omitzero"`
 	Drain        time.Duration        `json:"-"` // how long open requests have at the end
@@ -119,6 +123,19 @@ func (c *Config) Check() error {
 	}
 	if c.DataDir == "" {
 		problems = append(problems, errors.New(`data-dir must be set (got "")`))
+	}
+	if c.RateLimitAddress != "" {
+		if _, _, err := net.SplitHostPort(c.RateLimitAddress); err != nil {
+			problems = append(problems, fmt.Errorf("ratelimit-address must be host:port (got %q)", c.RateLimitAddress))
+		}
+		if len(c.RateLimitClients) == 0 {
+			problems = append(problems, errors.New("ratelimit-clients must say who may ask at ratelimit-address (got none)"))
+		}
+	}
+	for _, client := range c.RateLimitClients {
+		if _, err := identity.ParsePattern(client); err != nil {
+			problems = append(problems, fmt.Errorf("ratelimit-clients: %w", err))
+		}
 	}
 	if c.MaxBody < 0 {
 		problems = append(problems, fmt.Errorf("max-body must be at least 0 (got %d)", c.MaxBody))
@@ -365,7 +382,11 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
 	auth.RegisterAuthorizationServer(g, &extauthz.Server{Decider: s.decider})
 	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
-	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Shares: s.shares, Now: time.Now})
+	limits := &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Shares: s.shares, Now: time.Now}
+	rls.RegisterRateLimitServiceServer(g, limits)
+	if err := s.serveLimits(ctx, group, limits); err != nil {
+		return err
+	}
 	socket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketSidecar))
 	if err != nil {
 		return err
@@ -416,6 +437,35 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 			return nil
 		})
 	}
+	return nil
+}
+
+// serveLimits answers Envoys that are not the mesh's.
+func (s *sidecar) serveLimits(ctx context.Context, group *errgroup.Group, limits *ratelimit.Server) error {
+	if s.config.RateLimitAddress == "" {
+		return nil
+	}
+	var clients []identity.Pattern
+	for _, text := range s.config.RateLimitClients {
+		pattern, err := identity.ParsePattern(text)
+		if err != nil {
+			return err
+		}
+		clients = append(clients, pattern)
+	}
+	listener, err := net.Listen("tcp", s.config.RateLimitAddress)
+	if err != nil {
+		return err
+	}
+	g := grpc.NewServer(grpc.MaxConcurrentStreams(4096), grpc.Creds(credentials.NewTLS(svid.ServerTLS(s.source, func(id spiffeid.ID, _ [][]*x509.Certificate) error {
+		if !slices.ContainsFunc(clients, func(p identity.Pattern) bool { return p.Match(identity.PrincipalOf(id)) }) {
+			return fmt.Errorf("peer must be one of ratelimit-clients (is %s)", id)
+		}
+		return nil
+	}))))
+	rls.RegisterRateLimitServiceServer(g, limits)
+	group.Go(func() error { return g.Serve(listener) })
+	context.AfterFunc(ctx, g.Stop)
 	return nil
 }
 

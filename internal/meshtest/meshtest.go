@@ -176,6 +176,9 @@ func (m *Mesh) startControl(t testing.TB, i int) (stop func(), socket string) {
 	return stop, socket
 }
 
+// WorkloadAPI is where this process gets the SVID of the control plane.
+func (m *Mesh) WorkloadAPI() string { return "unix://" + filepath.Join(m.dir, "ca.sock") }
+
 // AdminSocket is the path of the control plane's admin socket.
 func (m *Mesh) AdminSocket() string { return filepath.Join(m.dir, "control", "admin.sock") }
 
@@ -298,19 +301,19 @@ func (s *Sidecar) Restart(t testing.TB) *Sidecar {
 // Gateway starts a gateway.
 func (m *Mesh) Gateway(t testing.TB) *Sidecar { return m.GatewayAt(t, "gateway") }
 
-// GatewayAt starts a gateway whose data lies in a folder of that name: another instance of the same identity.
-func (m *Mesh) GatewayAt(t testing.TB, name string) *Sidecar {
+// GatewayAt starts a gateway whose data lies in a folder of that name, with more flags: another instance of the same identity.
+func (m *Mesh) GatewayAt(t testing.TB, name string, flags ...string) *Sidecar {
 	t.Helper()
 	id, err := identity.GatewayID(TrustDomain, "edge")
 	check(t, err)
-	s := m.start(t, name, id, 0)
+	s := m.start(t, name, id, 0, flags...)
 	m.gateways++
 	// It has said all that it says of itself at its start: nothing changes under a test's feet.
 	m.waitFor(t, func(snapshot tenantstore.Snapshot) bool {
 		settled := 0
 		for key, o := range snapshot.Objects {
 			at := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindEndpoint, Name: key.Name}]
-			if key.Kind == tenantstore.KindMember && o.Member.Principal == id.String() && len(o.Member.Certificates) > 0 && at != nil && at.Endpoint.Ready {
+			if key.Kind == tenantstore.KindMember && o.Member.Principal == id.String() && len(o.Member.Certificates) > 0 && len(o.Member.Counted) > 0 && at != nil && at.Endpoint.Ready {
 				settled++
 			}
 		}
@@ -339,7 +342,9 @@ func (m *Mesh) workload(t testing.TB, cell, name, service string, flags ...strin
 	m.waitFor(t, func(snapshot tenantstore.Snapshot) bool {
 		for _, o := range snapshot.Objects {
 			if o.Kind == tenantstore.KindEndpoint && o.Endpoint.Cell == cell && o.Endpoint.Workload == name && o.Endpoint.Ready {
-				return true
+				// Its part of limits is its own: nothing of it changes any more by itself.
+				member := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindMember, Name: o.Metadata.Name}]
+				return member != nil && len(member.Member.Counted) > 0
 			}
 		}
 		return false

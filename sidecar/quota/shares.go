@@ -114,6 +114,21 @@ func (p *places) of(tenant string, class bool) (group string, part share.Part, s
 	return group, part, ok && !part.Whole() // a control plane that knows no groups says none
 }
 
+// Counts reports whether a tenant's own limit, or one of a class, is counted at this member: a tenant's own is where it
+// enters, a class's at its workload.
+func (s *Shares) Counts(tenant string, class bool) bool {
+	if s == nil {
+		return true
+	}
+	p := s.places.Load()
+	if p == nil || len(p.parts) == 0 { // nothing is known yet, or ever
+		return true
+	}
+	group, _, _ := p.of(tenant, class)
+	_, ok := p.parts[group]
+	return ok
+}
+
 // Ready reports whether something may be used: before, a member had better not be asked.
 func (s *Shares) Ready(now time.Time) bool {
 	p := s.places.Load()

@@ -62,6 +62,9 @@ func (s *Server) ShouldRateLimit(_ context.Context, request *rls.RateLimitReques
 				return nil, status.Errorf(codes.InvalidArgument, "descriptors[%d] must be of tenant and class (got %q)", i, entry.Key)
 			}
 		}
+		if !s.Shares.Counts(tenants[i], asked[i].Class != "") {
+			return nil, status.Errorf(codes.InvalidArgument, "descriptors[%d] must be of a limit that is counted here: a tenant's own at gateways, a class's at sidecars of its workload", i)
+		}
 		asked[i].ChargeTenant, asked[i].Hits = asked[i].Class == "", hits(request, descriptor)
 	}
 	response := &rls.RateLimitResponse{OverallCode: rls.RateLimitResponse_OK}
