@@ -41,7 +41,7 @@ type sharing struct {
 	lines   []*line
 	members []*sharer
 	uid     string
-	limit   policy.Limits
+	limit   policy.Limits // as members know them
 }
 
 // line is an allocator's address.
@@ -65,25 +65,17 @@ type sharer struct {
 }
 
 func newSharing(t *testing.T, allocators, members int, limit policy.Limits) *sharing {
-	s := &sharing{t: t, store: memstore.New(), limit: limit}
+	s := &sharing{t: t, store: memstore.New()}
 	s.writer = tenantstore.NewWriter(s.store, time.Now)
 	var err error
 	s.edge, err = identity.GatewayID("mesh.test", "edge")
 	if err != nil {
 		t.Fatal(err)
 	}
-	tenant := &tenantstore.Object{APIVersion: tenantstore.APIVersion, Kind: tenantstore.KindTenant, Metadata: tenantstore.Metadata{Name: "acme"}}
-	tenant.Tenant = &tenantstore.TenantSpec{Tier: "gold", Region: "us", Limits: limit}
 	cell := &tenantstore.Object{APIVersion: tenantstore.APIVersion, Kind: tenantstore.KindCell, Metadata: tenantstore.Metadata{Name: "us-1"}}
 	cell.Cell = &tenantstore.CellSpec{Region: "us"}
-	if _, err := s.writer.Apply(t.Context(), "test", []*tenantstore.Object{cell, tenant}, tenantstore.ApplyOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	snapshot, err := s.store.Snapshot(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.uid = snapshot.Objects[tenant.Key()].Metadata.UID
+	s.apply(cell)
+	s.tenant("gold", limit)
 	for range allocators {
 		s.allocator(nil)
 	}
@@ -91,6 +83,24 @@ func newSharing(t *testing.T, allocators, members int, limit policy.Limits) *sha
 		s.join(fmt.Sprintf("%032x", i*7+1))
 	}
 	return s
+}
+
+func (s *sharing) apply(object *tenantstore.Object) {
+	if _, err := s.writer.Apply(s.t.Context(), "test", []*tenantstore.Object{object}, tenantstore.ApplyOptions{}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// tenant puts the tenant into the store, and what members know of it.
+func (s *sharing) tenant(tier string, limit policy.Limits) {
+	tenant := &tenantstore.Object{APIVersion: tenantstore.APIVersion, Kind: tenantstore.KindTenant, Metadata: tenantstore.Metadata{Name: "acme"}}
+	tenant.Tenant = &tenantstore.TenantSpec{Tier: tier, Region: "us", Limits: limit}
+	s.apply(tenant)
+	snapshot, err := s.store.Snapshot(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.uid, s.limit = snapshot.Objects[tenant.Key()].Metadata.UID, limit.Over(tenantstore.Tiers(snapshot.Objects)[tier].Limits)
 }
 
 // allocator starts one, at the address of another that has ended, or at a new one.
@@ -391,6 +401,59 @@ func TestNewMember(t *testing.T) {
 		}
 		if group := tenantstore.Groups(snapshot.Objects)[meshname.GroupGateways]; len(group.Members) != 6 || !slices.Equal(group.Members, group.Counted) {
 			t.Errorf("the parts of %v of %v count", group.Counted, group.Members)
+		}
+	})
+}
+
+// TestSharedTenantChanges: a tenant's limit changes, it goes to another tier, and it is made anew under its name, all under
+// load: at each moment what was let in since the last change is within the limit in force, or the one before.
+func TestSharedTenantChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSharing(t, 1, 3, policy.Limits{RequestsPerSecond: 100, Burst: 20, Concurrency: policy.Unlimited})
+		defer s.stop()
+		time.Sleep(8 * time.Second)
+		before := s.limit
+		load := func(what string) (let int) {
+			for step := range 500 { // 5 s
+				time.Sleep(10 * time.Millisecond)
+				for i, m := range s.members {
+					let += s.ask(m, 1+(i+step/100)%3)
+				}
+			}
+			most := 5*max(before.RequestsPerSecond, s.limit.RequestsPerSecond) + float64(max(before.Burst, s.limit.Burst))
+			if s.limit.RequestsPerSecond > 0 && before.RequestsPerSecond > 0 && float64(let) > most || float64(let) < 5*min(before.RequestsPerSecond, s.limit.RequestsPerSecond)/2 {
+				t.Errorf("%s: %d were let in, and at most %.0f may be", what, let, most)
+			}
+			before = s.limit
+			return let
+		}
+		load("at first")
+		for _, limit := range []policy.Limits{
+			{RequestsPerSecond: 20, Burst: 5, Concurrency: policy.Unlimited}, {RequestsPerSecond: 1000, Burst: 100, Concurrency: policy.Unlimited},
+			{RequestsPerSecond: 0.001, Burst: 1, Concurrency: policy.Unlimited}, {RequestsPerSecond: policy.Unlimited, Burst: 1, Concurrency: policy.Unlimited},
+			{RequestsPerSecond: 50, Burst: 3, Concurrency: 1},
+		} {
+			s.tenant("gold", limit)
+			load(fmt.Sprintf("%+v", limit))
+		}
+		s.tenant("bronze", policy.Limits{})
+		load("of tier bronze")
+		s.tenant("platinum", policy.Limits{})
+		load("of tier platinum")
+
+		s.tenant("gold", policy.Limits{RequestsPerSecond: 0.001, Burst: 6, Concurrency: policy.Unlimited})
+		load("with next to nothing")
+		uid := s.uid
+		if _, err := s.writer.Delete(t.Context(), "test", []tenantstore.Key{{Kind: tenantstore.KindTenant, Name: "acme"}}, tenantstore.ApplyOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		s.tenant("gold", policy.Limits{RequestsPerSecond: 100, Burst: 20, Concurrency: policy.Unlimited})
+		if s.uid == uid {
+			t.Fatal("the tenant is the same")
+		}
+		load("made anew")
+		if let := load("made anew"); let < 450 {
+			t.Errorf("what the one before used up is missing: %d of 500", let)
 		}
 	})
 }
