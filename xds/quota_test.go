@@ -290,11 +290,11 @@ func TestSharedUnderFaults(t *testing.T) {
 				const rate, burst = 100, 20
 				s := newSharing(t, 2, 3, policy.Limits{RequestsPerSecond: rate, Burst: burst, Concurrency: policy.Unlimited})
 				defer s.stop()
-				time.Sleep(8 * time.Second)
+				<-time.After(8 * time.Second)
 				w := &windows{rate: rate, burst: burst}
 				began, total, heavy := time.Now(), 0, 0
 				for step := range 8000 { // 80 s
-					time.Sleep(10 * time.Millisecond)
+					<-time.After(10 * time.Millisecond)
 					if step%150 == 0 {
 						heavy = random.IntN(len(s.members))
 					}
@@ -340,10 +340,10 @@ func TestSharedByDemand(t *testing.T) {
 		const rate, burst = 100, 20
 		s := newSharing(t, 1, 3, policy.Limits{RequestsPerSecond: rate, Burst: burst, Concurrency: policy.Unlimited})
 		defer s.stop()
-		time.Sleep(8 * time.Second)
+		<-time.After(8 * time.Second)
 		load := func(m *sharer, lasts time.Duration) (let int) {
 			for range int(lasts / (5 * time.Millisecond)) {
-				time.Sleep(5 * time.Millisecond)
+				<-time.After(5 * time.Millisecond)
 				let += s.ask(m, 1)
 			}
 			return let
@@ -375,14 +375,14 @@ func TestNewMember(t *testing.T) {
 		const rate, burst = 100, 20
 		s := newSharing(t, 1, 1, policy.Limits{RequestsPerSecond: rate, Burst: burst, Concurrency: policy.Unlimited})
 		defer s.stop()
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if let := s.ask(s.members[0], 25); let != burst {
 			t.Errorf("one that is alone has %d of the whole burst at once", let)
 		}
-		time.Sleep(8 * time.Second)
+		<-time.After(8 * time.Second)
 		w, began, total := &windows{rate: rate, burst: burst}, time.Now(), 0
 		for step := range 2000 {
-			time.Sleep(10 * time.Millisecond)
+			<-time.After(10 * time.Millisecond)
 			if step%400 == 200 {
 				s.join(fmt.Sprintf("%032x", 3000-step))
 			}
@@ -411,11 +411,11 @@ func TestSharedTenantChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSharing(t, 1, 3, policy.Limits{RequestsPerSecond: 100, Burst: 20, Concurrency: policy.Unlimited})
 		defer s.stop()
-		time.Sleep(8 * time.Second)
+		<-time.After(8 * time.Second)
 		before := s.limit
 		load := func(what string) (let int) {
 			for step := range 500 { // 5 s
-				time.Sleep(10 * time.Millisecond)
+				<-time.After(10 * time.Millisecond)
 				for i, m := range s.members {
 					let += s.ask(m, 1+(i+step/100)%3)
 				}

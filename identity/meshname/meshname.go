@@ -94,8 +94,8 @@ const (
 	TypeProxyConfig  = typePrefix + "ProxyConfig" // one, named "self": what this sidecar is
 )
 
-// Groups of members that enforce a limit together: tenants' own where they enter, those of classes at a workload. A tenant
-// to whom workloads are bound has a group of its own, of the gateways and those workloads' members.
+// GroupGateways is the group of members that enforce tenants' own limits together: the gateways. A tenant to whom workloads
+// are bound has a group of its own, of the gateways and those workloads' members; limits of classes have one at each workload.
 const GroupGateways = "gateways"
 
 // GroupWorkload is the group of a workload's members in a cell.

@@ -102,7 +102,7 @@ func TestRateLimitService(t *testing.T) {
 	}
 
 	// By an Envoy with the rate limit filter: 3 of the 4 that are left, and through the gateway 1.
-	envoy := foreignEnvoy(t, w, source, address, ports[1], ports[2])
+	envoy := foreignEnvoy(t, source, address, ports[1], ports[2])
 	for i := range 3 {
 		want(t, fmt.Sprint("through the gateway and the other Envoy, ", i), asTenant(t, envoy, "globex"), 200, "")
 	}
@@ -132,7 +132,7 @@ func asTenant(t *testing.T, envoy, tenant string) meshtest.Response {
 }
 
 // foreignEnvoy is an Envoy before a service of its own, which asks for the limit of the tenant that a header names.
-func foreignEnvoy(t *testing.T, w *world, source *svid.Source, limits string, port, admin int) (address string) {
+func foreignEnvoy(t *testing.T, source *svid.Source, limits string, port, admin int) (address string) {
 	t.Helper()
 	service := httptest.NewServer(http.HandlerFunc(tell))
 	t.Cleanup(service.Close)

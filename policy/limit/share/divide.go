@@ -185,10 +185,6 @@ func (b *Book) divide(now time.Time, key Pool, p *pool) {
 	}
 }
 
-func within(a, b Amount) bool {
-	return a.Rate <= b.Rate && a.Burst <= b.Burst && a.Concurrency <= b.Concurrency
-}
-
 // worthwhile reports whether a change is one to tell: a hundredth of the limit, or all of it.
 func worthwhile(from, to, whole Amount) bool {
 	for _, kind := range kinds {

@@ -63,7 +63,6 @@ type peer struct {
 	standing Part     // on its disk
 	last     string   // allocator, on its disk
 	now      string   // allocator
-	lender   Lender
 	session  *Session
 	had      map[Pool]Grant
 	other    map[Pool]Grant // of the allocator before
