@@ -238,7 +238,7 @@ func (q *Quota) Open(principal identity.Principal, member string) (server.QuotaS
 func (q *Quota) Sizes() (sessions, pools int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.book == nil {
+	if q.id == "" {
 		return 0, 0
 	}
 	return q.book.Sizes()

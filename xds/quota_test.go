@@ -457,3 +457,65 @@ func TestSharedTenantChanges(t *testing.T) {
 		}
 	})
 }
+
+// TestSharedConcurrency: no more requests are open than the limit, wherever they come, while links are cut and members die;
+// and what is free is found.
+func TestSharedConcurrency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		random := rand.New(rand.NewPCG(1, 2))
+		const most = 3
+		s := newSharing(t, 1, 3, policy.Limits{RequestsPerSecond: policy.Unlimited, Concurrency: most})
+		defer s.stop()
+		<-time.After(8 * time.Second)
+		type request struct {
+			member *sharer
+			shares *client.Shares // the process
+			lease  string
+			end    time.Time
+		}
+		var open []request
+		let := [2]int{}           // before and after faults begin
+		for step := range 24000 { // 240 s
+			<-time.After(10 * time.Millisecond)
+			now := time.Now()
+			open = slices.DeleteFunc(open, func(r request) bool {
+				if r.member.shares != r.shares {
+					return true // it died with its Envoy
+				}
+				if now.Before(r.end) {
+					return false
+				}
+				r.member.limiter.Release(now, r.lease)
+				return true
+			})
+			m := s.members[(step/300+random.IntN(5)/4)%3]
+			r := request{m, m.shares, fmt.Sprint(step), now.Add(time.Duration(random.IntN(200)) * time.Millisecond)}
+			v := m.shares.Admit(m.limiter, now, "acme", &limit.Request{UID: s.uid, ChargeTenant: true, Limits: s.limit, Lease: r.lease, LeaseTTL: time.Minute})
+			if v.Reason == policy.Permitted {
+				open = append(open, r)
+				let[step/12000]++
+			}
+			if len(open) > most {
+				t.Fatalf("at step %d %d requests are open", step, len(open))
+			}
+			if step < 12000 {
+				continue
+			}
+			switch m := s.members[random.IntN(3)]; random.IntN(2000) {
+			case 0:
+				for _, conn := range m.conns {
+					_ = conn.Close()
+				}
+				m.conns = nil
+			case 1:
+				m.stop()
+				s.start(m)
+			default:
+			}
+		}
+		t.Logf("%v", let)
+		if let[0] < 12000/20 || let[1] < 12000/40 {
+			t.Errorf("%v of 12000 each were let in", let)
+		}
+	})
+}
