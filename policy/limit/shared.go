@@ -54,9 +54,12 @@ func (l *Limiter) Shift(now time.Time, uid, class string, from, to policy.ClassL
 
 // hold takes over a rate of which a member's part changed: what the bucket holds, in requests, stays.
 func (b *bucket) hold(r rate, at int64) {
-	if b.interval != 0 {
-		level := float64(b.burst-time.Duration(max(0, b.arrival-at))) / float64(b.interval)
-		b.arrival = at + int64(r.burst) - int64(min(max(0, level)*float64(r.interval), float64(r.burst)))
+	if owed := time.Duration(max(0, b.arrival-at)); b.interval != 0 {
+		if owed > b.burst { // the clock went back: what was counted is, once it has come there again
+			return
+		}
+		level := float64(b.burst-owed) / float64(b.interval)
+		b.arrival = at + int64(r.burst) - int64(min(level*float64(r.interval), float64(r.burst)))
 	}
 	b.interval, b.burst = r.interval, r.burst
 }

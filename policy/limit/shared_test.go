@@ -38,7 +38,9 @@ func TestPartsKeepWhatTheyHold(t *testing.T) {
 				parts[i] = policy.ClassLimit{RequestsPerSecond: from.RequestsPerSecond - much, Burst: from.Burst - give}
 				parts[j] = policy.ClassLimit{RequestsPerSecond: to.RequestsPerSecond + much, Burst: to.Burst + give}
 				limiters[i].Shift(now, "u", "", from, parts[i])
-				limiters[j].Shift(now, "u", "", to, parts[j])
+				if !limiters[j].Shift(now, "u", "", to, parts[j]) {
+					parts[j] = to // as if it had not been told
+				}
 			case 1: // another tenant comes, and an idle bucket is forgotten
 				limiters[i].Admit(now, &Request{UID: "v", ChargeTenant: true, Limits: policy.Limits{RequestsPerSecond: 1000, Burst: 1}})
 			case 2:

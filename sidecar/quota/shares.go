@@ -3,6 +3,7 @@ package quota
 import (
 	"hash/maphash"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,8 +42,9 @@ type poolMap struct {
 type places struct {
 	parts    map[string]share.Part
 	gateway  bool
-	workload string // group of the classes of its workload
-	alone    bool   // in every group there is nobody else: limits are whole
+	workload string            // group of the classes of its workload
+	bound    map[string]string // groups of tenants to whom workloads are bound
+	alone    bool              // in every group there is nobody else: limits are whole
 }
 
 // pool is one limit that was used lately.
@@ -88,10 +90,13 @@ func (s *Shares) Saved(set *policyset.Set) {
 		return
 	}
 	self := set.Self
-	p := &places{parts: map[string]share.Part{}, gateway: self.Role == "gateway", workload: meshname.GroupWorkload(self.Cell, self.Workload), alone: true}
+	p := &places{parts: map[string]share.Part{}, gateway: self.Role == "gateway", workload: meshname.GroupWorkload(self.Cell, self.Workload), bound: map[string]string{}, alone: true}
 	for _, g := range self.Groups {
 		part := s.part(g)
 		p.parts[g.Name] = part
+		if tenant, ok := strings.CutPrefix(g.Name, meshname.GroupTenant("")); ok {
+			p.bound[tenant] = g.Name
+		}
 		p.alone = p.alone && part.Whole()
 	}
 	s.places.Store(p)
@@ -105,8 +110,8 @@ func (s *Shares) part(g *api.ShareGroup) share.Part {
 func (p *places) of(tenant string, class bool) (group string, part share.Part, shared bool) {
 	group = p.workload
 	if !class {
-		group = meshname.GroupTenant(tenant)
-		if part, ok := p.parts[group]; p.gateway && (!ok || !part.Counted) {
+		group = p.bound[tenant]
+		if p.gateway && !p.parts[group].Counted {
 			group = meshname.GroupGateways
 		}
 	}
@@ -238,13 +243,7 @@ func (s *Shares) pool(now time.Time, key share.Pool, whole policy.ClassLimit, pa
 // compute says what may be used in a phase.
 func (s *Shares) compute(p *pool, phase share.Phase, whole policy.ClassLimit, part share.Part) *usable {
 	u := &usable{whole: whole, part: part, standing: s.session.Load().Standing[p.key.Group], grant: p.granted.Load(), phase: phase}
-	u.amount = part.Usable(share.Of(whole), phase, u.standing, amount(u.grant), amount(p.before.Load()))
-	mine := u.amount.Limit()
-	if p.key.Class == "" {
-		u.limits = policy.Limits{RequestsPerSecond: mine.RequestsPerSecond, Burst: mine.Burst, Concurrency: mine.Concurrency}
-	} else {
-		u.limits = policy.Limits{Classes: map[string]policy.ClassLimit{p.key.Class: mine}}
-	}
+	u.set(p, part.Usable(share.Of(whole), phase, u.standing, amount(u.grant), amount(p.before.Load())))
 	return u
 }
 
@@ -263,11 +262,23 @@ func (s *Shares) settle(now time.Time, p *pool, whole policy.ClassLimit, part sh
 		return had
 	}
 	u := s.compute(p, phase, whole, part)
-	if had != nil && had.amount != u.amount {
-		s.limiter.Shift(now, p.key.UID, p.key.Class, had.amount.Limit(), u.amount.Limit())
+	if had != nil && had.amount != u.amount && !s.limiter.Shift(now, p.key.UID, p.key.Class, had.amount.Limit(), u.amount.Limit()) {
+		u.set(p, had.amount.Min(u.amount)) // until there is room for a bucket
+		return u
 	}
 	p.usable.Store(u)
 	return u
+}
+
+// set says how much may be used.
+func (u *usable) set(p *pool, amount share.Amount) {
+	u.amount = amount
+	mine := amount.Limit()
+	if p.key.Class == "" {
+		u.limits = policy.Limits{RequestsPerSecond: mine.RequestsPerSecond, Burst: mine.Burst, Concurrency: mine.Concurrency}
+	} else {
+		u.limits = policy.Limits{Classes: map[string]policy.ClassLimit{p.key.Class: mine}}
+	}
 }
 
 // each calls f for every pool.

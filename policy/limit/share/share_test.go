@@ -75,6 +75,7 @@ type mesh struct {
 	parts map[string]Part
 	had   map[string]Grant
 	told  map[string]uint64
+	deaf  string // does not say what it was granted
 }
 
 func newMesh(t *testing.T, limit policy.ClassLimit, ids ...string) *mesh {
@@ -96,6 +97,9 @@ func (m *mesh) step(wanted map[string]uint64, open map[string]uint64, waiting ma
 		for _, id := range m.ids {
 			r := Report{Parts: map[string]Part{"g": m.parts[id]}, Standing: map[string]Part{"g": m.parts[id]}, Lends: true, LendsOpen: true, Answers: m.told[id]}
 			r.Usages = []Usage{{Pool: thePool, Grant: m.had[id].Number, Elapsed: 200 * time.Millisecond, Wanted: wanted[id], Open: open[id], Waiting: waiting[id]}}
+			if id == m.deaf {
+				r.Usages[0].Grant = 0
+			}
 			if !m.book.Report(m.now, id, r) {
 				m.t.Fatal("the session is over")
 			}
@@ -193,5 +197,65 @@ func TestBadReports(t *testing.T) {
 	}
 	if number, _, _ := m.book.Take(m.now.Add(time.Minute), "a"); number != 0 {
 		t.Error("a session outlives its lease")
+	}
+}
+
+// TestGone: what a member let in counts as long as it may last once the member is out of reach, and no longer.
+func TestGone(t *testing.T) {
+	m := newMesh(t, policy.ClassLimit{Concurrency: 4}, "a", "b")
+	m.step(map[string]uint64{"a": 4}, map[string]uint64{"a": 3}, nil)
+	m.ids = []string{"b"} // a says nothing any more
+	free := func() int64 {
+		return m.step(map[string]uint64{"b": 4}, nil, map[string]uint64{"b": 4})["b"].Concurrency
+	}
+	for m.now.Before(began.Add(Lease + time.Second)) {
+		free()
+	}
+	if got := free(); got != 1 {
+		t.Errorf("b may have %d open, while a has 3 of the 4", got)
+	}
+	for m.now.Before(began.Add(Lease + time.Minute + 2*time.Second)) {
+		free()
+	}
+	if got := free(); got != 2 {
+		t.Errorf("b may have %d open, and half is its own", got)
+	}
+}
+
+// TestUnanswered: of a member that answers no grant the most that it was given counts, in bounded memory.
+func TestUnanswered(t *testing.T) {
+	m := newMesh(t, policy.ClassLimit{RequestsPerSecond: 100, Burst: 20, Concurrency: 10}, "a", "b")
+	m.step(map[string]uint64{"a": 40}, nil, nil)
+	m.deaf = "a"
+	for i := range 300 {
+		m.step(map[string]uint64{"a": uint64(i % 7), "b": uint64(6 - i%7)}, nil, nil)
+		if got := m.had["b"].Amount.Rate; got > 5000 {
+			t.Fatalf("b was given %d of what a may be using", got)
+		}
+	}
+	if n := len(m.book.pools[thePool].holders["a"].given); n > maxGiven {
+		t.Errorf("%d grants are kept", n)
+	}
+}
+
+func TestSettled(t *testing.T) {
+	m := newMesh(t, policy.ClassLimit{RequestsPerSecond: 100, Burst: 20}, "a", "b")
+	m.step(nil, nil, nil)
+	list := Digest(m.ids)
+	nobody, b := func(string) bool { return false }, func(id string) bool { return id == "b" }
+	if !m.book.Settled("g", list, nobody) || m.book.Settled("g", "another", nobody) {
+		t.Error("all know of all")
+	}
+	m.ids = []string{"a"}
+	for range 15 {
+		m.step(nil, nil, nil)
+	}
+	if m.book.Settled("g", list, nobody) || !m.book.Settled("g", list, b) {
+		t.Error("who is out of reach is waited for, until it is gone")
+	}
+	m.limit = policy.ClassLimit{RequestsPerSecond: 10, Burst: 2}
+	m.book.Changed()
+	if got := m.step(map[string]uint64{"a": 40}, nil, nil)["a"]; got.Rate > 10000 || got.Burst > 2 {
+		t.Errorf("under a lower limit: %+v", got)
 	}
 }
