@@ -206,7 +206,27 @@ type WorkloadSpec struct {
 	DeliverContext       bool               `json:"deliverContext,omitempty"`       // hand Txn-Token to the service
 	ForwardAuthorization bool               `json:"forwardAuthorization,omitempty"` // let the client's Authorization pass the gateway
 	TenantData           *TenantData        `json:"tenantData,omitempty"`
+	Breaker              policy.Breaker     `json:"breaker,omitzero"` // of the calls of others to it
+	Admission            Admission          `json:"admission,omitzero"`
+	HideLimits           bool               `json:"hideLimits,omitempty"` // answers do not tell of limits (RateLimit, RateLimit-Policy), but when to come again
 }
+
+// Admission says how many requests the service may hold open, at each of its sidecars, before tenants have shares of it. Within the
+// bounds the sidecar finds the limit by the latency of the service's answers.
+type Admission struct {
+	Mode AdmissionMode `json:"mode,omitempty"` // default AdmissionAdaptive
+	Min  int           `json:"min,omitempty"`  // 1 to 1e6; default 10
+	Max  int           `json:"max,omitempty"`  // 1 to 1e6; default 1000, or min when that is more
+}
+
+// AdmissionMode says whether the service's open requests are bounded.
+type AdmissionMode string
+
+// The modes; empty means [AdmissionAdaptive].
+const (
+	AdmissionAdaptive AdmissionMode = "adaptive"
+	AdmissionOff      AdmissionMode = "off"
+)
 
 // WorkloadIdentity is a workload's SPIFFE ID in one cell.
 type WorkloadIdentity struct {
@@ -226,7 +246,27 @@ type Class struct {
 	Name    string   `json:"name"`
 	Methods []string `json:"methods,omitempty"`
 	Paths   []string `json:"paths,omitempty"` // as policy.Target's
+	// Priority says who comes first of a tenant's requests when the service is full.
+	Priority Priority  `json:"priority,omitempty"` // default Interactive
+	Bulkhead *Bulkhead `json:"bulkhead,omitempty"` // connections of its own; nil: it shares those of all other requests
 }
+
+// Bulkhead bounds what the requests of one class take of each instance of a service: they have connections of their own,
+// and what does not fit is refused. A zero field is as for all other requests.
+type Bulkhead struct {
+	MaxConnections     int `json:"maxConnections,omitempty"`     // 1 to 65,535; with HTTP/1.1 as many requests at once; default 1024
+	MaxPendingRequests int `json:"maxPendingRequests,omitempty"` // that wait for a connection; 1 to 65,535, default 1024
+	MaxRequests        int `json:"maxRequests,omitempty"`        // at once; 1 to 65,535, default 4096
+}
+
+// Priority is a class's place among a tenant's requests.
+type Priority string
+
+// The priorities; empty means [Interactive].
+const (
+	Interactive Priority = "interactive"
+	Batch       Priority = "batch" // it gets what the tenant's interactive requests leave of its share
+)
 
 // Tenancy says what a workload does about calls without a proven tenant.
 type Tenancy string
@@ -277,6 +317,8 @@ type DependencySpec struct {
 	Port    int      `json:"port"`
 	TLS     bool     `json:"tls,omitempty"`
 	Tenancy Tenancy  `json:"tenancy,omitempty"` // default Require
+
+	Breaker policy.Breaker `json:"breaker,omitzero"`
 }
 
 // TokenIssuerSpec is the spec of kind TokenIssuer.

@@ -54,10 +54,8 @@ func (l *Limiter) Shift(now time.Time, uid, class string, from, to policy.ClassL
 
 // hold takes over a rate of which a member's part changed: what the bucket holds, in requests, stays.
 func (b *bucket) hold(r rate, at int64) {
-	if owed := time.Duration(max(0, b.arrival-at)); b.interval != 0 {
-		if owed > b.burst { // the clock went back: what was counted is, once it has come there again
-			return
-		}
+	if b.interval != 0 {
+		owed := min(time.Duration(max(0, b.arrival-at)), b.burst) // more it is when the clock went back
 		level := float64(b.burst-owed) / float64(b.interval)
 		b.arrival = at + int64(r.burst) - int64(min(level*float64(r.interval), float64(r.burst)))
 	}

@@ -17,7 +17,7 @@ import (
 // that cannot be waited for is refused (the caller releases it), and so is one whose client has hung up, who will not see it.
 func (a *attempt) enter(t *policyset.Tenant) bool {
 	d := &a.answer.Decision
-	r := inflight.Request{UID: t.UID, Epoch: t.Epoch, Since: a.now}
+	r := inflight.Request{UID: t.UID, Epoch: t.Epoch, Since: a.now, Place: a.place.ticket}
 	if a.request.Listener == meshname.ListenerInbound {
 		r.Usage = ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1}
 	}
@@ -31,6 +31,7 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 		}
 		return true
 	case inflight.Gone:
+		a.Metrics.abandon(d.Point, true)
 		return a.refuse(policy.Overloaded, "the client hung up before the decision")
 	default:
 		return a.refuse(policy.Overloaded, "too many requests are open")
@@ -58,8 +59,14 @@ type Ended struct {
 	Refused                  bool // by a decision: it holds nothing
 	Settled                  bool // its check was answered, or there was none: nothing of it may come after its end
 	Status                   int  // 0: none was sent
+	GRPCStatus               string
+	Reason                   string // of a refusal by name that came back, "" for none
+	Aborted                  bool   // whoever asked went away, or the check did not answer
+	Broken                   bool   // what was asked could not be reached, reset the stream, or took too long
 	BytesReceived, BytesSent int64
 	Duration                 time.Duration
+	Service                  time.Duration // between the last byte sent to the service and the first of its answer; 0: not known
+	Unanswered               bool          // Service is how long it was waited for in vain
 }
 
 // End releases what the request held, and counts what it used, once.
@@ -72,6 +79,8 @@ func (d *Decider) End(e Ended) {
 	r, ok := d.InFlight.End(now, e.Lease, e.Settled)
 	d.Limiter.Release(now, e.Lease)
 	d.Attribution.Close(now, e.Lease)
+	d.Breakers.End(now, e.Lease, e.outcome())
+	d.Fair.Done(now, r.Place, e.answered())
 	if ok && r.Usage.Requests > 0 {
 		r.Usage.BytesReceived, r.Usage.BytesSent, r.Usage.Duration = e.BytesReceived, e.BytesSent, e.Duration
 		if e.Status >= http.StatusInternalServerError {
@@ -80,6 +89,9 @@ func (d *Decider) End(e Ended) {
 		d.Meter.Add(r.Usage)
 	}
 }
+
+// Abandoned is told of a check that nobody waits for any more: Envoy drops its answer.
+func (d *Decider) Abandoned(listener string) { d.Metrics.abandon(listener, false) }
 
 // Renew notes that a request is still open.
 func (d *Decider) Renew(lease string) {
@@ -98,6 +110,7 @@ func (d *Decider) EnvoyEnded() {
 		}
 	}
 	d.Limiter.ReleaseAll()
+	d.Fair.Clear(now)
 }
 
 // verifiers keeps the verifier of the trust domain, which is known only once configuration has come.

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -11,12 +12,14 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
-	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
+	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
+	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
+	"github.com/tenantmesh/tenantmesh/policy/limit/retry"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
@@ -24,46 +27,16 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/quota"
 )
 
-// Request is what is asked.
-type Request struct {
-	Listener             string // one of meshname's
-	Target               string // "workload/<name>" or "dependency/<name>", "" when no route names one
-	Forwarded            bool   // [Decider.Onward]: by another gateway, to this one as the tenant's mover
-	ForwardAuthorization bool
-	Method               string
-	Path                 string              // as Envoy has it, with its query
-	Headers              map[string][]string // every value of each of [Headers]
-	Peer                 string              // URI of the certificate at the other end of the connection
-	Lease                string
-	Tokens               map[string]map[string]any // payloads that Envoy verified, by issuer
-	TokenFailure         string                    // why it verified none
-}
-
-// Headers are those that a decision looks at, in lower case.
-var Headers = map[string]bool{
-	propagation.HeaderTxnToken: true, propagation.HeaderTraceparent: true, propagation.HeaderRequestID: true, propagation.HeaderLease: true,
-	propagation.HeaderPeer: true,
-	"authorization":        true, "upgrade": true, ":authority": true,
-}
-
-func (r *Request) header(name string) (string, int) {
-	values := r.Headers[name]
-	if len(values) == 0 {
-		return "", 0
-	}
-	return values[0], len(values)
-}
-
 // Answer is what to do.
 type Answer struct {
 	Decision policy.Decision
-	Set      map[string]string // headers to overwrite, when it is allowed
-	Remove   []string          // headers to take out, when it is allowed
-	Level    limit.Level       // the strictest limit, when Limited
+	Fields   Fields      // when it is allowed
+	Level    limit.Level // the strictest limit, when Limited
 	Limited  bool
+	Hidden   bool // who is refused is not told of its limits
 }
 
-// Config says what a decider stands on. Every field but Shares is required.
+// Config says what a decider stands on. Every field is required but those that say otherwise.
 type Config struct {
 	Sets        *policyset.Holder
 	Limiter     *limit.Limiter
@@ -77,6 +50,7 @@ type Config struct {
 	Metrics     *Metrics
 	Now         func() time.Time
 	Staleness   Staleness
+	Fair        *fair.Controller // of the service; nil: a new one
 }
 
 // Staleness bounds how long what was pushed counts while the control plane is out of reach; zero fields take the
@@ -99,6 +73,8 @@ const (
 // Decider decides.
 type Decider struct {
 	Config
+	Breakers  *breaker.Set
+	Retries   *retry.Budgets
 	verifiers verifiers
 }
 
@@ -110,7 +86,10 @@ func New(config Config) *Decider {
 	if config.Staleness.Issuers == 0 {
 		config.Staleness.Issuers = 24 * time.Hour
 	}
-	return &Decider{Config: config}
+	if config.Fair == nil {
+		config.Fair = fair.New(0)
+	}
+	return &Decider{Config: config, Breakers: breaker.New(breaker.Options{Lifetime: meshname.LeaseTime}), Retries: retry.New(retry.Options{})}
 }
 
 // attempt is one decision in the making.
@@ -122,7 +101,10 @@ type attempt struct {
 	set     *policyset.Set
 	now     time.Time
 	answer  Answer
+	judged  authz.Request // what the policies are asked
+	counted retry.Admission
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
+	place   place
 }
 
 // rounds bounds how often a decision is made again because the placement changed under it.
@@ -140,7 +122,8 @@ func (d *Decider) Decide(request *Request) Answer {
 	}
 	decision.Allowed = decision.Reason == policy.Permitted
 	if !decision.Allowed {
-		a.answer.Set, a.answer.Remove = nil, nil
+		a.untry()
+		a.answer.Fields = Fields{}
 	}
 	decision.Duration = d.Now().Sub(a.now)
 	a.log()
@@ -149,7 +132,8 @@ func (d *Decider) Decide(request *Request) Answer {
 
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
-	a.set, a.stale, a.answer = a.Sets.Load(), false, Answer{}
+	a.untry()
+	a.set, a.stale, a.answer, a.place = a.Sets.Load(), false, Answer{}, place{}
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)
@@ -185,14 +169,13 @@ func (a *attempt) refuse(reason policy.Reason, detail string) bool {
 	return false
 }
 
-func (a *attempt) put(name, value string) {
-	if a.answer.Set == nil {
-		a.answer.Set = map[string]string{}
-	}
-	a.answer.Set[name] = value
-}
+func (a *attempt) put(name, value string) { a.answer.Fields.Put(Field{Name: name, Value: value}) }
 
-func (a *attempt) remove(names ...string) { a.answer.Remove = append(a.answer.Remove, names...) }
+func (a *attempt) remove(names ...string) {
+	for _, name := range names {
+		a.answer.Fields.Put(Field{Name: name, Remove: true})
+	}
+}
 
 // tenant looks up a tenant and refuses one that may not be served; it does not look at placement.
 func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
@@ -208,7 +191,7 @@ func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
 	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch
 	switch t.Phase {
 	case "Active":
-		return t, true
+		return t, a.limitsKnown(t)
 	case "Suspended":
 		return nil, a.refuse(policy.TenantSuspended, "tenant "+id.String()+" is suspended")
 	case "Deleting", "Deleted":
@@ -225,7 +208,7 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 	})
 	decision := &a.answer.Decision
 	decision.Class = class
-	decision.Limits = make([]policy.LimitResult, 0, len(verdict.Levels()))
+	decision.Limits = a.request.limits[:0]
 	for _, level := range verdict.Levels() {
 		decision.Limits = append(decision.Limits, policy.LimitResult{
 			Limit: level.Kind.String(), Level: level.Of - level.Remaining, Of: level.Of, Remaining: level.Remaining, Exceeded: level.Exceeded, Retry: level.Retry,
@@ -235,6 +218,7 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 	if verdict.Reason == policy.Permitted {
 		return true
 	}
+	a.answer.Hidden = a.set.Self.HideLimits[strings.TrimPrefix(cmp.Or(a.request.Target, a.set.Self.Workload), "workload/")]
 	decision.RetryAfter = max(a.answer.Level.Retry, time.Second)
 	decision.Rule = a.answer.Level.Kind.String()
 	return a.refuse(verdict.Reason, "the "+a.answer.Level.Kind.String()+" of tenant "+t.ID.String()+" is used up")
@@ -245,6 +229,7 @@ func (a *attempt) release() {
 	a.Limiter.Release(a.now, a.request.Lease)
 	a.Attribution.Close(a.now, a.request.Lease)
 	a.InFlight.End(a.now, a.request.Lease, true)
+	a.Fair.Done(a.now, a.place.ticket, fair.Answered{})
 }
 
 // writes reports whether the request may change something; an upgrade or a CONNECT counts as one that does.
@@ -306,11 +291,22 @@ func randomHex(bytes int) string {
 
 // traceID is the trace ID of a traceparent (W3C Trace Context, section 3.2), "" when it is malformed.
 func traceID(traceparent string) string {
-	parts := strings.Split(traceparent, "-")
-	if len(parts) < 4 || len(parts[0]) != 2 || len(parts[1]) != 32 || strings.Trim(parts[1], "0123456789abcdef") != "" || strings.Trim(parts[1], "0") == "" {
+	version, rest, ok := strings.Cut(traceparent, "-")
+	id, rest, ok2 := strings.Cut(rest, "-")
+	if !ok || !ok2 || !strings.Contains(rest, "-") || len(version) != 2 || len(id) != 32 {
 		return ""
 	}
-	return parts[1]
+	zero := true
+	for i := range len(id) {
+		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return ""
+		}
+		zero = zero && id[i] == '0'
+	}
+	if zero {
+		return ""
+	}
+	return id
 }
 
 // sampled are the flags of a new traceparent: the client's wish to be sampled is kept.

@@ -3,7 +3,7 @@
 // ("class", <class>). A descriptor's hits_addend goes before the request's; none counts as one. The answer has the headers of
 // the strictest limit for the client.
 //
-// It imports sidecar/policyset, sidecar/quota, sidecar/refusal, policy and go-control-plane.
+// It imports sidecar/decide, sidecar/policyset, sidecar/quota, sidecar/refusal, policy and go-control-plane.
 package ratelimit
 
 import (
@@ -22,6 +22,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
+	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 	"github.com/tenantmesh/tenantmesh/sidecar/quota"
 	"github.com/tenantmesh/tenantmesh/sidecar/refusal"
@@ -69,6 +70,7 @@ func (s *Server) ShouldRateLimit(_ context.Context, request *rls.RateLimitReques
 	}
 	response := &rls.RateLimitResponse{OverallCode: rls.RateLimitResponse_OK}
 	var strictest limit.Verdict
+	of := &limit.Request{}
 	for i := range asked {
 		status, verdict := s.admit(tenants[i], &asked[i])
 		if status.Code != rls.RateLimitResponse_OK {
@@ -76,16 +78,23 @@ func (s *Server) ShouldRateLimit(_ context.Context, request *rls.RateLimitReques
 		}
 		response.Statuses = append(response.Statuses, status)
 		if i == 0 || stricter(&verdict, &strictest) {
-			strictest = verdict
+			strictest, of = verdict, &asked[i]
 		}
 	}
 	if level, ok := strictest.Strictest(); ok {
-		for _, h := range refusal.LimitHeaders(&level, refill(&level)) {
+		seconds := int64((refill(&level) + time.Second - 1) / time.Second)
+		if level.Exceeded {
+			seconds = max(1, seconds)
+		}
+		answer := decide.Answer{Level: level, Limited: true, Decision: policy.Decision{TenantUID: of.UID, Class: of.Class}}
+		if set := s.Sets.Load(); set.Self != nil {
+			answer.Decision.Workload = set.Self.Workload
+		}
+		for _, h := range refusal.LimitHeaders(&answer, seconds) {
 			response.ResponseHeadersToAdd = append(response.ResponseHeadersToAdd, &core.HeaderValue{Key: h.Name, Value: h.Value})
 		}
 		if level.Exceeded {
-			wait := int64((max(level.Retry, time.Second) + time.Second - 1) / time.Second)
-			response.ResponseHeadersToAdd = append(response.ResponseHeadersToAdd, &core.HeaderValue{Key: propagation.HeaderRetryAfter, Value: strconv.FormatInt(wait, 10)})
+			response.ResponseHeadersToAdd = append(response.ResponseHeadersToAdd, &core.HeaderValue{Key: propagation.HeaderRetryAfter, Value: strconv.FormatInt(seconds, 10)})
 		}
 	}
 	return response, nil

@@ -5,6 +5,8 @@
 package refusal
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -47,6 +49,7 @@ type problem struct {
 func Of(answer *decide.Answer, grpc bool) Refusal {
 	d := &answer.Decision
 	r := Refusal{Status: d.Reason.Status(), Code: code(d.Reason)}
+	seconds := int64(0) // to wait
 	add := func(name, value string) { r.Headers = append(r.Headers, Header{name, value}) }
 	add(propagation.HeaderReason, d.Reason.String())
 	add(propagation.HeaderDecision, d.ID)
@@ -58,15 +61,19 @@ func Of(answer *decide.Answer, grpc bool) Refusal {
 	}
 	if d.RetryAfter > 0 {
 		wait := jittered(d.RetryAfter)
-		add(propagation.HeaderRetryAfter, strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
+		seconds = rounded(wait, time.Second)
+		add(propagation.HeaderRetryAfter, strconv.FormatInt(seconds, 10))
 		if grpc {
-			add(propagation.HeaderGRPCPushback, strconv.FormatInt(wait.Milliseconds(), 10))
+			add(propagation.HeaderGRPCPushback, strconv.FormatInt(rounded(wait, time.Millisecond), 10))
 		}
 	}
-	if answer.Limited && answer.Level.Exceeded {
-		r.Headers = append(r.Headers, LimitHeaders(&answer.Level, d.RetryAfter)...)
+	if answer.Limited && answer.Level.Exceeded && !answer.Hidden {
+		r.Headers = append(r.Headers, LimitHeaders(answer, seconds)...)
 	}
 	if grpc {
+		// Envoy would make a status of the HTTP one, which is UNAVAILABLE for 429, and so a reason to try again at once.
+		add("grpc-status", strconv.Itoa(int(r.Code)))
+		add("grpc-message", d.Reason.Title())
 		return r
 	}
 	// The detail stays inside: it may name what the caller must not know. The ID leads to it.
@@ -84,17 +91,50 @@ func Of(answer *decide.Answer, grpc bool) Refusal {
 // jittered adds up to a fifth, so that those who were refused together do not come back together.
 func jittered(wait time.Duration) time.Duration { return wait + rand.N(wait/5+1) }
 
-// LimitHeaders are those of the IETF draft "RateLimit header fields for HTTP".
-func LimitHeaders(level *limit.Level, retry time.Duration) []Header {
+// rounded is a time in units, never less of them.
+func rounded(d, unit time.Duration) int64 {
+	n := int64(d / unit)
+	if d%unit > 0 {
+		n++
+	}
+	return n
+}
+
+// LimitHeaders are those of the IETF draft "RateLimit header fields for HTTP" (draft-ietf-httpapi-ratelimit-headers), which are
+// structured fields (RFC 9651): t is the very moment that Retry-After says, and the partition key a hash, by which its tenant
+// can tell its quotas apart and nobody else can tell whose they are.
+func LimitHeaders(answer *decide.Answer, seconds int64) []Header {
+	level := &answer.Level
 	name := strconv.Quote(strings.ReplaceAll(level.Kind.String(), " ", "-"))
-	policyValue := fmt.Sprintf("%s;q=%d", name, int64(level.Of))
+	key := ";pk=:" + partition(&answer.Decision, level.Kind) + ":"
+	value := fmt.Sprintf("%s;q=%d", name, whole(level.Of))
 	if level.Window > 0 {
-		policyValue += fmt.Sprintf(";w=%d", max(1, int64((level.Window+time.Second-1)/time.Second)))
+		value += fmt.Sprintf(";w=%d", max(1, rounded(level.Window, time.Second)))
+	} else {
+		value += `;qu="concurrent-requests"`
 	}
 	return []Header{
-		{propagation.HeaderRateLimitPolicy, policyValue},
-		{propagation.HeaderRateLimit, fmt.Sprintf("%s;r=%d;t=%d", name, int64(level.Remaining), int64((retry+time.Second-1)/time.Second))},
+		{propagation.HeaderRateLimitPolicy, value + key},
+		{propagation.HeaderRateLimit, fmt.Sprintf("%s;r=%d;t=%d%s", name, whole(level.Remaining), seconds, key)},
 	}
+}
+
+// whole is the integer part of a quota, within what a structured field may hold.
+func whole(x float64) int64 {
+	if !(x > 0) {
+		return 0
+	}
+	return int64(min(x, 999_999_999_999_999))
+}
+
+// partition is a hash of what the quota is of: the tenant's incarnation, which nobody outside knows, and the class.
+func partition(d *policy.Decision, kind limit.Kind) string {
+	of := "tenantmesh quota\x00" + d.TenantUID
+	if kind == limit.ClassRate || kind == limit.ClassConcurrency {
+		of += "\x00" + d.Workload + "\x00" + d.Class
+	}
+	sum := sha256.Sum256([]byte(of))
+	return base64.StdEncoding.EncodeToString(sum[:12])
 }
 
 func code(reason policy.Reason) codes.Code {
