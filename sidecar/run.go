@@ -18,7 +18,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -412,7 +411,7 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	g := grpc.NewServer(ServerOptions()...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
 	extauthz.Register(g, s.decider)
-	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
+	accesslog.Register(g, s.decider)
 	limits := &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Shares: s.shares, Now: time.Now}
 	rls.RegisterRateLimitServiceServer(g, limits)
 	if err := s.serveLimits(ctx, group, limits); err != nil {
