@@ -31,9 +31,9 @@ type Mesh struct {
 	Control      identity.Principal
 	Cells        []Cell
 	Gateways     []identity.Principal
-	Fenced       []string                     // SHA-256 of certificates of members that were shut out, hexadecimal
-	Movers       map[string]Endpoint          // by member: where a gateway takes the writes of tenants that it moves
-	Groups       map[string]tenantstore.Group // who enforces limits together
+	Fenced       []string            // SHA-256 of certificates of members that were shut out, hexadecimal
+	Movers       map[string]Endpoint // by member: where a gateway takes the writes of tenants that it moves
+	Groups       map[string]tenantstore.Group
 	Workloads    []Workload
 	Dependencies []Dependency
 	Issuers      []Issuer
