@@ -132,3 +132,48 @@ func TestSharedLimit(t *testing.T) {
 		t.Errorf("%d answers are neither let in nor over the limit", n)
 	}
 }
+
+// TestSharedClass: one export at a time, though three sidecars of the workload take them; and it goes on, whichever it comes to.
+func TestSharedClass(t *testing.T) {
+	w := &world{Mesh: meshtest.Start(t, objects)}
+	w.gateway = w.Gateway(t)
+	var open, most, served atomic.Int64
+	service := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		n := open.Add(1)
+		for seen := most.Load(); n > seen && !most.CompareAndSwap(seen, n); seen = most.Load() {
+		}
+		<-time.After(50 * time.Millisecond) // an export takes a while
+		open.Add(-1)
+		served.Add(1)
+		tell(rw, r)
+	})
+	var sidecars []*meshtest.Sidecar
+	for i := range 3 {
+		sidecars = append(sidecars, w.WorkloadAt(t, "us-1", "front", fmt.Sprint("front-", i), service))
+	}
+	w.Apply(t, globex("limits: {requestsPerSecond: 1000, burst: 1000, concurrency: -1, classes: {exports: {concurrency: 1}}}"))
+	for _, s := range sidecars {
+		until(t, func() bool { return metric(t, s, "tenantmesh_quota_session") == 1 })
+	}
+	header := http.Header{"Authorization": {"Bearer " + w.Token(t, "globex")}}
+	var wg sync.WaitGroup
+	end := time.Now().Add(8 * time.Second)
+	for range 3 {
+		wg.Go(func() {
+			for time.Now().Before(end) {
+				switch r := meshtest.Do(t, nil, http.MethodPost, w.gateway.URL+"/front/1/export", header, nil); {
+				case r.Status == http.StatusOK:
+				case r.Status == http.StatusTooManyRequests && r.Reason() == "concurrency_limited":
+					<-time.After(20 * time.Millisecond)
+				default:
+					t.Errorf("%d %s", r.Status, r.Reason())
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() > 1 || served.Load() < 10 {
+		t.Errorf("%d exports were open at once, %d in all", most.Load(), served.Load())
+	}
+	t.Logf("%d exports", served.Load())
+}

@@ -59,6 +59,7 @@ type Book struct {
 	members map[string]*member
 	pools   map[Pool]*pool
 	dirty   map[Pool]struct{}
+	pots    map[potOf]Amount // as they are until something of a session changes
 	number  uint64
 	soonest time.Time // no session ends before
 	scanned time.Time
@@ -103,7 +104,7 @@ func NewBook(options Options) *Book {
 	if options.MaxPools == 0 {
 		options.MaxPools = 65536
 	}
-	return &Book{Options: options, groups: map[string][]string{}, members: map[string]*member{}, pools: map[Pool]*pool{}, dirty: map[Pool]struct{}{}}
+	return &Book{Options: options, groups: map[string][]string{}, members: map[string]*member{}, pools: map[Pool]*pool{}, dirty: map[Pool]struct{}{}, pots: map[potOf]Amount{}}
 }
 
 // SetGroups says who is in each group.
@@ -114,6 +115,7 @@ func (b *Book) SetGroups(groups map[string][]string) {
 
 // touch has everything divided anew.
 func (b *Book) touch() {
+	clear(b.pots)
 	for key := range b.pools {
 		b.dirty[key] = struct{}{}
 	}
@@ -126,6 +128,7 @@ func (b *Book) Changed() { b.touch() }
 func (b *Book) Begin(asked, now time.Time, id string) {
 	b.members[id] = &member{until: now.Add(Lease), lent: asked.Add(Lease), agreed: map[string]Part{}}
 	b.soonest = earlier(b.soonest, now)
+	clear(b.pots)
 	for key, p := range b.pools {
 		if p.holders[id] != nil {
 			delete(p.holders, id)
@@ -285,6 +288,7 @@ func (b *Book) Take(now time.Time, id string) (number uint64, grants []Grant, st
 		_, pending := m.agreed[group]
 		if !pending && part != m.standing[group] && b.agrees(group, m, part) {
 			m.agreed[group] = part
+			clear(b.pots)
 		}
 		if agreed, ok := m.agreed[group]; ok { // until it says so
 			standing[group] = agreed

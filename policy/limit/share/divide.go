@@ -63,6 +63,24 @@ func (l *lent) pot(group string, limit Amount) (pot Amount) {
 	return pot
 }
 
+// potOf is a limit of a group. There are many pools of few limits.
+type potOf struct {
+	group string
+	limit Amount
+}
+
+// pot is what can be given out of a limit, on top of what is standing.
+func (b *Book) pot(group string, limit Amount) Amount {
+	pot, ok := b.pots[potOf{group, limit}]
+	if !ok {
+		requests, open := b.lent(group, false), b.lent(group, true)
+		pot = requests.pot(group, limit)
+		pot.Concurrency = open.pot(group, limit).Concurrency
+		b.pots[potOf{group, limit}] = pot
+	}
+	return pot
+}
+
 // stands is the most that may be standing at a member, or is to be.
 func (m *member) stands(group string, limit Amount) Amount {
 	stands := m.standing[group].Standing(limit)
@@ -81,7 +99,7 @@ func (b *Book) agrees(group string, m *member, part Part) bool {
 	if part.under(m.standing[group]) {
 		return true
 	}
-	requests, open := b.lent(group, false), b.lent(group, true)
+	requests := b.lent(group, false)
 	if !requests.complete {
 		return false
 	}
@@ -92,7 +110,7 @@ func (b *Book) agrees(group string, m *member, part Part) bool {
 		}
 	}
 	for key, p := range b.pools {
-		if key.Group == group && b.over(key, p, &requests, &open) {
+		if key.Group == group && b.over(key, p) {
 			return false
 		}
 	}
@@ -107,11 +125,9 @@ func (m *member) agreedOr(group string) Part {
 }
 
 // over reports whether more of a pool may be in use than there is.
-func (b *Book) over(key Pool, p *pool, requests, open *lent) bool {
+func (b *Book) over(key Pool, p *pool) bool {
 	limit, _ := b.Limit(key)
-	whole := Of(limit)
-	free := requests.pot(key.Group, whole)
-	free.Concurrency = open.pot(key.Group, whole).Concurrency
+	free := b.pot(key.Group, Of(limit))
 	for id, h := range p.holders {
 		held := Amount{Concurrency: h.left}
 		if m := b.members[id]; m != nil {
@@ -139,9 +155,7 @@ func (b *Book) divide(now time.Time, key Pool, p *pool) {
 	limit, ok := b.Limit(key)
 	whole, pot := Of(limit), Amount{}
 	if ok {
-		requests, open := b.lent(key.Group, false), b.lent(key.Group, true)
-		pot = requests.pot(key.Group, whole)
-		pot.Concurrency = open.pot(key.Group, whole).Concurrency
+		pot = b.pot(key.Group, whole)
 	}
 	idle := now.Sub(p.wanted) > idleTime
 	over, quiet := false, idle
