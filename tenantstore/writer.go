@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/ledger"
@@ -153,6 +154,22 @@ func (w *Writer) FenceMember(ctx context.Context, actor, id string) (Revision, e
 	return result.Revision, err
 }
 
+// CountMembers notes that members' parts of the limits that a group shares are their own.
+func (w *Writer) CountMembers(ctx context.Context, actor, group string, ids []string) error {
+	_, err := w.transact(ctx, ApplyOptions{}, func(t *draft) {
+		for _, id := range ids {
+			member := t.objects[Key{KindMember, id}]
+			if member == nil || member.Member.Fenced || member.Member.Left || slices.Contains(member.Member.Counted, group) {
+				continue
+			}
+			counted := member.Clone()
+			counted.Member.Counted = append(counted.Member.Counted, group)
+			t.put(counted)
+		}
+	})
+	return err
+}
+
 // KeepKeys keeps the key set that was fetched for an issuer, unless it names another URI by now.
 func (w *Writer) KeepKeys(ctx context.Context, actor, issuer string, keys IssuerKeys) error {
 	_, err := w.transact(ctx, ApplyOptions{}, func(t *draft) {
@@ -290,6 +307,9 @@ func (t *draft) put(object *Object) {
 		if object.Member.Certificates == nil {
 			object.Member.Certificates = old.Member.Certificates
 		}
+		if object.Member.Counted == nil && !old.Member.Left { // one that left comes back as a new one
+			object.Member.Counted = old.Member.Counted
+		}
 	}
 	if old := t.before(key); old != nil && old.Equal(object) {
 		t.changes = append(t.changes, ObjectChange{key, Unchanged, old})
@@ -386,7 +406,7 @@ func reconnected(before, after *Object) bool {
 		return false
 	}
 	same := *before.Member
-	same.Control, same.Certificates = after.Member.Control, after.Member.Certificates
+	same.Control, same.Certificates, same.Counted = after.Member.Control, after.Member.Certificates, after.Member.Counted
 	return reflect.DeepEqual(same, *after.Member)
 }
 

@@ -22,6 +22,7 @@ type Request struct {
 	ChargeTenant bool          // the tenant's own limits count too: this is where the transaction enters
 	Lease        string        // key of the open request; "" takes none, and concurrency is not counted
 	LeaseTTL     time.Duration // after which a lease that nobody released ends
+	Shared       bool          // Limits are this member's part of what several share: a burst that grows is filled at the rate
 	Hits         int           // how many requests it counts as against rates; 0: one; at most 1,000,000 are counted
 }
 
@@ -105,6 +106,7 @@ type bucket struct {
 	key      bucketKey
 	arrival  int64         // GCRA, see [rate.admit]
 	interval time.Duration // of the rate under which arrival was counted
+	burst    time.Duration // of the same
 	open     int           // leases held
 	before   *bucket       // used more recently
 	after    *bucket
@@ -190,7 +192,7 @@ func (l *Limiter) Explain(now time.Time, r *Request) Verdict {
 			if found, ok := l.buckets[part.key]; ok {
 				held = *found
 			}
-			parts[n] = part.on(&held, now.UnixNano())
+			parts[n] = part.on(&held, now.UnixNano(), r.Shared)
 			n++
 		}
 	}
@@ -281,9 +283,9 @@ type part struct {
 	kind    Kind
 }
 
-func (p part) on(b *bucket, at int64) counted {
+func (p part) on(b *bucket, at int64, shared bool) counted {
 	r := newRate(p.limits.RequestsPerSecond, p.limits.Burst)
-	b.follow(r, at)
+	b.follow(r, at, shared)
 	if r.interval > 0 {
 		b.arrival = r.reached(b.arrival, at)
 	}
@@ -292,14 +294,18 @@ func (p part) on(b *bucket, at int64) counted {
 
 // follow takes over a rate that changed: what was used stays used, in requests and not in time, up to the new burst.
 // A rate that was far too low is then over at once, and one that became low does not shut the tenant out for hours.
-func (b *bucket) follow(r rate, at int64) {
-	if r.interval == 0 || r.interval == b.interval {
+func (b *bucket) follow(r rate, at int64, shared bool) {
+	if r.interval == 0 || r == (rate{b.interval, b.burst}) {
+		return
+	}
+	if shared {
+		b.hold(r, at)
 		return
 	}
 	if owed := b.arrival - at; owed > 0 {
 		b.arrival = at + int64(min(float64(owed)/float64(b.interval)*float64(r.interval), float64(r.burst)))
 	}
-	b.interval = r.interval
+	b.interval, b.burst = r.interval, r.burst
 }
 
 func (r *Request) hits() int { return min(max(1, r.Hits), maxHits) }
@@ -325,7 +331,7 @@ func (l *Limiter) count(at int64, r *Request, into *[2]counted) (n int, full boo
 		} else if found = l.make(at, part.key, into[0].bucket); found == nil {
 			return n, true
 		}
-		into[n] = part.on(found, at)
+		into[n] = part.on(found, at, r.Shared)
 		n++
 	}
 	return n, false

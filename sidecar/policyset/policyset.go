@@ -102,7 +102,8 @@ type Self struct {
 	Movers         map[string]string           // gateway: member ID -> host:port for the writes of tenants that it moves
 	Breakers       map[string]breaker.Settings // by the names of Dependencies; none: the defaults
 	Admission      Admission
-	HideLimits     map[string]bool // workloads whose callers are not told of the limits that refuse them
+	Groups         []*api.ShareGroup // who enforces limits together
+	HideLimits     map[string]bool   // workloads whose callers are not told of the limits that refuse them
 }
 
 // Strategy is how a workload's data follows a tenant that moves; "" when it keeps none.
@@ -403,7 +404,7 @@ func signerKey(m *api.SignerKey) (tenanttoken.Key, error) {
 func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
-		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers,
+		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers, Groups: m.ShareGroups,
 		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{},
 	}
 	for _, workload := range m.HideLimits {
