@@ -239,7 +239,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 		port = c.MoverPort
 	}
 	reporter, err := report.New(report.Config{
-		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log,
+		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top,
 		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: c.Address, Port: uint32(port)},
 	}, s.signs, time.Now())
 	if err != nil {

@@ -54,7 +54,7 @@ func ended(entry *datav3.HTTPAccessLogEntry) decide.Ended {
 	common, details := entry.GetCommonProperties(), entry.GetResponse().GetResponseCodeDetails()
 	service, unanswered := inService(common)
 	return decide.Ended{
-		Lease: lease(entry), Service: service, Unanswered: unanswered,
+		Lease: lease(entry), Service: service, Unanswered: unanswered, Overflow: common.GetResponseFlags().GetUpstreamOverflow(),
 		// A refusal by the check holds nothing, and has nothing to release; a check that failed may have admitted.
 		Refused:       common.GetResponseFlags().GetUnauthorizedDetails() != nil && details == "ext_authz_denied",
 		Settled:       slices.ContainsFunc(settled, func(p string) bool { return strings.HasPrefix(details, p) }),

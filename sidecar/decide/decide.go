@@ -19,6 +19,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
 	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
+	"github.com/tenantmesh/tenantmesh/policy/limit/heavy"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
@@ -101,6 +102,7 @@ const (
 // Decider decides.
 type Decider struct {
 	Config
+	Use       *heavy.Sketch[Incarnation] // of those that ended here, and those that were refused
 	verifiers verifiers
 }
 
@@ -115,7 +117,7 @@ func New(config Config) *Decider {
 	if config.Fair == nil {
 		config.Fair = fair.New(0)
 	}
-	return &Decider{Config: config}
+	return &Decider{Config: config, Use: heavy.New[Incarnation](heaviest)}
 }
 
 // attempt is one decision in the making.

@@ -11,7 +11,15 @@ type Metrics struct {
 	decisions    *prometheus.CounterVec
 	seconds      *prometheus.HistogramVec
 	attributions *prometheus.CounterVec
+	isolation    *prometheus.CounterVec
 }
+
+// How requests fare whose tenant is under its share. One that Envoy refuses for want of connections was served before.
+const (
+	isolationServed  = "served"
+	isolationLate    = "late"
+	isolationRefused = "refused"
+)
 
 // NewMetrics registers the metrics.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
@@ -25,8 +33,12 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		attributions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_attributions_total", Help: "Outbound calls, by how their tenant was proven (empty: not).",
 		}, []string{"proof"}),
+		isolation: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tenantmesh_isolation_requests_total",
+			Help: "Requests that came while their tenant was under its share of the service, by its tier, and by outcome: served, late (decided after more than 10 ms), refused (for want of capacity).",
+		}, []string{"tier", "outcome"}),
 	}
-	registry.MustRegister(m.decisions, m.seconds, m.attributions)
+	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.isolation)
 	return m
 }
 

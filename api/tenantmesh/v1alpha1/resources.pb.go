@@ -1405,6 +1405,7 @@ type MemberReport struct {
 	//	*MemberReport_Leave
 	//	*MemberReport_Position
 	//	*MemberReport_Certificate
+	//	*MemberReport_Top
 	Report        isMemberReport_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1519,6 +1520,15 @@ func (x *MemberReport) GetCertificate() *Certificate {
 	return nil
 }
 
+func (x *MemberReport) GetTop() *Top {
+	if x != nil {
+		if x, ok := x.Report.(*MemberReport_Top); ok {
+			return x.Top
+		}
+	}
+	return nil
+}
+
 type isMemberReport_Report interface {
 	isMemberReport_Report()
 }
@@ -1555,6 +1565,10 @@ type MemberReport_Certificate struct {
 	Certificate *Certificate `protobuf:"bytes,8,opt,name=certificate,proto3,oneof"`
 }
 
+type MemberReport_Top struct {
+	Top *Top `protobuf:"bytes,20,opt,name=top,proto3,oneof"`
+}
+
 func (*MemberReport_Hello) isMemberReport_Report() {}
 
 func (*MemberReport_Readiness) isMemberReport_Report() {}
@@ -1570,6 +1584,8 @@ func (*MemberReport_Leave) isMemberReport_Report() {}
 func (*MemberReport_Position) isMemberReport_Report() {}
 
 func (*MemberReport_Certificate) isMemberReport_Report() {}
+
+func (*MemberReport_Top) isMemberReport_Report() {}
 
 // Hello registers a durable member.
 type Hello struct {
@@ -1862,20 +1878,23 @@ func (x *UsageBatch) GetRecords() []*UsageRecord {
 
 // UsageRecord sums one minute of one tenant's requests.
 type UsageRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Minute        *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=minute,proto3" json:"minute,omitempty"`
-	Tenant        string                 `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	TenantUid     string                 `protobuf:"bytes,3,opt,name=tenant_uid,json=tenantUid,proto3" json:"tenant_uid,omitempty"`
-	Workload      string                 `protobuf:"bytes,4,opt,name=workload,proto3" json:"workload,omitempty"`
-	Class         string                 `protobuf:"bytes,5,opt,name=class,proto3" json:"class,omitempty"`
-	Requests      int64                  `protobuf:"varint,6,opt,name=requests,proto3" json:"requests,omitempty"`
-	BytesReceived int64                  `protobuf:"varint,7,opt,name=bytes_received,json=bytesReceived,proto3" json:"bytes_received,omitempty"`
-	BytesSent     int64                  `protobuf:"varint,8,opt,name=bytes_sent,json=bytesSent,proto3" json:"bytes_sent,omitempty"`
-	Duration      *durationpb.Duration   `protobuf:"bytes,9,opt,name=duration,proto3" json:"duration,omitempty"` // summed
-	Refused       int64                  `protobuf:"varint,10,opt,name=refused,proto3" json:"refused,omitempty"`
-	Errors        int64                  `protobuf:"varint,11,opt,name=errors,proto3" json:"errors,omitempty"` // answered with a status of 500 or more by what was behind the decision
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Minute            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=minute,proto3" json:"minute,omitempty"`
+	Tenant            string                 `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	TenantUid         string                 `protobuf:"bytes,3,opt,name=tenant_uid,json=tenantUid,proto3" json:"tenant_uid,omitempty"`
+	Workload          string                 `protobuf:"bytes,4,opt,name=workload,proto3" json:"workload,omitempty"`
+	Class             string                 `protobuf:"bytes,5,opt,name=class,proto3" json:"class,omitempty"`
+	Requests          int64                  `protobuf:"varint,6,opt,name=requests,proto3" json:"requests,omitempty"`
+	BytesReceived     int64                  `protobuf:"varint,7,opt,name=bytes_received,json=bytesReceived,proto3" json:"bytes_received,omitempty"`
+	BytesSent         int64                  `protobuf:"varint,8,opt,name=bytes_sent,json=bytesSent,proto3" json:"bytes_sent,omitempty"`
+	Duration          *durationpb.Duration   `protobuf:"bytes,9,opt,name=duration,proto3" json:"duration,omitempty"` // summed
+	Refused           int64                  `protobuf:"varint,10,opt,name=refused,proto3" json:"refused,omitempty"`
+	Errors            int64                  `protobuf:"varint,11,opt,name=errors,proto3" json:"errors,omitempty"`                                                  // answered with a status of 500 or more by what was behind the decision
+	UnderShare        int64                  `protobuf:"varint,20,opt,name=under_share,json=underShare,proto3" json:"under_share,omitempty"`                        // while the tenant was under its share of the service, so that nobody but we could keep it out
+	UnderShareRefused int64                  `protobuf:"varint,21,opt,name=under_share_refused,json=underShareRefused,proto3" json:"under_share_refused,omitempty"` // of under_share: for want of capacity
+	UnderShareLate    int64                  `protobuf:"varint,22,opt,name=under_share_late,json=underShareLate,proto3" json:"under_share_late,omitempty"`          // of under_share: decided late
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *UsageRecord) Reset() {
@@ -1985,6 +2004,180 @@ func (x *UsageRecord) GetErrors() int64 {
 	return 0
 }
 
+func (x *UsageRecord) GetUnderShare() int64 {
+	if x != nil {
+		return x.UnderShare
+	}
+	return 0
+}
+
+func (x *UsageRecord) GetUnderShareRefused() int64 {
+	if x != nil {
+		return x.UnderShareRefused
+	}
+	return 0
+}
+
+func (x *UsageRecord) GetUnderShareLate() int64 {
+	if x != nil {
+		return x.UnderShareLate
+	}
+	return 0
+}
+
+// Top is who uses most of what this member serves, now.
+type Top struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenants       []*TopEntry            `protobuf:"bytes,1,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Top) Reset() {
+	*x = Top{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Top) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Top) ProtoMessage() {}
+
+func (x *Top) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Top.ProtoReflect.Descriptor instead.
+func (*Top) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Top) GetTenants() []*TopEntry {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
+type TopEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	TenantUid     string                 `protobuf:"bytes,2,opt,name=tenant_uid,json=tenantUid,proto3" json:"tenant_uid,omitempty"`
+	Requests      float64                `protobuf:"fixed64,3,opt,name=requests,proto3" json:"requests,omitempty"` // a second, refused ones too
+	Refused       float64                `protobuf:"fixed64,4,opt,name=refused,proto3" json:"refused,omitempty"`   // a second
+	Over          float64                `protobuf:"fixed64,5,opt,name=over,proto3" json:"over,omitempty"`         // by how much requests may be too high
+	Open          int64                  `protobuf:"varint,6,opt,name=open,proto3" json:"open,omitempty"`          // at the service
+	Share         float64                `protobuf:"fixed64,7,opt,name=share,proto3" json:"share,omitempty"`       // of the service; 0: it has none
+	Level         float64                `protobuf:"fixed64,8,opt,name=level,proto3" json:"level,omitempty"`       // of the limit that is nearest to its end: 0 to 1 is used
+	Limit         string                 `protobuf:"bytes,9,opt,name=limit,proto3" json:"limit,omitempty"`         // which that is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopEntry) Reset() {
+	*x = TopEntry{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopEntry) ProtoMessage() {}
+
+func (x *TopEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopEntry.ProtoReflect.Descriptor instead.
+func (*TopEntry) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *TopEntry) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *TopEntry) GetTenantUid() string {
+	if x != nil {
+		return x.TenantUid
+	}
+	return ""
+}
+
+func (x *TopEntry) GetRequests() float64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *TopEntry) GetRefused() float64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *TopEntry) GetOver() float64 {
+	if x != nil {
+		return x.Over
+	}
+	return 0
+}
+
+func (x *TopEntry) GetOpen() int64 {
+	if x != nil {
+		return x.Open
+	}
+	return 0
+}
+
+func (x *TopEntry) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *TopEntry) GetLevel() float64 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *TopEntry) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
 // Explanation answers an Explain.
 type Explanation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1997,7 +2190,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2202,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2215,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Explanation) GetDecisionId() string {
@@ -2055,7 +2248,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2260,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2273,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 // Position says that the member has applied a tenant's placement of an epoch, and keeps it on its disk.
@@ -2097,7 +2290,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2302,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2315,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Position) GetTenant() string {
@@ -2179,7 +2372,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2384,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2397,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{25}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Copy) GetWorkload() string {
@@ -2293,7 +2486,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2305,7 +2498,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2318,7 +2511,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{26}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ControlMessage) GetMessage() isControlMessage_Message {
@@ -2416,7 +2609,7 @@ type Pulse struct {
 
 func (x *Pulse) Reset() {
 	*x = Pulse{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2621,7 @@ func (x *Pulse) String() string {
 func (*Pulse) ProtoMessage() {}
 
 func (x *Pulse) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2634,7 @@ func (x *Pulse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pulse.ProtoReflect.Descriptor instead.
 func (*Pulse) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{27}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{29}
 }
 
 type Welcome struct {
@@ -2457,7 +2650,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2469,7 +2662,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2482,7 +2675,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{28}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Welcome) GetPrincipal() string {
@@ -2530,7 +2723,7 @@ type KeyInForce struct {
 
 func (x *KeyInForce) Reset() {
 	*x = KeyInForce{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2542,7 +2735,7 @@ func (x *KeyInForce) String() string {
 func (*KeyInForce) ProtoMessage() {}
 
 func (x *KeyInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2555,7 +2748,7 @@ func (x *KeyInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyInForce.ProtoReflect.Descriptor instead.
 func (*KeyInForce) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{29}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *KeyInForce) GetKid() string {
@@ -2574,7 +2767,7 @@ type UsageAck struct {
 
 func (x *UsageAck) Reset() {
 	*x = UsageAck{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +2779,7 @@ func (x *UsageAck) String() string {
 func (*UsageAck) ProtoMessage() {}
 
 func (x *UsageAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2792,7 @@ func (x *UsageAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAck.ProtoReflect.Descriptor instead.
 func (*UsageAck) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{30}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UsageAck) GetSequence() int64 {
@@ -2618,7 +2811,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +2823,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +2836,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Explain) GetDecisionId() string {
@@ -2806,7 +2999,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"Dependency\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\atenancy\x18\x03 \x01(\tR\atenancy\"\x86\x04\n" +
+	"\atenancy\x18\x03 \x01(\tR\atenancy\"\xb4\x04\n" +
 	"\fMemberReport\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.tenantmesh.v1alpha1.HelloH\x00R\x05hello\x12>\n" +
 	"\treadiness\x18\x02 \x01(\v2\x1e.tenantmesh.v1alpha1.ReadinessH\x00R\treadiness\x12B\n" +
@@ -2816,7 +3009,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\vexplanation\x18\x05 \x01(\v2 .tenantmesh.v1alpha1.ExplanationH\x00R\vexplanation\x122\n" +
 	"\x05leave\x18\x06 \x01(\v2\x1a.tenantmesh.v1alpha1.LeaveH\x00R\x05leave\x12;\n" +
 	"\bposition\x18\a \x01(\v2\x1d.tenantmesh.v1alpha1.PositionH\x00R\bposition\x12D\n" +
-	"\vcertificate\x18\b \x01(\v2 .tenantmesh.v1alpha1.CertificateH\x00R\vcertificateB\b\n" +
+	"\vcertificate\x18\b \x01(\v2 .tenantmesh.v1alpha1.CertificateH\x00R\vcertificate\x12,\n" +
+	"\x03top\x18\x14 \x01(\v2\x18.tenantmesh.v1alpha1.TopH\x00R\x03topB\b\n" +
 	"\x06report\"\x91\x01\n" +
 	"\x05Hello\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
@@ -2838,7 +3032,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\n" +
 	"UsageBatch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12:\n" +
-	"\arecords\x18\x02 \x03(\v2 .tenantmesh.v1alpha1.UsageRecordR\arecords\"\xf5\x02\n" +
+	"\arecords\x18\x02 \x03(\v2 .tenantmesh.v1alpha1.UsageRecordR\arecords\"\xf0\x03\n" +
 	"\vUsageRecord\x122\n" +
 	"\x06minute\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x06minute\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x1d\n" +
@@ -2853,7 +3047,24 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\bduration\x18\t \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
 	"\arefused\x18\n" +
 	" \x01(\x03R\arefused\x12\x16\n" +
-	"\x06errors\x18\v \x01(\x03R\x06errors\"X\n" +
+	"\x06errors\x18\v \x01(\x03R\x06errors\x12\x1f\n" +
+	"\vunder_share\x18\x14 \x01(\x03R\n" +
+	"underShare\x12.\n" +
+	"\x13under_share_refused\x18\x15 \x01(\x03R\x11underShareRefused\x12(\n" +
+	"\x10under_share_late\x18\x16 \x01(\x03R\x0eunderShareLate\">\n" +
+	"\x03Top\x127\n" +
+	"\atenants\x18\x01 \x03(\v2\x1d.tenantmesh.v1alpha1.TopEntryR\atenants\"\xe1\x01\n" +
+	"\bTopEntry\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1d\n" +
+	"\n" +
+	"tenant_uid\x18\x02 \x01(\tR\ttenantUid\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x01R\brequests\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\x01R\arefused\x12\x12\n" +
+	"\x04over\x18\x05 \x01(\x01R\x04over\x12\x12\n" +
+	"\x04open\x18\x06 \x01(\x03R\x04open\x12\x14\n" +
+	"\x05share\x18\a \x01(\x01R\x05share\x12\x14\n" +
+	"\x05level\x18\b \x01(\x01R\x05level\x12\x14\n" +
+	"\x05limit\x18\t \x01(\tR\x05limit\"X\n" +
 	"\vExplanation\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x14\n" +
@@ -2918,7 +3129,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*Placement)(nil),             // 1: tenantmesh.v1alpha1.Placement
@@ -2942,72 +3153,76 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*PublishKey)(nil),            // 19: tenantmesh.v1alpha1.PublishKey
 	(*UsageBatch)(nil),            // 20: tenantmesh.v1alpha1.UsageBatch
 	(*UsageRecord)(nil),           // 21: tenantmesh.v1alpha1.UsageRecord
-	(*Explanation)(nil),           // 22: tenantmesh.v1alpha1.Explanation
-	(*Leave)(nil),                 // 23: tenantmesh.v1alpha1.Leave
-	(*Position)(nil),              // 24: tenantmesh.v1alpha1.Position
-	(*Copy)(nil),                  // 25: tenantmesh.v1alpha1.Copy
-	(*ControlMessage)(nil),        // 26: tenantmesh.v1alpha1.ControlMessage
-	(*Pulse)(nil),                 // 27: tenantmesh.v1alpha1.Pulse
-	(*Welcome)(nil),               // 28: tenantmesh.v1alpha1.Welcome
-	(*KeyInForce)(nil),            // 29: tenantmesh.v1alpha1.KeyInForce
-	(*UsageAck)(nil),              // 30: tenantmesh.v1alpha1.UsageAck
-	(*Explain)(nil),               // 31: tenantmesh.v1alpha1.Explain
-	nil,                           // 32: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
-	nil,                           // 33: tenantmesh.v1alpha1.Limits.ClassesEntry
-	nil,                           // 34: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	nil,                           // 35: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	nil,                           // 36: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
+	(*Top)(nil),                   // 22: tenantmesh.v1alpha1.Top
+	(*TopEntry)(nil),              // 23: tenantmesh.v1alpha1.TopEntry
+	(*Explanation)(nil),           // 24: tenantmesh.v1alpha1.Explanation
+	(*Leave)(nil),                 // 25: tenantmesh.v1alpha1.Leave
+	(*Position)(nil),              // 26: tenantmesh.v1alpha1.Position
+	(*Copy)(nil),                  // 27: tenantmesh.v1alpha1.Copy
+	(*ControlMessage)(nil),        // 28: tenantmesh.v1alpha1.ControlMessage
+	(*Pulse)(nil),                 // 29: tenantmesh.v1alpha1.Pulse
+	(*Welcome)(nil),               // 30: tenantmesh.v1alpha1.Welcome
+	(*KeyInForce)(nil),            // 31: tenantmesh.v1alpha1.KeyInForce
+	(*UsageAck)(nil),              // 32: tenantmesh.v1alpha1.UsageAck
+	(*Explain)(nil),               // 33: tenantmesh.v1alpha1.Explain
+	nil,                           // 34: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	nil,                           // 35: tenantmesh.v1alpha1.Limits.ClassesEntry
+	nil,                           // 36: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	nil,                           // 37: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	nil,                           // 38: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
-	32, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	34, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	1,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	2,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
-	37, // 3: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	37, // 4: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
-	33, // 5: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	39, // 3: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	39, // 4: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	35, // 5: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
 	6,  // 6: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
 	7,  // 7: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	38, // 8: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	40, // 8: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
 	5,  // 9: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
 	4,  // 10: tenantmesh.v1alpha1.Canary.before:type_name -> tenantmesh.v1alpha1.AccessPolicy
 	4,  // 11: tenantmesh.v1alpha1.Canary.after:type_name -> tenantmesh.v1alpha1.AccessPolicy
-	34, // 12: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	38, // 13: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	36, // 12: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	40, // 13: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
 	13, // 14: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
 	14, // 15: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	35, // 16: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	37, // 16: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
 	12, // 17: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
-	36, // 18: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	38, // 18: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
 	11, // 19: tenantmesh.v1alpha1.ProxyConfig.admission:type_name -> tenantmesh.v1alpha1.Admission
 	16, // 20: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
 	18, // 21: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
 	19, // 22: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
 	20, // 23: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	22, // 24: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	23, // 25: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	24, // 26: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	24, // 24: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	25, // 25: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	26, // 26: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
 	17, // 27: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
-	38, // 28: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	38, // 29: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	21, // 30: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	38, // 31: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	37, // 32: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	25, // 33: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	28, // 34: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	29, // 35: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	30, // 36: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	31, // 37: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	27, // 38: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
-	3,  // 39: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	15, // 40: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	26, // 41: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	41, // [41:42] is the sub-list for method output_type
-	40, // [40:41] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	22, // 28: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
+	40, // 29: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	40, // 30: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	21, // 31: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	40, // 32: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	39, // 33: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	23, // 34: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
+	27, // 35: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	30, // 36: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	31, // 37: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	32, // 38: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	33, // 39: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	29, // 40: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
+	3,  // 41: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	15, // 42: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	28, // 43: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	43, // [43:44] is the sub-list for method output_type
+	42, // [42:43] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -3024,8 +3239,9 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 		(*MemberReport_Leave)(nil),
 		(*MemberReport_Position)(nil),
 		(*MemberReport_Certificate)(nil),
+		(*MemberReport_Top)(nil),
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[26].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[28].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_KeyInForce)(nil),
 		(*ControlMessage_UsageAck)(nil),
@@ -3038,7 +3254,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

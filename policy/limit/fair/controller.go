@@ -177,7 +177,8 @@ func (c *Controller) Admit(now time.Time, r *Request) Verdict {
 	}
 	v := Verdict{Open: t.open[interactive] + t.open[batch], Share: c.share(t, k)}
 	may, under := c.may(at, t, k)
-	v.Under = under
+	// Who is under its share is let in, but for its max-min share while 2L are open.
+	v.Under = under || !may && k == interactive && t.use[k] < v.Share && float64(v.Open+1) <= v.Share
 	if may {
 		v.Outcome, v.Ticket = Admitted, c.enter(at, t, k, r.Kind)
 		return v
@@ -280,8 +281,7 @@ func (c *Controller) enter(at int64, t *tenant, k class, kind uint8) Ticket {
 
 func (c *Controller) refuse(t *tenant, k class, v *Verdict) {
 	v.Outcome = Refused
-	v.Under = k == interactive && float64(v.Open+1) <= v.Share+tiny // does not happen below 2L open ones
-	if t.use[interactive]+t.use[batch] >= satiety*v.Share {         // otherwise it was a burst
+	if t.use[interactive]+t.use[batch] >= satiety*v.Share { // otherwise it was a burst
 		t.refused[0][k] = true
 	}
 	over := float64(v.Open+1) / max(1, v.Share)
