@@ -16,9 +16,11 @@ import (
 	"time"
 )
 
-// UsageRecord sums one minute of one tenant's requests to one workload, by class.
+// UsageRecord sums one minute of one tenant's requests to one workload, by class; in the ledger, when it is older, one
+// hour or one day.
 type UsageRecord struct {
-	Minute        time.Time     `json:"minute"` // UTC, whole
+	Minute        time.Time     `json:"minute"`         // when it begins: UTC, whole
+	Span          time.Duration `json:"span,omitempty"` // nanoseconds: 0 for a minute, else an hour or a day
 	Tenant        string        `json:"tenant"`
 	TenantUID     string        `json:"tenantUid"`
 	Workload      string        `json:"workload"`
@@ -36,13 +38,17 @@ type UsageRecord struct {
 	UnderShareLate    int64 `json:"underShareLate,omitempty"`
 }
 
+// End is when the time ends that a record sums.
+func (r UsageRecord) End() time.Time { return r.Minute.Add(max(r.Span, time.Minute)) }
+
 type usageKey struct {
 	minute                       int64
+	span                         time.Duration
 	tenant, uid, workload, class string
 }
 
 func (r UsageRecord) key() usageKey {
-	return usageKey{r.Minute.Unix(), r.Tenant, r.TenantUID, r.Workload, r.Class}
+	return usageKey{r.Minute.Unix(), r.Span, r.Tenant, r.TenantUID, r.Workload, r.Class}
 }
 
 func (r *UsageRecord) add(other UsageRecord) {
@@ -71,11 +77,13 @@ func (m *Meter) Add(record UsageRecord) {
 	record.Minute = record.Minute.UTC().Truncate(time.Minute)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if sum := m.records[record.key()]; sum != nil {
-		sum.add(record)
-		return
+	key := record.key()
+	sum := m.records[key]
+	if sum == nil {
+		sum = &UsageRecord{Minute: record.Minute, Tenant: record.Tenant, TenantUID: record.TenantUID, Workload: record.Workload, Class: record.Class}
+		m.records[key] = sum
 	}
-	m.records[record.key()] = &record
+	sum.add(record)
 }
 
 // Take returns what was summed, in order, and begins anew.
@@ -93,25 +101,34 @@ func sorted(records map[usageKey]*UsageRecord) []UsageRecord {
 		list = append(list, *r)
 	}
 	slices.SortFunc(list, func(a, b UsageRecord) int {
-		return cmp.Or(a.Minute.Compare(b.Minute), strings.Compare(a.Tenant, b.Tenant), strings.Compare(a.TenantUID, b.TenantUID),
+		return cmp.Or(a.Minute.Compare(b.Minute), cmp.Compare(a.Span, b.Span), strings.Compare(a.Tenant, b.Tenant), strings.Compare(a.TenantUID, b.TenantUID),
 			strings.Compare(a.Workload, b.Workload), strings.Compare(a.Class, b.Class))
 	})
 	return list
 }
 
-// Usage is the ledger of what was used: a file of batches, one a line, and their sums in memory.
-// It may be used from many goroutines of one process.
+// Usage is the ledger of what was used: a file of batches, one a line, and their sums in memory. Both grow until
+// [Usage.Compact]. It may be used from many goroutines of one process.
 type Usage struct {
+	path string
+
 	mu   sync.Mutex
 	file *os.File
-	last map[string]int64 // by member: sequence of the newest batch
+	last map[string]newest // by member
 	sums map[usageKey]*UsageRecord
 }
 
+// newest is a member's newest batch.
+type newest struct {
+	sequence int64
+	at       time.Time // end of the newest record of any of its batches
+}
+
 type usageBatch struct {
-	Member   string        `json:"member"`
-	Sequence int64         `json:"sequence"`
-	Records  []UsageRecord `json:"records"`
+	Member   string        `json:"member,omitempty"` // "": sums of many
+	Sequence int64         `json:"sequence,omitempty"`
+	At       time.Time     `json:"at,omitzero"` // of a member that is only remembered: see newest
+	Records  []UsageRecord `json:"records,omitempty"`
 }
 
 // OpenUsage opens the ledger in dir, and makes it when there is none. A last line that was cut off by a crash was
@@ -120,13 +137,19 @@ func OpenUsage(dir string) (*Usage, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, "usage.jsonl")
-	u := &Usage{last: map[string]int64{}, sums: map[usageKey]*UsageRecord{}}
-	good, err := u.load(path)
+	u := &Usage{path: filepath.Join(dir, "usage.jsonl"), last: map[string]newest{}, sums: map[usageKey]*UsageRecord{}}
+	halves, err := filepath.Glob(u.path + ".*") // of a Compact that was cut off
+	for _, half := range halves {
+		err = errors.Join(err, os.Remove(half))
+	}
 	if err != nil {
 		return nil, err
 	}
-	u.file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	good, err := u.load(u.path)
+	if err != nil {
+		return nil, err
+	}
+	u.file, err = os.OpenFile(u.path, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -165,13 +188,27 @@ func (u *Usage) load(path string) (good int64, err error) {
 }
 
 func (u *Usage) count(batch usageBatch) {
-	u.last[batch.Member] = batch.Sequence
+	at := batch.At
 	for _, r := range batch.Records {
-		if sum := u.sums[r.key()]; sum != nil {
-			sum.add(r)
-		} else {
-			u.sums[r.key()] = &r
+		u.sum(r)
+		if r.End().After(at) {
+			at = r.End()
 		}
+	}
+	if batch.Member == "" {
+		return
+	}
+	if before := u.last[batch.Member].at; before.After(at) {
+		at = before
+	}
+	u.last[batch.Member] = newest{batch.Sequence, at}
+}
+
+func (u *Usage) sum(r UsageRecord) {
+	if sum := u.sums[r.key()]; sum != nil {
+		sum.add(r)
+	} else {
+		u.sums[r.key()] = &r
 	}
 }
 
@@ -180,10 +217,10 @@ func (u *Usage) count(batch usageBatch) {
 func (u *Usage) Append(member string, sequence int64, records []UsageRecord) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if sequence <= u.last[member] {
+	if sequence <= u.last[member].sequence {
 		return nil
 	}
-	batch := usageBatch{member, sequence, records}
+	batch := usageBatch{Member: member, Sequence: sequence, Records: records}
 	line, err := json.Marshal(batch)
 	if err != nil {
 		return err
@@ -202,10 +239,10 @@ func (u *Usage) Append(member string, sequence int64, records []UsageRecord) err
 func (u *Usage) Last(member string) int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.last[member]
+	return u.last[member].sequence
 }
 
-// Sum returns the records of a tenant ("" for all) whose minute is in [since, until), oldest first.
+// Sum returns the records of a tenant ("" for all) that begin in [since, until), oldest first.
 func (u *Usage) Sum(tenant string, since, until time.Time) []UsageRecord {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -219,4 +256,8 @@ func (u *Usage) Sum(tenant string, since, until time.Time) []UsageRecord {
 }
 
 // Close closes the file.
-func (u *Usage) Close() error { return u.file.Close() }
+func (u *Usage) Close() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.file.Close()
+}

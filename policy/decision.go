@@ -30,6 +30,10 @@ type Decision struct {
 	Epoch      int64         `json:"epoch,omitempty"`
 	RetryAfter time.Duration `json:"retryAfter,omitempty"`
 	Duration   time.Duration `json:"duration"` // of the decision itself
+
+	// What a gateway's client sent by these names: its own word, to find this decision by, and never the mesh's.
+	ClientRequestID   string `json:"clientRequestId,omitempty"`
+	ClientTraceparent string `json:"clientTraceparent,omitempty"`
 }
 
 // RuleResult says what one policy had to do with a decision.

@@ -8,6 +8,7 @@ type TierSpec struct {
 	Weight    int       `json:"weight,omitempty"` // share under overload; 1 to 1000, default 1
 	Isolation Isolation `json:"isolation,omitempty"`
 	SLO       SLO       `json:"slo,omitempty"`
+	FailMode  FailMode  `json:"failMode,omitzero"`
 }
 
 // Isolation says what of a cell a tier's tenants share.
@@ -28,12 +29,16 @@ type SLO struct {
 
 // BuiltInTiers are the tiers built in, by name; a Tier of the same name in the store replaces one.
 func BuiltInTiers() map[string]TierSpec {
-	exports := func(n int) map[string]ClassLimit { return map[string]ClassLimit{ClassExports: {Concurrency: n}} }
+	limits := func(rate float64, exports int) Limits {
+		return Limits{
+			RequestsPerSecond: rate, Burst: int(2 * rate), Concurrency: int(rate), Classes: map[string]ClassLimit{ClassExports: {Concurrency: exports}},
+		}
+	}
 	return map[string]TierSpec{
-		TierBronze: {SafeLimits(), 1, Pooled, SLO{0.999, ""}},
-		"silver":   {Limits{50, 100, 50, exports(2)}, 2, Pooled, SLO{0.999, ""}},
-		"gold":     {Limits{200, 400, 200, exports(4)}, 4, DedicatedStore, SLO{0.9995, ""}},
-		"platinum": {Limits{1000, 2000, 1000, exports(16)}, 8, DedicatedCell, SLO{0.9995, ""}},
+		TierBronze: {Limits: SafeLimits(), Weight: 1, Isolation: Pooled, SLO: SLO{0.999, ""}},
+		"silver":   {Limits: limits(50, 2), Weight: 2, Isolation: Pooled, SLO: SLO{0.999, ""}},
+		"gold":     {Limits: limits(200, 4), Weight: 4, Isolation: DedicatedStore, SLO: SLO{0.9995, ""}},
+		"platinum": {Limits: limits(1000, 16), Weight: 8, Isolation: DedicatedCell, SLO: SLO{0.9995, ""}},
 	}
 }
 

@@ -7,6 +7,7 @@ type Limits struct {
 	Burst             int                   `json:"burst,omitempty"`             // requests at once; 1 to 1e6
 	Concurrency       int                   `json:"concurrency,omitempty"`       // open requests; 1 to 1e6, or -1
 	Classes           map[string]ClassLimit `json:"classes,omitempty"`           // by class of the Workload, e.g. "exports"
+	RetryShare        float64               `json:"retryShare,omitempty"`        // repeats, as a share of first tries; 0.001 to 100, or -1; default 0.2
 }
 
 // ClassLimit bounds one class of requests (Workload.spec.classes) of one tenant.
@@ -40,6 +41,9 @@ func (l Limits) Over(base Limits) Limits {
 	}
 	if l.Concurrency == 0 {
 		l.Concurrency = base.Concurrency
+	}
+	if l.RetryShare == 0 {
+		l.RetryShare = base.RetryShare
 	}
 	classes := make(map[string]ClassLimit, len(base.Classes)+len(l.Classes))
 	for name, class := range base.Classes {

@@ -23,6 +23,7 @@ const (
 	Misdirected
 	RateLimited
 	ConcurrencyLimited
+	RetryBudget
 	Overloaded
 	WriteFenced
 	BodyTooLarge
@@ -54,6 +55,7 @@ var reasons = [numReasons]reasonInfo{
 	Misdirected:            {"misdirected", 421, "Another cell owns this tenant.", "Repeat the request through the gateway after Retry-After."},
 	RateLimited:            {"rate_limited", 429, "The tenant's rate limit is used up.", "Wait as long as Retry-After says."},
 	ConcurrencyLimited:     {"concurrency_limited", 429, "Too many of the tenant's requests are open.", "Wait until some are done."},
+	RetryBudget:            {"retry_budget", 429, "Too many of the tenant's requests are repetitions.", "Repeat less, with backoff that grows; first tries pass."},
 	Overloaded:             {"overloaded", 503, "The service is at its limit.", "Repeat later, with backoff."},
 	WriteFenced:            {"write_fenced", 503, "The tenant is moving; writes are held.", "Repeat after Retry-After."},
 	BodyTooLarge:           {"body_too_large", 413, "The tenant is moving, and the body is larger than can be kept for a repetition.", "Repeat after the move, or have an operator raise the bound."},

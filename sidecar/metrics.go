@@ -8,8 +8,8 @@ import (
 
 // Gauges are read each time that metrics are asked for.
 type Gauges struct {
-	Age, Revision, Leases, Open, Restarts func() float64
-	Limit, Placed, WithoutLoad            func() float64 // of the service
+	Age, Revision, Leases, Open, Restarts, Breakers func() float64
+	Limit, Placed, WithoutLoad                      func() float64 // of the service
 }
 
 // RegisterMetrics registers a sidecar's own metrics; those of decisions are its decider's.
@@ -22,6 +22,7 @@ func RegisterMetrics(registry prometheus.Registerer, gauges Gauges) {
 		{"tenantmesh_config_revision", "Revision of the store that is enforced.", gauges.Revision},
 		{"tenantmesh_leases", "Requests that hold a lease.", gauges.Leases},
 		{"tenantmesh_open_requests", "Requests that were admitted and have not ended.", gauges.Open},
+		{"tenantmesh_breakers_open", "Pairs of a tenant and what it calls whose calls are refused because they keep failing.", gauges.Breakers},
 		{"tenantmesh_admission_limit", "Requests that the service may hold open before tenants have shares of it.", gauges.Limit},
 		{"tenantmesh_admission_open", "Requests that are open at the service, as admission counts them.", gauges.Placed},
 		{"tenantmesh_admission_latency_without_load_seconds", "Latency of the service's answers of no class to requests that only read, when hardly any are open; 0 when that is not known.", gauges.WithoutLoad},
@@ -42,6 +43,7 @@ func (s *sidecar) gauges() Gauges {
 		},
 		Leases:   func() float64 { return float64(s.decider.Limiter.Leases(time.Now())) },
 		Open:     func() float64 { return float64(s.inflight.Open()) },
+		Breakers: func() float64 { return float64(s.decider.Breakers.Open()) },
 		Restarts: func() float64 { return float64(s.envoy.Restarts()) },
 
 		Limit:       func() float64 { return s.decider.Fair.State(0).Limit },

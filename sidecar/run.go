@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +19,6 @@ import (
 	"time"
 
 	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
-	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -54,6 +54,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/relay"
 	"github.com/tenantmesh/tenantmesh/sidecar/report"
 	"github.com/tenantmesh/tenantmesh/sidecar/supervise"
+	"github.com/tenantmesh/tenantmesh/sidecar/wire"
 	"github.com/tenantmesh/tenantmesh/xds/bootstrap"
 )
 
@@ -64,7 +65,7 @@ type Config struct {
 	ControlAPI   string `json:"controlAPI,omitempty"`  // host:port of its admin API, to poll while the stream is down; several with commas between
 	WorkloadAPI  string `json:"workloadAPI,omitempty"` // "unix:///path"; default: the environment's
 	DataDir      string `json:"dataDir"`               // keeps the member's ID, its signing key and the last good state
-	Address      string `json:"address,omitempty"`     // of the inbound or gateway listener, as peers reach it; default 127.0.0.1
+	Address      string `json:"address,omitempty"`     // of the inbound or gateway listener, as peers reach it, and of /metrics and health; default 127.0.0.1
 	ServicePort  int    `json:"servicePort,omitempty"` // where the service listens on 127.0.0.1; default: the Workload's
 	GatewayPort  int    `json:"gatewayPort,omitempty"`
 	InboundPort  int    `json:"inboundPort,omitempty"`
@@ -72,8 +73,10 @@ type Config struct {
 	AdminPort    int    `json:"adminPort,omitempty"`
 	MetricsPort  int    `json:"metricsPort,omitempty"`
 	HealthPort   int    `json:"healthPort,omitempty"`
-	MoverPort    int    `json:"moverPort,omitempty"` // of a gateway: other gateways send it the writes of tenants that it moves
-	MaxBody      int64  `json:"maxBody,omitempty"`   // of a gateway: bytes of a request of a tenant that moves; default 64 MiB
+	MoverPort    int    `json:"moverPort,omitempty"`    // of a gateway: other gateways send it the writes of tenants that it moves
+	MoverAddress string `json:"moverAddress,omitempty"` // of a gateway: the one IP address that takes them, as other gateways reach it; default Address
+	MaxBody      int64  `json:"maxBody,omitempty"`      // of a gateway: bytes of a request of a tenant that moves; default 64 MiB
+	Concurrency  int    `json:"concurrency,omitempty"`  // Envoy's worker threads; default 1, of a gateway as many as there are CPUs for this process
 	// DataCommands move a tenant's data where the Workload says tenantData.commands.
 	DataCommands datacommand.Commands `json:"dataCommands,omitzero"`
 	Drain        time.Duration        `json:"-"` // how long open requests have at the end
@@ -98,6 +101,15 @@ func (c *Config) Defaults() {
 	if c.Address == "" {
 		c.Address = "127.0.0.1"
 	}
+	if c.MoverAddress == "" {
+		c.MoverAddress = c.Address
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = 1
+		if c.Role == "gateway" {
+			c.Concurrency = runtime.GOMAXPROCS(0)
+		}
+	}
 }
 
 // Check returns every problem of the configuration.
@@ -121,6 +133,13 @@ func (c *Config) Check() error {
 	}
 	if c.MaxBody < 0 {
 		problems = append(problems, fmt.Errorf("max-body must be at least 0 (got %d)", c.MaxBody))
+	}
+	if c.Concurrency < 0 {
+		problems = append(problems, fmt.Errorf("concurrency must be at least 1 (got %d)", c.Concurrency))
+	}
+	// Clients may come by every address; other gateways are told of one, and no more is opened for them.
+	if ip := net.ParseIP(c.MoverAddress); c.Role == "gateway" && (ip == nil || ip.IsUnspecified()) {
+		problems = append(problems, fmt.Errorf("mover-address must be an IP address that other gateways can reach (got %q)", c.MoverAddress))
 	}
 	if ip := net.ParseIP(c.Address); ip == nil {
 		problems = append(problems, fmt.Errorf("address must be an IP address (got %q)", c.Address))
@@ -186,7 +205,7 @@ func Run(ctx context.Context, config Config, ready func()) error {
 	defer conn.Close()
 	s := &sidecar{config: config, self: self, control: control, source: source, sets: &policyset.Holder{}, registry: prometheus.NewRegistry(), member: member, inflight: inflight.New(inflight.Options{})}
 	s.position = position.New(s.inflight)
-	s.envoy = &supervise.Envoy{Path: envoyPath, Bootstrap: filepath.Join(config.DataDir, "envoy.json"), AdminPort: config.AdminPort, Log: config.Log}
+	s.envoy = &supervise.Envoy{Path: envoyPath, Bootstrap: filepath.Join(config.DataDir, "envoy.json"), Concurrency: config.Concurrency, AdminPort: config.AdminPort, Log: config.Log}
 	return s.run(ctx, conn, self, envoyVersion, ready)
 }
 
@@ -234,13 +253,13 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	}})
 	decisions := decisionlog.New(s.member, c.Log)
 	meter := ledger.NewMeter()
-	port := c.InboundPort
+	address, port := c.Address, c.InboundPort
 	if c.Role == "gateway" {
-		port = c.MoverPort
+		address, port = c.MoverAddress, c.MoverPort
 	}
 	reporter, err := report.New(report.Config{
 		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top,
-		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: c.Address, Port: uint32(port)},
+		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: address, Port: uint32(port)},
 	}, s.signs, time.Now())
 	if err != nil {
 		return err
@@ -325,11 +344,23 @@ func (s *sidecar) signs() bool {
 	return set != nil && set.Self != nil && (set.Self.Role == "gateway" || !set.Self.BoundTenant.IsZero())
 }
 
+// ServerOptions are those of the gRPC server that answers Envoy.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		wire.ServerOption(),
+		grpc.MaxConcurrentStreams(4096),
+		// Goroutines that stay answer checks without growing a stack for each; Envoy's long streams take a few of them.
+		grpc.NumStreamWorkers(uint32(16 + 2*runtime.GOMAXPROCS(0))),
+		// Over a Unix socket there is no bandwidth to estimate, which costs a ping for every window.
+		grpc.StaticStreamWindowSize(1 << 20), grpc.StaticConnWindowSize(4 << 20),
+	}
+}
+
 // serve answers Envoy on two Unix sockets, and the world on the metrics and health ports.
 func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
-	g := grpc.NewServer(grpc.MaxConcurrentStreams(4096))
+	g := grpc.NewServer(ServerOptions()...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
-	auth.RegisterAuthorizationServer(g, &extauthz.Server{Decider: s.decider})
+	extauthz.Register(g, s.decider)
 	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
 	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Now: time.Now})
 	socket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketSidecar))
@@ -396,7 +427,7 @@ func (s *sidecar) moves(ctx context.Context, group *errgroup.Group) (http.Handle
 		Decider: s.decider, Sets: s.sets, Member: s.member, Egress: filepath.Join(c.DataDir, meshname.SocketEgress), Dir: filepath.Join(c.DataDir, "journal"),
 		Peers: svid.ClientTLS(s.source, s.gateways(domain)), MaxBody: c.MaxBody,
 	})
-	listener, err := net.Listen("tcp", net.JoinHostPort(c.Address, strconv.Itoa(c.MoverPort)))
+	listener, err := net.Listen("tcp", net.JoinHostPort(c.MoverAddress, strconv.Itoa(c.MoverPort)))
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -319,7 +320,8 @@ func (w *walker) scalar(node *yaml.Node, path string, target reflect.Value) {
 		reflect.Int: {"!!int", "a whole number"}, reflect.Int64: {"!!int", "a whole number"},
 		reflect.Float64: {"!!int !!float", "a number"},
 	}[target.Kind()]
-	if node.Kind != yaml.ScalarNode || !slices.Contains(strings.Fields(want.tags), node.Tag) || node.Decode(target.Addr().Interface()) != nil {
+	finite := func() bool { return !target.CanFloat() || math.Abs(target.Float()) <= math.MaxFloat64 } // YAML has .nan and .inf, JSON has not
+	if node.Kind != yaml.ScalarNode || !slices.Contains(strings.Fields(want.tags), node.Tag) || node.Decode(target.Addr().Interface()) != nil || !finite() {
 		w.add(node, path, "must be %s (got %s)", want.name, describe(node))
 	}
 }

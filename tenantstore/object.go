@@ -206,6 +206,7 @@ type WorkloadSpec struct {
 	DeliverContext       bool               `json:"deliverContext,omitempty"`       // hand Txn-Token to the service
 	ForwardAuthorization bool               `json:"forwardAuthorization,omitempty"` // let the client's Authorization pass the gateway
 	TenantData           *TenantData        `json:"tenantData,omitempty"`
+	Breaker              policy.Breaker     `json:"breaker,omitzero"` // of the calls of others to it
 	Admission            Admission          `json:"admission,omitzero"`
 	HideLimits           bool               `json:"hideLimits,omitempty"` // answers do not tell of limits (RateLimit, RateLimit-Policy), but when to come again
 }
@@ -246,7 +247,16 @@ type Class struct {
 	Methods []string `json:"methods,omitempty"`
 	Paths   []string `json:"paths,omitempty"` // as policy.Target's
 	// Priority says who comes first of a tenant's requests when the service is full.
-	Priority Priority `json:"priority,omitempty"` // default Interactive
+	Priority Priority  `json:"priority,omitempty"` // default Interactive
+	Bulkhead *Bulkhead `json:"bulkhead,omitempty"` // connections of its own; nil: it shares those of all other requests
+}
+
+// Bulkhead bounds what the requests of one class take of each instance of a service: they have connections of their own,
+// and what does not fit is refused. A zero field is as for all other requests.
+type Bulkhead struct {
+	MaxConnections     int `json:"maxConnections,omitempty"`     // 1 to 65,535; with HTTP/1.1 as many requests at once; default 1024
+	MaxPendingRequests int `json:"maxPendingRequests,omitempty"` // that wait for a connection; 1 to 65,535, default 1024
+	MaxRequests        int `json:"maxRequests,omitempty"`        // at once; 1 to 65,535, default 4096
 }
 
 // Priority is a class's place among a tenant's requests.
@@ -307,6 +317,8 @@ type DependencySpec struct {
 	Port    int      `json:"port"`
 	TLS     bool     `json:"tls,omitempty"`
 	Tenancy Tenancy  `json:"tenancy,omitempty"` // default Require
+
+	Breaker policy.Breaker `json:"breaker,omitzero"`
 }
 
 // TokenIssuerSpec is the spec of kind TokenIssuer.

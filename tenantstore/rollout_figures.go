@@ -16,6 +16,8 @@ const (
 	rolloutOver    = 0.05
 	rolloutRatio   = 1.5
 	rolloutWindow  = 10 * time.Minute
+
+	day = 24 * time.Hour
 )
 
 // RolloutFigures compares the tenants that a rollout has reached with those that it will reach, since its last step and
@@ -23,7 +25,7 @@ const (
 type RolloutFigures struct {
 	Canary Served `json:"canary"`
 	Others Served `json:"others"`
-	Before Served `json:"before"` // the canary's tenants, in the 10 minutes before the rollout began
+	Before Served `json:"before"` // the canary's tenants, in the 10 minutes before the rollout began; later the hour, or day
 }
 
 // Served is what became of requests of some tenants.
@@ -71,11 +73,16 @@ func FiguresOf(objects map[Key]*Object, rollout *Object, sum func(tenant string,
 			f.Others.add(u)
 		}
 	}
-	began := rollout.Rollout.Began.Truncate(time.Minute)
 	f.Before.Tenants = f.Canary.Tenants
-	for _, u := range sum("", began.Add(-rolloutWindow), began) {
-		if concerned[u.TenantUID] {
-			f.Before.add(u)
+	for _, window := range []struct{ whole, long time.Duration }{{time.Minute, rolloutWindow}, {time.Hour, time.Hour}, {day, day}} {
+		if f.Before.Requests > 0 {
+			break // usage is still kept that finely
+		}
+		began := rollout.Rollout.Began.UTC().Truncate(window.whole)
+		for _, u := range sum("", began.Add(-window.long), began) {
+			if concerned[u.TenantUID] && !u.End().After(began) {
+				f.Before.add(u)
+			}
 		}
 	}
 	return f

@@ -217,6 +217,33 @@ func TestRolloutFigures(t *testing.T) {
 	}
 }
 
+// TestRolloutFiguresOfOldUsage: what was before a rollout that has lasted long is known by the hour, then by the day; time
+// that is partly the rollout's is not before it.
+func TestRolloutFiguresOfOldUsage(t *testing.T) {
+	_, store := rolled(t)
+	snapshot, err := store.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rollout := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindRollout, Name: "tier-gold"}].Clone()
+	uid := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindTenant, Name: "acme"}].Metadata.UID
+	rollout.Rollout.Began = time.Date(2026, 1, 2, 3, 4, 30, 0, time.UTC)
+	for _, span := range []time.Duration{time.Hour, 24 * time.Hour} {
+		during := rollout.Rollout.Began.Truncate(span)
+		sum := func(_ string, since, until time.Time) (list []ledger.UsageRecord) {
+			for at, requests := range map[time.Time]int64{during.Add(-2 * span): 1, during.Add(-span): 100, during: 1000} {
+				if !at.Before(since) && at.Before(until) {
+					list = append(list, ledger.UsageRecord{Minute: at, Span: span, Tenant: "acme", TenantUID: uid, Requests: requests})
+				}
+			}
+			return list
+		}
+		if f := tenantstore.FiguresOf(snapshot.Objects, rollout, sum, rollout.Rollout.Began.Add(time.Hour)); f.Before.Requests != 100 {
+			t.Errorf("by %v: %d requests before, want 100", span, f.Before.Requests)
+		}
+	}
+}
+
 // TestRolloutKeepsItsForm: the store writes objects as JSON.
 func TestRolloutKeepsItsForm(t *testing.T) {
 	_, store := rolled(t)

@@ -104,6 +104,7 @@ func (v *validation) object(o *Object) {
 		between(v, "spec.weight", o.Tier.Weight, 0, 1000)
 		oneOf(v, "spec.isolation", o.Tier.Isolation, "", policy.Pooled, policy.DedicatedStore, policy.DedicatedCell)
 		between(v, "spec.slo.availability", o.Tier.SLO.Availability, 0, 1)
+		oneOf(v, "spec.failMode.limitsUnknown", o.Tier.FailMode.LimitsUnknown, "", policy.SafeDefaults, policy.RefuseUnknown)
 	case KindTenant:
 		v.required("spec.tier", o.Tenant.Tier)
 		v.required("spec.region", o.Tenant.Region)
@@ -164,6 +165,9 @@ func (v *validation) cell(o *Object) {
 
 func (v *validation) limits(path string, l policy.Limits) {
 	v.limit(path, policy.ClassLimit{RequestsPerSecond: l.RequestsPerSecond, Burst: l.Burst, Concurrency: l.Concurrency})
+	if s := l.RetryShare; s != 0 && s != policy.Unlimited && (s < 0.001 || s > 100) {
+		v.add(path+".retryShare", "must be from 0.001 to 100, or -1 for unlimited (got %v)", s)
+	}
 	for _, name := range slices.Sorted(maps.Keys(l.Classes)) {
 		if _, err := identity.ParseTenantID(name); err != nil {
 			v.add(path+".classes."+name, "must be named with 1 to 63 lower-case letters, digits and '-' (got %q)", name)
@@ -221,8 +225,10 @@ func (v *validation) workload(w *WorkloadSpec) {
 		for _, p := range problems {
 			v.add(at+"."+p.Field, "%s", p.Text)
 		}
+		v.bulkhead(at, class, w.Classes[:i])
 		oneOf(v, at+".priority", class.Priority, "", Interactive, Batch)
 	}
+	v.breaker(w.Breaker)
 	v.admission(w.Admission)
 	if w.TenantData != nil {
 		oneOf(v, "spec.tenantData.strategy", w.TenantData.Strategy, "", Fenced, CatchUp, DualWrite)
@@ -256,6 +262,7 @@ func (v *validation) dependency(d *DependencySpec) {
 			v.add(fmt.Sprintf("spec.hosts[%d]", i), "must be listed once (got %q again)", host)
 		}
 	}
+	v.breaker(d.Breaker)
 	between(v, "spec.port", d.Port, 1, 65535)
 	oneOf(v, "spec.tenancy", d.Tenancy, "", Require, Observe, Untenanted)
 }

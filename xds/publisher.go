@@ -280,7 +280,7 @@ func (p *Publisher) indexPrincipals(mesh *ir.Mesh) {
 		for _, instance := range w.Instances {
 			subjects[instance.ID] = server.Subject{
 				Role: string(tenantstore.RoleSidecar), Cell: instance.Cell, Workload: w.Name,
-				Audiences: []string{translator.AudienceAll, translator.AudienceCell(instance.Cell), translator.AudienceWorkload(instance.Cell, w.Name)},
+				Audiences: translator.Audiences(instance.Cell, w.Name),
 			}
 		}
 	}

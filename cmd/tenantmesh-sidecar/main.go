@@ -40,7 +40,7 @@ func root() *cobra.Command {
 	flags.StringVar(&config.ControlAPI, "control-api", "", "host:port of the control plane's admin API, polled while nothing can be pushed; several with commas between (default: none)")
 	flags.StringVar(&config.WorkloadAPI, "workload-api", "", "SPIFFE Workload API, unix:///path (default: $SPIFFE_ENDPOINT_SOCKET)")
 	flags.StringVar(&config.DataDir, "data-dir", "", "folder for the member's ID, its signing key and the last good state")
-	flags.StringVar(&config.Address, "address", "127.0.0.1", "IP address of the listener that peers or clients reach")
+	flags.StringVar(&config.Address, "address", "127.0.0.1", "IP address of the listener that peers or clients reach, and of /metrics and health")
 	flags.IntVar(&config.ServicePort, "service-port", 0, "port of the service on 127.0.0.1 (default: the Workload's)")
 	flags.IntVar(&config.GatewayPort, "gateway-port", 0, "port of a gateway's listener (default 8080)")
 	flags.IntVar(&config.InboundPort, "inbound-port", 0, "port of the inbound listener (default 15006)")
@@ -49,6 +49,8 @@ func root() *cobra.Command {
 	flags.IntVar(&config.MetricsPort, "metrics-port", 0, "port of /metrics (default 15090)")
 	flags.IntVar(&config.HealthPort, "health-port", 0, "port of /livez and /readyz (default 15021)")
 	flags.IntVar(&config.MoverPort, "mover-port", 0, "port of a gateway at which other gateways send it the writes of tenants that it moves (default 15008)")
+	flags.StringVar(&config.MoverAddress, "mover-address", "", "IP address of a gateway's mover port, which only gateways of the mesh may use (default: --address; must be set where that is 0.0.0.0 or ::)")
+	flags.IntVar(&config.Concurrency, "concurrency", 0, "worker threads of Envoy (default: 1, of a gateway one a CPU)")
 	flags.Int64Var(&config.MaxBody, "max-body", 0, "bytes that a request of a tenant that moves may have (default 64 MiB)")
 	for name, command := range map[string]*[]string{"export": &config.DataCommands.Export, "import": &config.DataCommands.Import, "delete": &config.DataCommands.Delete} {
 		flags.Func("data-"+name, "command, with its arguments after spaces, that moves a tenant's data: "+name+" (where the Workload says tenantData.commands)", func(text string) error {
@@ -134,7 +136,8 @@ func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config)
 		"gateway-port": {&config.GatewayPort, flags.GatewayPort}, "inbound-port": {&config.InboundPort, flags.InboundPort},
 		"outbound-port": {&config.OutboundPort, flags.OutboundPort}, "admin-port": {&config.AdminPort, flags.AdminPort},
 		"metrics-port": {&config.MetricsPort, flags.MetricsPort}, "health-port": {&config.HealthPort, flags.HealthPort},
-		"mover-port": {&config.MoverPort, flags.MoverPort}, "max-body": {&config.MaxBody, flags.MaxBody},
+		"mover-port": {&config.MoverPort, flags.MoverPort}, "mover-address": {&config.MoverAddress, flags.MoverAddress},
+		"concurrency": {&config.Concurrency, flags.Concurrency}, "max-body": {&config.MaxBody, flags.MaxBody},
 		"data-export": {&config.DataCommands.Export, flags.DataCommands.Export}, "data-import": {&config.DataCommands.Import, flags.DataCommands.Import},
 		"data-delete": {&config.DataCommands.Delete, flags.DataCommands.Delete},
 		"drain":       {&config.Drain, flags.Drain}, "max-grant-age": {&config.Staleness.Grants, flags.Staleness.Grants}, "max-issuer-age": {&config.Staleness.Issuers, flags.Staleness.Issuers},

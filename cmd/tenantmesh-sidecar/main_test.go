@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -31,8 +32,16 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	keepFlags(cmd, &config, sidecar.Config{Role: "gateway", GatewayPort: 9000, Control: "flag:1"})
 	config.Defaults()
 	if config.Role != "gateway" || config.GatewayPort != 9000 || config.Control != "file:1" || config.DataDir != "file" || config.InboundPort != 15006 || config.OutboundPort != 15001 ||
-		config.AdminPort != 15000 || config.MetricsPort != 15090 || config.HealthPort != 15021 || config.Address != "127.0.0.1" {
+		config.AdminPort != 15000 || config.MetricsPort != 15090 || config.HealthPort != 15021 || config.Address != "127.0.0.1" || config.MoverAddress != "127.0.0.1" || config.Concurrency != runtime.GOMAXPROCS(0) {
 		t.Errorf("the configuration is %+v", config)
+	}
+}
+
+// TestOneWorkerBesideAService: a service's machine is the service's.
+func TestOneWorkerBesideAService(t *testing.T) {
+	config := sidecar.Config{Role: "sidecar"}
+	if config.Defaults(); config.Concurrency != 1 {
+		t.Errorf("%d workers", config.Concurrency)
 	}
 }
 
@@ -43,10 +52,12 @@ func TestFile(t *testing.T) {
 role: gateway
 controlAPI: a:1,b:2
 maxBody: 5
+moverAddress: 10.0.0.1
+concurrency: 3
 maxGrantAge: 2m
 dataCommands: {export: [tar, c], import: [tar, x]}
 `), &config)
-	if err != nil || config.Role != "gateway" || config.ControlAPI != "a:1,b:2" || config.MaxBody != 5 || config.Drain != 10*time.Second ||
+	if err != nil || config.Role != "gateway" || config.ControlAPI != "a:1,b:2" || config.MaxBody != 5 || config.MoverAddress != "10.0.0.1" || config.Concurrency != 3 || config.Drain != 10*time.Second ||
 		config.Staleness.Grants != 2*time.Minute || config.Staleness.Issuers != 0 || len(config.DataCommands.Export) != 2 {
 		t.Errorf("the configuration is %+v, %v", config, err)
 	}

@@ -31,14 +31,19 @@ const (
 // ClusterLocalService is the service beside this Envoy; its endpoint (EDS) is added by the Go process.
 const ClusterLocalService = "local_service"
 
+// ClusterPool names the cluster of the service beside this Envoy for a class of requests that has a bulkhead; its
+// endpoint is added as that of [ClusterLocalService].
+func ClusterPool(class string) string { return ClusterLocalService + "/" + class }
+
 // ClusterWorkload names the cluster, and the EDS resource, of a workload in a cell.
 func ClusterWorkload(cell, workload string) string { return "cell/" + cell + "/workload/" + workload }
 
-// SDS secrets, all made by the Go process from the SPIFFE Workload API.
+// SDS secrets, all made by the Go process: those of the mesh from the SPIFFE Workload API.
 const (
-	SecretSVID   = "mesh/svid"   // own X.509-SVID and key
-	SecretBundle = "mesh/bundle" // trust bundle; clusters add the exact SPIFFE IDs they expect
-	SecretPeers  = "mesh/peers"  // trust bundle and the exact SPIFFE IDs that may connect inbound
+	SecretSVID   = "mesh/svid"    // own X.509-SVID and key
+	SecretBundle = "mesh/bundle"  // trust bundle; clusters add the exact SPIFFE IDs they expect
+	SecretPeers  = "mesh/peers"   // trust bundle and the exact SPIFFE IDs that may connect inbound
+	SecretRoots  = "system/roots" // who the machine trusts, for Dependencies
 )
 
 // Route configurations and the ECDS filter.

@@ -13,6 +13,7 @@ const (
 	HeaderLease      = "x-tenantmesh-lease"
 	HeaderHook       = "x-tenantmesh-hook"    // at a gateway's egress: the workload whose data moves
 	HeaderPeer       = "x-tenantmesh-peer"    // set by a sidecar's Envoy for its Go process: SHA-256 of the peer's certificate
+	HeaderClass      = "x-tenantmesh-class"   // from a sidecar's Go process to its Envoy: the class of a request that has a bulkhead
 	HeaderTarget     = "x-tenantmesh-target"  // from a gateway's Envoy to its Go process: "workload/<name>" that a moving tenant's request is for
 	HeaderFence      = "x-tenantmesh-fence"   // of a hook that changes data: a fencing token, an integer that only grows; a lower one than was seen must be refused
 	HeaderCursor     = "x-tenantmesh-cursor"  // of an export: how far it goes; "" or absent: to the end, and it cannot be gone on with
@@ -21,8 +22,13 @@ const (
 	HeaderReason     = "x-tenantmesh-reason"
 	HeaderDecision   = "x-tenantmesh-decision"
 
-	HeaderRequestID   = "x-request-id"
-	HeaderTraceparent = "traceparent" // W3C Trace Context, section 3.2
+	HeaderRequestID       = "x-request-id"
+	HeaderTraceparent     = "traceparent"                    // W3C Trace Context, section 3.2
+	HeaderClientRequestID = "x-tenantmesh-client-request-id" // from a gateway's Envoy to its Go process: the x-request-id that the client sent
+
+	HeaderIdempotencyKey = "idempotency-key"            // IETF draft of that name: one operation, however often it is sent
+	HeaderAttemptCount   = "x-envoy-attempt-count"      // set by the Envoy that sends to a workload, over what was there; from 1
+	HeaderGRPCAttempts   = "grpc-previous-rpc-attempts" // gRFC A6, of a retry: from 1
 
 	HeaderRetryAfter      = "retry-after"
 	HeaderRateLimit       = "ratelimit"
@@ -33,7 +39,15 @@ const (
 // ClientStripped are the headers that a client may not send through a gateway: tracing and baggage of
 // its own, and every name by which the mesh speaks.
 var ClientStripped = []string{
-	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence, HeaderPeer,
+	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence, HeaderPeer, HeaderClientRequestID,
 	"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
 	"uber-trace-id", "baggage", "tracestate",
+	HeaderAttemptCount,
+}
+
+// RetryHeaders are those by which whoever sends a request could make Envoy repeat it, in the place of what it is
+// configured to do: they are stripped everywhere.
+var RetryHeaders = []string{
+	"x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-retriable-status-codes", "x-envoy-retriable-header-names",
+	"x-envoy-hedge-on-per-try-timeout",
 }

@@ -57,17 +57,50 @@ type Claims struct {
 	Txn      string             // unique to the transaction; kept when a token is exchanged
 	Subject  string             // as the client's token named it; for the audit only
 	Context  Context
-	Digest   string // the token's own [KeyDigest], set by [Verifier.Verify]
-	KID      string // of the key that it is signed by, set by [Verifier.Verify]
+
+	// Set by [Verifier.Verify]:
+	KID    string   // of the key that it is signed by
+	Token  string   // itself
+	Digest Digest   // of Token
+	Keys   []Digest // Context.Keys, those that are digests
 }
 
-// KeyDigest is the form in which a trace or request ID stands in [Context.Keys]: the first 128 bits of its
-// SHA-256, base64url. The ID itself stays out of the token.
-func KeyDigest(id string) string {
-	return short(sha256.Sum256([]byte(id)))
+// Digest is the first 128 bits of a SHA-256.
+type Digest [16]byte
+
+// DigestOf is the digest of an ID, or of a token.
+func DigestOf(id string) Digest { return short(sum(id)) }
+
+// sum is the SHA-256 of text. Most are short enough for it to allocate nothing.
+func sum(text string) [sha256.Size]byte {
+	var room [1024]byte
+	return sha256.Sum256(append(room[:0], text...))
 }
 
-func short(digest [sha256.Size]byte) string { return base64.RawURLEncoding.EncodeToString(digest[:16]) }
+func short(sum [sha256.Size]byte) Digest { return Digest(sum[:16]) }
+
+// String is the digest in base64url: the form in which it stands in [Context.Keys].
+func (d Digest) String() string { return base64.RawURLEncoding.EncodeToString(d[:]) }
+
+// KeyDigest is the form in which a trace or request ID stands in [Context.Keys]. The ID itself stays out of the token.
+func KeyDigest(id string) string { return DigestOf(id).String() }
+
+// digests are those of the keys that are digests; others are no ID's.
+func digests(keys []string) []Digest {
+	list := make([]Digest, 0, len(keys))
+	for _, key := range keys {
+		if text, err := base64.RawURLEncoding.Strict().DecodeString(key); err == nil && len(text) == len(Digest{}) {
+			list = append(list, Digest(text))
+		}
+	}
+	return list
+}
+
+type wireHeader struct {
+	Algorithm string `json:"alg"`
+	Type      string `json:"typ"`
+	KID       string `json:"kid"`
+}
 
 type wireClaims struct {
 	Issuer   identity.Principal `json:"iss"`

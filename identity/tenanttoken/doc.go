@@ -9,5 +9,5 @@
 // A [KeySet] never changes after it was made: publish it behind an atomic pointer. A [Verifier] and a
 // [Signer] may be used from many goroutines. Time is an argument everywhere.
 //
-// It imports identity, go-jose and the standard library; never policy, tenantstore, xds or sidecar.
+// It imports identity and go-json-experiment/json; never policy, tenantstore, xds or sidecar.
 package tenanttoken

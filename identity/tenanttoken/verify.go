@@ -1,17 +1,16 @@
 package tenanttoken
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 // Sorts of refusal. Every error of [Verifier.Verify] is one of them and says more in its text.
@@ -65,14 +64,14 @@ func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, er
 	if len(token) > MaxSize {
 		return nil, fmt.Errorf("%w: must be at most %d bytes (got %d)", ErrMalformed, MaxSize, len(token))
 	}
-	digest := sha256.Sum256([]byte(token))
-	found, ok := v.lookup(digest)
-	if !ok {
+	digest := sum(token)
+	found, fresh := v.lookup(digest)
+	if found == nil {
 		var err error
 		if found, err = v.parse(token, keys); err != nil {
 			return nil, err
 		}
-		found.claims.Digest = short(digest)
+		found.claims.Token, found.claims.Digest = strings.Clone(token), short(digest)
 	}
 	// What may change between two uses of one token is looked at every time: its key, and the clock.
 	key, ok := keys.Lookup(found.kid)
@@ -82,7 +81,9 @@ func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, er
 	if err := v.check(&found.claims, key, now); err != nil {
 		return nil, err
 	}
-	v.remember(digest, found)
+	if !fresh {
+		v.remember(digest, found)
+	}
 	return &found.claims, nil
 }
 
@@ -117,7 +118,7 @@ func (v *Verifier) parse(token string, keys KeySet) (*verified, error) {
 	}
 	return &verified{kid: kid, claims: Claims{
 		Issuer: wire.Issuer, Audience: wire.Audience, IssuedAt: time.Unix(wire.IssuedAt, 0), Expiry: time.Unix(wire.Expiry, 0),
-		Txn: wire.Txn, Subject: wire.Subject, Context: *wire.Context, KID: kid,
+		Txn: wire.Txn, Subject: wire.Subject, Context: *wire.Context, KID: kid, Keys: digests(wire.Context.Keys),
 	}}, nil
 }
 
@@ -139,14 +140,14 @@ func (v *Verifier) check(claims *Claims, key Key, now time.Time) error {
 	return nil
 }
 
-func (v *Verifier) lookup(digest [sha256.Size]byte) (*verified, bool) {
+// lookup finds a token that was found good, nil for none; fresh: it need not be remembered anew.
+func (v *Verifier) lookup(digest [sha256.Size]byte) (found *verified, fresh bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if found, ok := v.fresh[digest]; ok {
 		return found, true
 	}
-	found, ok := v.former[digest]
-	return found, ok
+	return v.former[digest], false
 }
 
 func (v *Verifier) remember(digest [sha256.Size]byte, found *verified) {
@@ -173,79 +174,24 @@ func split(token string) (kid string, payload, signature []byte, err error) {
 			return "", nil, nil, errors.New("must be base64url without padding")
 		}
 	}
-	var header map[string]any
+	var header wireHeader
 	if err := decodeStrict(texts[0], &header); err != nil {
 		return "", nil, nil, err
 	}
-	for name := range header {
-		if name != "alg" && name != "typ" && name != "kid" {
-			return "", nil, nil, fmt.Errorf("header must hold only alg, typ and kid (got %q)", name)
-		}
+	if header.Algorithm != algorithm {
+		return "", nil, nil, fmt.Errorf("alg must be EdDSA (got %q)", header.Algorithm)
 	}
-	if header["alg"] != algorithm {
-		return "", nil, nil, fmt.Errorf("alg must be EdDSA (got %q)", header["alg"])
+	if header.Type != Type {
+		return "", nil, nil, fmt.Errorf("typ must be %s (got %q)", Type, header.Type)
 	}
-	if header["typ"] != Type {
-		return "", nil, nil, fmt.Errorf("typ must be %s (got %q)", Type, header["typ"])
-	}
-	kid, _ = header["kid"].(string)
-	if kid == "" {
+	if header.KID == "" {
 		return "", nil, nil, errors.New("kid must be set")
 	}
-	return kid, texts[1], texts[2], nil
+	return header.KID, texts[1], texts[2], nil
 }
 
+// decodeStrict refuses members that are not known, exactly as they are spelled, and those that are there twice: other
+// parsers take the first, or the last.
 func decodeStrict(text []byte, into any) error {
-	if err := checkDuplicates(text); err != nil {
-		return err
-	}
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields()
-	return decoder.Decode(into)
-}
-
-// checkDuplicates refuses an object that names a member twice, in any case of its letters (encoding/json
-// matches names without case and lets the last win, other parsers the first), at any depth.
-func checkDuplicates(text []byte) error {
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	type level struct {
-		seen map[string]bool // nil in an array
-		key  bool            // a member's name comes next
-	}
-	var stack []level
-	for {
-		token, err := decoder.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("must be JSON: %w", err)
-		}
-		top := len(stack) - 1
-		if name, ok := token.(string); ok && top >= 0 && stack[top].key {
-			folded := strings.ToLower(name)
-			if stack[top].seen[folded] {
-				return fmt.Errorf("must name each member once (got %q again)", name)
-			}
-			stack[top].seen[folded], stack[top].key = true, false
-			continue
-		}
-		if top >= 0 && stack[top].seen != nil {
-			stack[top].key = true // after this value
-		}
-		switch token {
-		case json.Delim('{'):
-			stack = append(stack, level{seen: map[string]bool{}, key: true})
-		case json.Delim('['):
-			stack = append(stack, level{})
-		case json.Delim('}'), json.Delim(']'):
-			stack = stack[:top]
-			if top > 0 && stack[top-1].seen != nil {
-				stack[top-1].key = true
-			}
-		}
-		if len(stack) > 32 {
-			return errors.New("must not nest deeper than 32")
-		}
-	}
+	return json.Unmarshal(text, into, json.RejectUnknownMembers(true))
 }

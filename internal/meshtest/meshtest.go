@@ -298,12 +298,12 @@ func (s *Sidecar) Restart(t testing.TB) *Sidecar {
 // Gateway starts a gateway.
 func (m *Mesh) Gateway(t testing.TB) *Sidecar { return m.GatewayAt(t, "gateway") }
 
-// GatewayAt starts a gateway whose data lies in a folder of that name: another instance of the same identity.
-func (m *Mesh) GatewayAt(t testing.TB, name string) *Sidecar {
+// GatewayAt starts a gateway whose data lies in a folder of that name, with more flags: another instance of the same identity.
+func (m *Mesh) GatewayAt(t testing.TB, name string, flags ...string) *Sidecar {
 	t.Helper()
 	id, err := identity.GatewayID(TrustDomain, "edge")
 	check(t, err)
-	s := m.start(t, name, id, 0)
+	s := m.start(t, name, id, 0, flags...)
 	m.gateways++
 	// It has said all that it says of itself at its start: nothing changes under a test's feet.
 	m.waitFor(t, func(snapshot tenantstore.Snapshot) bool {
@@ -322,23 +322,30 @@ func (m *Mesh) GatewayAt(t testing.TB, name string) *Sidecar {
 // Workload starts a service and its sidecar, with more flags, and returns once its endpoint is known to the mesh.
 func (m *Mesh) Workload(t testing.TB, cell, name string, service http.Handler, flags ...string) *Sidecar {
 	t.Helper()
+	return m.WorkloadAt(t, cell, name, cell+"-"+name, service, flags...)
+}
+
+// WorkloadAt starts a service whose sidecar's data lies in a folder of that name: another instance of the same identity.
+func (m *Mesh) WorkloadAt(t testing.TB, cell, name, folder string, service http.Handler, flags ...string) *Sidecar {
+	t.Helper()
 	server := httptest.NewServer(service)
 	t.Cleanup(server.Close)
 	u, err := url.Parse(server.URL)
 	check(t, err)
-	return m.workload(t, cell, name, u.Port(), flags...)
+	return m.workload(t, cell, name, folder, u.Port(), flags...)
 }
 
-func (m *Mesh) workload(t testing.TB, cell, name, service string, flags ...string) *Sidecar {
+func (m *Mesh) workload(t testing.TB, cell, name, folder, service string, flags ...string) *Sidecar {
 	t.Helper()
 	port, err := strconv.Atoi(service)
 	check(t, err)
 	id, err := identity.WorkloadID(TrustDomain, cell, name)
 	check(t, err)
-	s := m.start(t, cell+"-"+name, id, port, flags...)
+	s := m.start(t, folder, id, port, flags...)
+	at := s.URL[strings.LastIndexByte(s.URL, ':')+1:]
 	m.waitFor(t, func(snapshot tenantstore.Snapshot) bool {
 		for _, o := range snapshot.Objects {
-			if o.Kind == tenantstore.KindEndpoint && o.Endpoint.Cell == cell && o.Endpoint.Workload == name && o.Endpoint.Ready {
+			if o.Kind == tenantstore.KindEndpoint && o.Endpoint.Cell == cell && o.Endpoint.Workload == name && o.Endpoint.Ready && strconv.Itoa(o.Endpoint.Port) == at {
 				return true
 			}
 		}

@@ -55,7 +55,7 @@ func (m *Mesh) Documents(t testing.TB, cell string) *Program {
 	p.pid = p.again()
 	_, port, err := net.SplitHostPort(address)
 	check(t, err)
-	p.Sidecar = m.workload(t, cell, "documents", port)
+	p.Sidecar = m.workload(t, cell, "documents", cell+"-documents", port)
 	return p
 }
 

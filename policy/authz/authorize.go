@@ -37,12 +37,15 @@ type Diagnostic struct {
 }
 
 // Allowed judges the request as [Set.Authorize] does, and returns only what decided. Without a condition to
-// evaluate it allocates nothing.
+// evaluate it allocates nothing, once it was asked for the principal and the workload.
 func (s *Set) Allowed(r *Request) (rule string, allowed bool) {
 	var activation map[string]any
-	for i := range s.rules {
-		rule := &s.rules[i]
-		if rule.watches(r) || rule.why(r) != "" {
+	for candidates := s.candidates(r); ; {
+		rule := candidates.next()
+		if rule == nil {
+			return "", false
+		}
+		if rule.watches(r) || rule.lapsed(r) || rule.whyRest(r) != "" {
 			continue
 		}
 		if rule.when != nil {
@@ -56,7 +59,6 @@ func (s *Set) Allowed(r *Request) (rule string, allowed bool) {
 		// Forbids come first, so the first match decides.
 		return rule.name, rule.effect == policy.Permit
 	}
-	return "", false
 }
 
 // Authorize judges the request and says of every policy what it had to do with it.
@@ -99,12 +101,21 @@ func (r *rule) watches(request *Request) bool {
 
 // why returns the first part that does not match, "" when all but the condition match.
 func (r *rule) why(request *Request) string {
-	if !r.notAfter.IsZero() && (request.Lapsed || !request.Now.Before(r.notAfter)) {
+	if r.lapsed(request) {
 		return "notAfter"
 	}
 	if !slices.ContainsFunc(r.principals, func(p identity.Pattern) bool { return p.Match(request.Principal) }) {
 		return "principals"
 	}
+	return r.whyRest(request)
+}
+
+func (r *rule) lapsed(request *Request) bool {
+	return !r.notAfter.IsZero() && (request.Lapsed || !request.Now.Before(r.notAfter))
+}
+
+// whyRest is why, for a rule that is for the principal and has not lapsed.
+func (r *rule) whyRest(request *Request) string {
 	if field := whyTenant(&r.tenants, &request.Tenant); field != "" {
 		return field
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"cel.dev/cel-go/cel"
@@ -38,12 +40,16 @@ func (ps FieldProblems) Error() string {
 	return strings.Join(lines, "; ")
 }
 
-// Set is policies, compiled. The zero value denies everything.
+// Set is policies, compiled. The zero value denies everything. It may be used from many goroutines.
 type Set struct {
 	rules []rule // forbids first, then permits, each by name; shadows among them
+
+	asked atomic.Pointer[map[asker]*index] // nobody changes a map once it is here
+	mu    sync.Mutex                       // of who replaces it
 }
 
 type rule struct {
+	place      int // in Set.rules
 	name       string
 	effect     policy.Effect
 	shadow     bool
@@ -80,6 +86,9 @@ func Compile(policies []Policy) (*Set, error) {
 		}
 		return strings.Compare(a.name, b.name)
 	})
+	for i := range set.rules {
+		set.rules[i].place = i
+	}
 	if len(wrong) > 0 {
 		return set, fmt.Errorf("access policies: %s", strings.Join(wrong, "\n"))
 	}

@@ -14,7 +14,10 @@ func newRate(perSecond float64, burst int) rate {
 	if perSecond <= 0 {
 		return rate{}
 	}
-	interval := min(max(1, time.Duration(float64(time.Second)/perSecond)), maxInterval)
+	interval := maxInterval
+	if perSecond > 1/maxInterval.Seconds() { // else it is less, or no number
+		interval = max(1, time.Duration(float64(time.Second)/perSecond))
+	}
 	return rate{interval, interval * time.Duration(min(max(1, burst), maxHits))}
 }
 
@@ -32,3 +35,7 @@ func (r rate) admit(arrival, now int64, hits int) (next int64, wait time.Duratio
 func (r rate) remaining(arrival, now int64) float64 {
 	return float64((r.burst - time.Duration(max(0, arrival-now))) / r.interval)
 }
+
+// reached is the arrival time, no further ahead than it can have come by requests: from there a clock that jumped back
+// goes on as if the whole burst had just been used.
+func (r rate) reached(arrival, now int64) int64 { return min(arrival, now+int64(r.burst)) }

@@ -93,7 +93,11 @@ type Limiter struct {
 	recent    list.List // of *bucket, most recently used first
 	leases    map[string]*lease
 	deadlines deadlines // of leases
+	retired   []*lease  // to be used again
 }
+
+// maxRetired bounds the memory that is kept to be used again.
+const maxRetired = 4096
 
 type bucketKey struct{ uid, class string }
 
@@ -154,7 +158,8 @@ func (l *Limiter) Admit(now time.Time, r *Request) Verdict {
 		}
 	}
 	if wantsLease {
-		held := &lease{key: r.Lease, deadline: at + int64(r.LeaseTTL)}
+		held := l.lease()
+		held.key, held.deadline = r.Lease, at+int64(r.LeaseTTL)
 		for i, part := range parts[:n] {
 			part.bucket.open++
 			held.buckets[i] = part.bucket
@@ -278,6 +283,9 @@ type part struct {
 func (p part) on(b *bucket, at int64) counted {
 	r := newRate(p.limits.RequestsPerSecond, p.limits.Burst)
 	b.follow(r, at)
+	if r.interval > 0 {
+		b.arrival = r.reached(b.arrival, at)
+	}
 	return counted{b, r, p.limits.Concurrency, p.kind}
 }
 
@@ -362,6 +370,19 @@ func (l *Limiter) end(ended *lease) {
 			b.open--
 		}
 	}
+	if *ended = (lease{}); len(l.retired) < maxRetired {
+		l.retired = append(l.retired, ended)
+	}
+}
+
+func (l *Limiter) lease() *lease {
+	last := len(l.retired) - 1
+	if last < 0 {
+		return &lease{}
+	}
+	again := l.retired[last]
+	l.retired = l.retired[:last]
+	return again
 }
 
 // deadlines is a heap.Interface.

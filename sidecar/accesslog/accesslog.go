@@ -5,6 +5,7 @@
 package accesslog
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"slices"
@@ -46,21 +47,40 @@ func (s *Server) StreamAccessLogs(stream logv3.AccessLogService_StreamAccessLogs
 // settled are the beginnings of what Envoy says of a response when its check is behind it, or when there was none.
 var settled = []string{"via_upstream", "route_not_found", "direct_response", "upstream_", "response_timeout", "no_healthy_upstream"}
 
+const headerGRPCStatus = "grpc-status"
+
+// aborted says that whoever asked went away, or that the check did not answer: what was asked has not been.
+func aborted(f *datav3.ResponseFlags) bool {
+	return f.GetUnauthorizedDetails() != nil || f.GetDownstreamConnectionTermination() || f.GetDownstreamRemoteReset() || f.GetDownstreamProtocolError()
+}
+
+// broken says that it was the other end that failed: it could not be reached, reset the stream, or took too long. An
+// upstream overflow is none: it says that this Envoy's own bound is reached.
+func broken(f *datav3.ResponseFlags) bool {
+	return f.GetUpstreamRequestTimeout() || f.GetUpstreamMaxStreamDurationReached() || f.GetLocalReset() || f.GetUpstreamRemoteReset() ||
+		f.GetUpstreamConnectionFailure() || f.GetUpstreamConnectionTermination() || f.GetUpstreamProtocolError() || f.GetNoHealthyUpstream() ||
+		f.GetDnsResolutionFailure()
+}
+
 func lease(entry *datav3.HTTPAccessLogEntry) string {
 	return entry.GetRequest().GetRequestHeaders()[propagation.HeaderLease]
 }
 
 func ended(entry *datav3.HTTPAccessLogEntry) decide.Ended {
-	common, details := entry.GetCommonProperties(), entry.GetResponse().GetResponseCodeDetails()
+	common, response, details := entry.GetCommonProperties(), entry.GetResponse(), entry.GetResponse().GetResponseCodeDetails()
 	service, unanswered := inService(common)
 	return decide.Ended{
 		Lease: lease(entry), Service: service, Unanswered: unanswered, Overflow: common.GetResponseFlags().GetUpstreamOverflow(),
 		// A refusal by the check holds nothing, and has nothing to release; a check that failed may have admitted.
 		Refused:       common.GetResponseFlags().GetUnauthorizedDetails() != nil && details == "ext_authz_denied",
 		Settled:       slices.ContainsFunc(settled, func(p string) bool { return strings.HasPrefix(details, p) }),
-		Status:        int(entry.GetResponse().GetResponseCode().GetValue()),
+		Status:        int(response.GetResponseCode().GetValue()),
+		GRPCStatus:    cmp.Or(response.GetResponseTrailers()[headerGRPCStatus], response.GetResponseHeaders()[headerGRPCStatus]),
+		Reason:        response.GetResponseHeaders()[propagation.HeaderReason],
+		Aborted:       aborted(common.GetResponseFlags()),
+		Broken:        broken(common.GetResponseFlags()),
 		BytesReceived: int64(entry.GetRequest().GetRequestBodyBytes() + entry.GetRequest().GetRequestHeadersBytes()),
-		BytesSent:     int64(entry.GetResponse().GetResponseBodyBytes() + entry.GetResponse().GetResponseHeadersBytes()),
+		BytesSent:     int64(response.GetResponseBodyBytes() + response.GetResponseHeadersBytes()),
 		Duration:      common.GetTimeToLastDownstreamTxByte().AsDuration(),
 	}
 }

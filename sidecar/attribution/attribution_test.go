@@ -7,9 +7,19 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 )
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func digests(ids ...string) IDs {
+	var list IDs
+	for _, id := range ids {
+		list.Add(tenanttoken.DigestOf(id))
+	}
+	return list
+}
 
 // model is the ledger as one would tell it: a list of requests, looked through from the start each time.
 type model struct{ requests []modelRequest }
@@ -51,8 +61,8 @@ func TestAgainstModel(t *testing.T) {
 		for i := range rapid.IntRange(1, 60).Draw(rt, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 800).Draw(rt, "ms")) * time.Millisecond)
 			if rapid.Bool().Draw(rt, "open") {
-				r := modelRequest{fmt.Sprint("l", i), rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "uid"), fmt.Sprint("t", i), []string{rapid.SampledFrom([]string{"x", "y", "z"}).Draw(rt, "id")}, time.Time{}}
-				if !l.Open(now, r.lease, r.uid, r.token, r.ids) {
+				r := modelRequest{fmt.Sprint("l", i), rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "uid"), fmt.Sprint("t", i), rapid.SliceOfN(rapid.SampledFrom([]string{"x", "y", "z"}), 0, 3).Draw(rt, "ids"), time.Time{}}
+				if !l.Open(now, r.lease, r.uid, r.token, digests(r.ids...)) {
 					rt.Fatal("there is room")
 				}
 				m.requests = append(m.requests, r)
@@ -64,7 +74,7 @@ func TestAgainstModel(t *testing.T) {
 				}
 			}
 			for _, id := range []string{"x", "y", "z"} {
-				token, match := l.Find(now, id)
+				token, match := l.Find(now, tenanttoken.DigestOf(id))
 				wantToken, want := m.find(now, id)
 				if match != want {
 					rt.Fatalf("%s is %v, the model says %v", id, match, want)
@@ -85,22 +95,22 @@ func TestAgainstModel(t *testing.T) {
 func TestBounds(t *testing.T) {
 	l := New(Options{MaxOpen: 2})
 	for _, lease := range []string{"a", "b"} {
-		if !l.Open(start, lease, "u", "t", []string{"x"}) {
+		if !l.Open(start, lease, "u", "t", digests("x")) {
 			t.Fatal("there is room")
 		}
 	}
-	if l.Open(start, "c", "u", "t", []string{"x"}) {
+	if l.Open(start, "c", "u", "t", digests("x")) {
 		t.Error("a third of two is let in")
 	}
-	if !l.Open(start, "a", "u", "t", []string{"x"}) {
+	if !l.Open(start, "a", "u", "t", digests("x")) {
 		t.Error("one that is open already is refused")
 	}
-	if l.Open(start, "", "u", "t", nil) {
+	if l.Open(start, "", "u", "t", IDs{}) {
 		t.Error("a request without a lease is let in")
 	}
 	l.Close(start, "a")
 	l.Close(start, "a")
-	if !l.Open(start, "c", "u", "t", []string{"x"}) {
+	if !l.Open(start, "c", "u", "t", digests("x")) {
 		t.Error("there is room again")
 	}
 }
@@ -108,15 +118,15 @@ func TestBounds(t *testing.T) {
 // TestLongRequest: one that stays open keeps nothing of those that came after it and have ended.
 func TestLongRequest(t *testing.T) {
 	l, now := New(Options{}), start
-	l.Open(now, "long", "u", "t", []string{"long"})
+	l.Open(now, "long", "u", "t", digests("long"))
 	for i := range 10_000 {
 		now = now.Add(10 * time.Millisecond)
-		l.Open(now, fmt.Sprint(i), "u", "t", []string{fmt.Sprint(i)})
+		l.Open(now, fmt.Sprint(i), "u", "t", digests(fmt.Sprint(i)))
 		l.Close(now, fmt.Sprint(i))
 	}
 	now = now.Add(time.Minute)
-	if _, match := l.Find(now, "long"); match != Found || l.opened.Len() != 1 || len(l.known) != 1 || len(l.ending) != 0 {
-		t.Errorf("%v: %d in the order of their arrival, %d IDs, %d ending; want one request", match, l.opened.Len(), len(l.known), len(l.ending))
+	if _, match := l.Find(now, tenanttoken.DigestOf("long")); match != Found || len(l.open) != 1 || l.opened.first != l.opened.last || len(l.known) != 1 || l.ending.first != nil {
+		t.Errorf("%v: %d open, %d IDs; want one request", match, len(l.open), len(l.known))
 	}
 }
 
@@ -132,7 +142,7 @@ func TestMemory(t *testing.T) {
 	l := New(Options{})
 	before := heap()
 	for i := range n {
-		if !l.Open(start, fmt.Sprintf("%032d", i), "uid", "token", []string{fmt.Sprintf("a%021d", i), fmt.Sprintf("b%021d", i), fmt.Sprintf("c%021d", i)}) {
+		if !l.Open(start, fmt.Sprintf("%032d", i), "uid", "token", digests(fmt.Sprint("a", i), fmt.Sprint("b", i), fmt.Sprint("c", i))) {
 			t.Fatal("there is room")
 		}
 	}

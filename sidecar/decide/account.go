@@ -33,6 +33,7 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 		return true
 	case inflight.Gone:
 		a.place.under = false // nobody was kept out
+		a.Metrics.abandon(d.Point, true)
 		return a.refuse(policy.Overloaded, "the client hung up before the decision")
 	default:
 		return a.refuse(policy.Overloaded, "too many requests are open")
@@ -65,6 +66,10 @@ type Ended struct {
 	Refused                  bool // by a decision: it holds nothing
 	Settled                  bool // its check was answered, or there was none: nothing of it may come after its end
 	Status                   int  // 0: none was sent
+	GRPCStatus               string
+	Reason                   string // of a refusal by name that came back, "" for none
+	Aborted                  bool   // whoever asked went away, or the check did not answer
+	Broken                   bool   // what was asked could not be reached, reset the stream, or took too long
 	BytesReceived, BytesSent int64
 	Duration                 time.Duration
 	Service                  time.Duration // between the last byte sent to the service and the first of its answer; 0: not known
@@ -82,6 +87,7 @@ func (d *Decider) End(e Ended) {
 	r, ok := d.InFlight.End(now, e.Lease, e.Settled)
 	d.Limiter.Release(now, e.Lease)
 	d.Attribution.Close(now, e.Lease)
+	d.Breakers.End(now, e.Lease, e.outcome())
 	d.Fair.Done(now, r.Place, e.answered())
 	if ok && r.Usage.Requests > 0 {
 		r.Usage.BytesReceived, r.Usage.BytesSent, r.Usage.Duration = e.BytesReceived, e.BytesSent, e.Duration
@@ -95,6 +101,9 @@ func (d *Decider) End(e Ended) {
 		d.Meter.Add(r.Usage)
 	}
 }
+
+// Abandoned is told of a check that nobody waits for any more: Envoy drops its answer.
+func (d *Decider) Abandoned(listener string) { d.Metrics.abandon(listener, false) }
 
 // Renew notes that a request is still open.
 func (d *Decider) Renew(lease string) {

@@ -12,56 +12,26 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
-	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
+	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
 	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
 	"github.com/tenantmesh/tenantmesh/policy/limit/heavy"
+	"github.com/tenantmesh/tenantmesh/policy/limit/retry"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
-// Request is what is asked.
-type Request struct {
-	Listener             string // one of meshname's
-	Target               string // "workload/<name>" or "dependency/<name>", "" when no route names one
-	Forwarded            bool   // [Decider.Onward]: by another gateway, to this one as the tenant's mover
-	ForwardAuthorization bool
-	Method               string
-	Path                 string              // as Envoy has it, with its query
-	Headers              map[string][]string // every value of each of [Headers]
-	Peer                 string              // URI of the certificate at the other end of the connection
-	Lease                string
-	Tokens               map[string]map[string]any // payloads that Envoy verified, by issuer
-	TokenFailure         string                    // why it verified none
-}
-
-// Headers are those that a decision looks at, in lower case.
-var Headers = map[string]bool{
-	propagation.HeaderTxnToken: true, propagation.HeaderTraceparent: true, propagation.HeaderRequestID: true, propagation.HeaderLease: true,
-	propagation.HeaderPeer: true,
-	"authorization":        true, "upgrade": true, ":authority": true,
-}
-
-func (r *Request) header(name string) (string, int) {
-	values := r.Headers[name]
-	if len(values) == 0 {
-		return "", 0
-	}
-	return values[0], len(values)
-}
-
 // Answer is what to do.
 type Answer struct {
 	Decision policy.Decision
-	Set      map[string]string // headers to overwrite, when it is allowed
-	Remove   []string          // headers to take out, when it is allowed
-	Level    limit.Level       // the strictest limit, when Limited
+	Fields   Fields      // when it is allowed
+	Level    limit.Level // the strictest limit, when Limited
 	Limited  bool
 	Hidden   bool // who is refused is not told of its limits
 }
@@ -103,6 +73,8 @@ const (
 type Decider struct {
 	Config
 	Use       *heavy.Sketch[Incarnation] // of those that ended here, and those that were refused
+	Breakers  *breaker.Set
+	Retries   *retry.Budgets
 	verifiers verifiers
 }
 
@@ -117,7 +89,9 @@ func New(config Config) *Decider {
 	if config.Fair == nil {
 		config.Fair = fair.New(0)
 	}
-	return &Decider{Config: config, Use: heavy.New[Incarnation](heaviest)}
+	return &Decider{
+		Config: config, Breakers: breaker.New(breaker.Options{Lifetime: meshname.LeaseTime}), Retries: retry.New(retry.Options{}), Use: heavy.New[Incarnation](heaviest),
+	}
 }
 
 // attempt is one decision in the making.
@@ -129,6 +103,8 @@ type attempt struct {
 	set     *policyset.Set
 	now     time.Time
 	answer  Answer
+	judged  authz.Request // what the policies are asked
+	counted retry.Admission
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
 	place   place
 }
@@ -148,7 +124,8 @@ func (d *Decider) Decide(request *Request) Answer {
 	}
 	decision.Allowed = decision.Reason == policy.Permitted
 	if !decision.Allowed {
-		a.answer.Set, a.answer.Remove = nil, nil
+		a.untry()
+		a.answer.Fields = Fields{}
 	}
 	decision.Duration = d.Now().Sub(a.now)
 	a.log()
@@ -157,6 +134,7 @@ func (d *Decider) Decide(request *Request) Answer {
 
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
+	a.untry()
 	a.set, a.stale, a.answer, a.place = a.Sets.Load(), false, Answer{}, place{}
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
@@ -193,14 +171,13 @@ func (a *attempt) refuse(reason policy.Reason, detail string) bool {
 	return false
 }
 
-func (a *attempt) put(name, value string) {
-	if a.answer.Set == nil {
-		a.answer.Set = map[string]string{}
-	}
-	a.answer.Set[name] = value
-}
+func (a *attempt) put(name, value string) { a.answer.Fields.Put(Field{Name: name, Value: value}) }
 
-func (a *attempt) remove(names ...string) { a.answer.Remove = append(a.answer.Remove, names...) }
+func (a *attempt) remove(names ...string) {
+	for _, name := range names {
+		a.answer.Fields.Put(Field{Name: name, Remove: true})
+	}
+}
 
 // tenant looks up a tenant and refuses one that may not be served; it does not look at placement.
 func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
@@ -216,7 +193,7 @@ func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
 	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch
 	switch t.Phase {
 	case "Active":
-		return t, true
+		return t, a.limitsKnown(t)
 	case "Suspended":
 		return nil, a.refuse(policy.TenantSuspended, "tenant "+id.String()+" is suspended")
 	case "Deleting", "Deleted":
@@ -233,7 +210,7 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 	})
 	decision := &a.answer.Decision
 	decision.Class = class
-	decision.Limits = make([]policy.LimitResult, 0, len(verdict.Levels()))
+	decision.Limits = a.request.limits[:0]
 	for _, level := range verdict.Levels() {
 		decision.Limits = append(decision.Limits, policy.LimitResult{
 			Limit: level.Kind.String(), Level: level.Of - level.Remaining, Of: level.Of, Remaining: level.Remaining, Exceeded: level.Exceeded, Retry: level.Retry,
@@ -316,11 +293,22 @@ func randomHex(bytes int) string {
 
 // traceID is the trace ID of a traceparent (W3C Trace Context, section 3.2), "" when it is malformed.
 func traceID(traceparent string) string {
-	parts := strings.Split(traceparent, "-")
-	if len(parts) < 4 || len(parts[0]) != 2 || len(parts[1]) != 32 || strings.Trim(parts[1], "0123456789abcdef") != "" || strings.Trim(parts[1], "0") == "" {
+	version, rest, ok := strings.Cut(traceparent, "-")
+	id, rest, ok2 := strings.Cut(rest, "-")
+	if !ok || !ok2 || !strings.Contains(rest, "-") || len(version) != 2 || len(id) != 32 {
 		return ""
 	}
-	return parts[1]
+	zero := true
+	for i := range len(id) {
+		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return ""
+		}
+		zero = zero && id[i] == '0'
+	}
+	if zero {
+		return ""
+	}
+	return id
 }
 
 // sampled are the flags of a new traceparent: the client's wish to be sampled is kept.

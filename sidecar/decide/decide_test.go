@@ -1,7 +1,6 @@
 package decide
 
 import (
-	"maps"
 	"testing"
 	"time"
 
@@ -86,8 +85,8 @@ func (w *world) want(name string, r *Request, reason policy.Reason) Answer {
 	if a.Decision.Reason != reason || a.Decision.Allowed != (reason == policy.Permitted) {
 		w.t.Errorf("%s: %q (%s), want %q", name, a.Decision.Reason, a.Decision.Detail, reason)
 	}
-	if reason != policy.Permitted && (len(a.Set)+len(a.Remove) > 0 || a.Decision.Detail == "") {
-		w.t.Errorf("%s: a refusal sets %v, removes %v and says %q", name, a.Set, a.Remove, a.Decision.Detail)
+	if reason != policy.Permitted && (len(a.Fields.All()) > 0 || a.Decision.Detail == "") {
+		w.t.Errorf("%s: a refusal changes %v and says %q", name, a.Fields.All(), a.Decision.Detail)
 	}
 	if found, ok := w.decider.Log.Find(a.Decision.ID); !ok || found.Detail != a.Decision.Detail {
 		w.t.Errorf("%s: the decision is not remembered", name)
@@ -95,11 +94,21 @@ func (w *world) want(name string, r *Request, reason policy.Reason) Answer {
 	return a
 }
 
+// payload is that of a token that Envoy verified.
+type payload map[string]any
+
+func (c payload) Text(claim string) string {
+	text, _ := c[claim].(string)
+	return text
+}
+
+func verified(issuer string, c payload) []Token { return []Token{{issuer, c}} }
+
 func gatewayRequest(change ...func(*Request)) *Request {
 	r := &Request{
 		Listener: meshname.ListenerGateway, Method: "GET", Path: "/front?secret=1", Lease: "lease-1",
-		Headers: map[string][]string{"x-request-id": {"id-1"}, "authorization": {"Bearer x"}},
-		Tokens:  map[string]map[string]any{"login": {"org": "acme", "sub": "alice"}},
+		Headers: HeadersOf(map[string][]string{"x-request-id": {"id-1"}, "authorization": {"Bearer x"}}),
+		Tokens:  verified("login", payload{"org": "acme", "sub": "alice"}),
 	}
 	for _, f := range change {
 		f(r)
@@ -113,13 +122,13 @@ func TestGateway(t *testing.T) {
 	}
 	w := newWorld(t, self())
 	a := w.want("good", gatewayRequest(), policy.Permitted)
-	claims, err := tenanttoken.NewVerifier(tenanttoken.Options{Audience: "mesh.example"}).Verify(a.Set["txn-token"], w.decider.Sets.Load().Keys, start)
+	claims, err := tenanttoken.NewVerifier(tenanttoken.Options{Audience: "mesh.example"}).Verify(a.Fields.Get("txn-token"), w.decider.Sets.Load().Keys, start)
 	check(t, err)
 	if c := claims.Context; c.Tenant.String() != "acme" || c.UID != "uid-1" || c.Cell != "us-1" || c.Epoch != 7 || claims.Subject != "alice" || len(c.Keys) != 2 ||
-		c.Keys[1] != tenanttoken.KeyDigest("id-1") || c.Keys[0] != tenanttoken.KeyDigest(traceID(a.Set["traceparent"])) {
+		c.Keys[1] != tenanttoken.KeyDigest("id-1") || c.Keys[0] != tenanttoken.KeyDigest(traceID(a.Fields.Get("traceparent"))) {
 		t.Errorf("the context is %+v", claims)
 	}
-	if a.Set["x-tenantmesh-cell"] != "us-1" || len(a.Remove) != 1 || a.Remove[0] != "authorization" || a.Decision.Path != "/front" || a.Decision.Revision != 42 {
+	if a.Fields.Get("x-tenantmesh-cell") != "us-1" || !a.Fields.Removes("authorization") || a.Decision.Path != "/front" || a.Decision.Revision != 42 {
 		t.Errorf("the answer is %+v", a)
 	}
 	w.want("second", gatewayRequest(func(r *Request) { r.Lease = "lease-2" }), policy.Permitted)
@@ -134,6 +143,14 @@ func TestGateway(t *testing.T) {
 	if usage := w.meter.Take(); len(usage) != 1 || usage[0].Refused != 1 {
 		t.Errorf("a gateway's usage is %+v: only what it refused", usage)
 	}
+	own := w.want("the client's own IDs", gatewayRequest(func(r *Request) {
+		r.Headers.Add("x-tenantmesh-client-request-id", "mine")
+		r.Headers.Add("traceparent", "theirs")
+		r.Tokens = nil
+	}), policy.UnauthenticatedTenant)
+	if own.Decision.ClientRequestID != "mine" || own.Decision.ClientTraceparent != "theirs" {
+		t.Errorf("the refusal keeps of its client's own IDs %+v", own.Decision)
+	}
 	w.want("Authorization is wanted", gatewayRequest(func(r *Request) { r.Lease, r.ForwardAuthorization = "lease-4", true; w.now = start.Add(time.Second) }), policy.Permitted)
 
 	for name, test := range map[string]struct {
@@ -143,11 +160,11 @@ func TestGateway(t *testing.T) {
 	}{
 		"no token":           {func(r *Request) { r.Tokens = nil }, nil, policy.UnauthenticatedTenant},
 		"a bad one":          {func(r *Request) { r.Tokens, r.TokenFailure = nil, "Jwt is expired" }, nil, policy.UnauthenticatedTenant},
-		"unknown issuer":     {func(r *Request) { r.Tokens = map[string]map[string]any{"other": {"org": "acme"}} }, nil, policy.UnauthenticatedTenant},
-		"two headers":        {func(r *Request) { r.Headers["authorization"] = []string{"a", "b"} }, nil, policy.UnauthenticatedTenant},
-		"no claim":           {func(r *Request) { r.Tokens["login"] = map[string]any{"tenant": "acme"} }, nil, policy.UnauthenticatedTenant},
-		"claim of a number":  {func(r *Request) { r.Tokens["login"] = map[string]any{"org": 7.0} }, nil, policy.UnauthenticatedTenant},
-		"may not speak":      {func(r *Request) { r.Tokens["login"]["org"] = "globex" }, nil, policy.UnauthenticatedTenant},
+		"unknown issuer":     {func(r *Request) { r.Tokens = verified("other", payload{"org": "acme"}) }, nil, policy.UnauthenticatedTenant},
+		"two headers":        {func(r *Request) { r.Headers.Add("authorization", "b") }, nil, policy.UnauthenticatedTenant},
+		"no claim":           {func(r *Request) { r.Tokens = verified("login", payload{"tenant": "acme"}) }, nil, policy.UnauthenticatedTenant},
+		"claim of a number":  {func(r *Request) { r.Tokens = verified("login", payload{"org": 7.0}) }, nil, policy.UnauthenticatedTenant},
+		"may not speak":      {func(r *Request) { r.Tokens = verified("login", payload{"org": "globex"}) }, nil, policy.UnauthenticatedTenant},
 		"suspended":          {nil, func(p *api.TenantPolicy) { p.Phase = "Suspended" }, policy.TenantSuspended},
 		"deleted":            {nil, func(p *api.TenantPolicy) { p.Phase = "Deleting" }, policy.TenantDeleted},
 		"no cell yet":        {nil, func(p *api.TenantPolicy) { p.Phase = "Provisioning" }, policy.EnforcementUnavailable},
@@ -195,9 +212,9 @@ func (w *world) token(change ...func(*tenanttoken.Claims)) string {
 const trace = "0123456789abcdef0123456789abcdef"
 
 func (w *world) inbound(token string, change ...func(*Request)) *Request {
-	r := &Request{Listener: meshname.ListenerInbound, Method: "GET", Path: "/x", Peer: edge, Lease: "l", Headers: map[string][]string{
+	r := &Request{Listener: meshname.ListenerInbound, Method: "GET", Path: "/x", Peer: edge, Lease: "l", Headers: HeadersOf(map[string][]string{
 		"txn-token": {token}, "x-request-id": {"id-1"}, "traceparent": {"00-" + trace + "-0123456789abcdef-01"},
-	}}
+	})}
 	for _, f := range change {
 		f(r)
 	}
@@ -214,7 +231,7 @@ func sidecar() *api.ProxyConfig {
 func TestInbound(t *testing.T) {
 	w := newWorld(t, sidecar())
 	a := w.want("good", w.inbound(w.token()), policy.Permitted)
-	if a.Set["x-tenant-id"] != "acme" || a.Set["x-tenant-tier"] != "gold" || a.Decision.Rule != "p" {
+	if a.Fields.Get("x-tenant-id") != "acme" || a.Fields.Get("x-tenant-tier") != "gold" || a.Decision.Rule != "p" {
 		t.Errorf("the answer is %+v", a)
 	}
 	if w.decider.InFlight.Open() != 1 {
@@ -233,9 +250,9 @@ func TestInbound(t *testing.T) {
 	}{
 		"no peer":              {nil, func(r *Request) { r.Peer = "" }, nil, policy.UnauthenticatedPeer},
 		"a peer of elsewhere":  {nil, func(r *Request) { r.Peer = "spiffe://other.example/gateway/edge" }, nil, policy.UnauthenticatedPeer},
-		"no context":           {nil, func(r *Request) { delete(r.Headers, "txn-token") }, nil, policy.ContextMissing},
-		"two contexts":         {nil, func(r *Request) { r.Headers["txn-token"] = append(r.Headers["txn-token"], "x") }, nil, policy.ContextMissing},
-		"altered":              {nil, func(r *Request) { r.Headers["txn-token"][0] += "A" }, nil, policy.ContextForeign},
+		"no context":           {nil, func(r *Request) { r.Headers = Headers{} }, nil, policy.ContextMissing},
+		"two contexts":         {nil, func(r *Request) { r.Headers.Add("txn-token", "x") }, nil, policy.ContextMissing},
+		"altered":              {nil, func(r *Request) { r.Headers[slot("txn-token")].value += "A" }, nil, policy.ContextForeign},
 		"expired":              {func(c *tenanttoken.Claims) { c.IssuedAt, c.Expiry = start.Add(-time.Minute), start }, nil, nil, policy.ContextMissing},
 		"other trust domain":   {func(c *tenanttoken.Claims) { c.Audience = "other.example" }, nil, nil, policy.ContextForeign},
 		"other cell":           {func(c *tenanttoken.Claims) { c.Context.Cell = "eu-1" }, nil, nil, policy.Misdirected},
@@ -270,23 +287,21 @@ func TestInbound(t *testing.T) {
 		self := sidecar()
 		self.Tenancy = tenancy
 		w := newWorld(t, self)
-		a := w.want(tenancy, w.inbound("", func(r *Request) { delete(r.Headers, "txn-token") }), policy.Permitted)
-		if a.Set["x-tenant-id"] != "" || len(a.Remove) == 0 {
-			t.Errorf("%s: without a context the answer sets %v and removes %v", tenancy, a.Set, a.Remove)
+		a := w.want(tenancy, w.inbound("", func(r *Request) { r.Headers = Headers{} }), policy.Permitted)
+		if a.Fields.Get("x-tenant-id") != "" || len(a.Fields.All()) == 0 {
+			t.Errorf("%s: without a context the answer changes %v", tenancy, a.Fields.All())
 		}
 	}
 	self := sidecar()
 	self.DeliverContext = true
 	w = newWorld(t, self)
-	for _, name := range w.want("delivered", w.inbound(w.token()), policy.Permitted).Remove {
-		if name == "txn-token" {
-			t.Error("with deliverContext the context is removed")
-		}
+	if a := w.want("delivered", w.inbound(w.token()), policy.Permitted); a.Fields.Removes("txn-token") {
+		t.Error("with deliverContext the context is removed")
 	}
 }
 
 func outbound(target string, headers map[string][]string) *Request {
-	return &Request{Listener: meshname.ListenerOutbound, Target: target, Method: "GET", Path: "/", Lease: "out", Headers: headers}
+	return &Request{Listener: meshname.ListenerOutbound, Target: target, Method: "GET", Path: "/", Lease: "out", Headers: HeadersOf(headers)}
 }
 
 func TestOutbound(t *testing.T) {
@@ -300,10 +315,10 @@ func TestOutbound(t *testing.T) {
 	}
 	for name, headers := range proofs {
 		a := w.want(name, outbound("workload/back", headers), policy.Permitted)
-		if a.Set["txn-token"] != token {
+		if a.Fields.Get("txn-token") != token {
 			t.Errorf("%s: the context is not the one that came", name)
 		}
-		if a := w.want(name+" to a dependency", outbound("dependency/mail", headers), policy.Permitted); a.Set["txn-token"] != "" {
+		if a := w.want(name+" to a dependency", outbound("dependency/mail", headers), policy.Permitted); a.Fields.Get("txn-token") != "" {
 			t.Errorf("%s: the context leaves the mesh", name)
 		}
 	}
@@ -316,7 +331,7 @@ func TestOutbound(t *testing.T) {
 	// globex, with acme's trace ID: it is refused for both.
 	globex, _ := identity.ParseTenantID("globex")
 	second := w.token(func(c *tenanttoken.Claims) { c.Context.Tenant, c.Context.UID = globex, "uid-2" })
-	w.want("globex, same trace ID", w.inbound(second, func(r *Request) { r.Lease, r.Headers = "l2", maps.Clone(r.Headers); delete(r.Headers, "x-request-id") }), policy.Permitted)
+	w.want("globex, same trace ID", w.inbound(second, func(r *Request) { r.Lease, r.Headers[slot("x-request-id")].n = "l2", 0 }), policy.Permitted)
 	w.want("a trace ID of two tenants", outbound("workload/back", proofs["traceparent"]), policy.ContextUnattributed)
 	w.want("acme's request ID still", outbound("workload/back", proofs["x-request-id"]), policy.Permitted)
 
@@ -336,7 +351,7 @@ func TestOutboundBound(t *testing.T) {
 	self := sidecar()
 	self.BoundTenant = "acme"
 	w := newWorld(t, self)
-	if a := w.want("bound", outbound("workload/back", nil), policy.Permitted); a.Set["txn-token"] == "" || a.Decision.Tenant != "acme" {
+	if a := w.want("bound", outbound("workload/back", nil), policy.Permitted); a.Fields.Get("txn-token") == "" || a.Decision.Tenant != "acme" {
 		t.Errorf("the answer is %+v", a)
 	}
 	w.want("second", outbound("workload/back", nil), policy.Permitted)
@@ -353,7 +368,7 @@ func TestOutboundBound(t *testing.T) {
 // TestStaleness: what must not outlive the control plane lapses, the rest stays.
 func TestStaleness(t *testing.T) {
 	w := newWorld(t, &api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}})
-	unknown := func(r *Request) { r.Tokens["login"]["org"] = "new"; r.Lease = "u" }
+	unknown := func(r *Request) { r.Tokens = verified("login", payload{"org": "new"}); r.Lease = "u" }
 	speaks, err := w.decider.Sets.Load().With([]policyset.Change{{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "org", Tenants: []string{"*"}}}}, 43)
 	check(t, err)
 	w.decider.Sets.Store(speaks)

@@ -14,6 +14,9 @@ import (
 
 // gateway decides where a transaction enters.
 func (a *attempt) gateway() {
+	client, _ := a.request.header(propagation.HeaderTraceparent)
+	a.answer.Decision.ClientRequestID, _ = a.request.header(propagation.HeaderClientRequestID)
+	a.answer.Decision.ClientTraceparent = client
 	id, subject, ok := a.authenticate()
 	if !ok {
 		return
@@ -27,7 +30,7 @@ func (a *attempt) gateway() {
 		a.fenced("upgrades wait until the tenant has moved")
 		return
 	}
-	if !a.admit(t, "", true) {
+	if !a.tried(t) || !a.admit(t, "", true) {
 		return
 	}
 	if !a.enter(t) {
@@ -35,7 +38,6 @@ func (a *attempt) gateway() {
 		return
 	}
 	requestID, _ := a.request.header(propagation.HeaderRequestID)
-	client, _ := a.request.header(propagation.HeaderTraceparent)
 	trace := randomHex(16)
 	token, ok := a.sign(t, subject, []string{tenanttoken.KeyDigest(trace), tenanttoken.KeyDigest(requestID)})
 	if !ok {
@@ -63,16 +65,16 @@ func (a *attempt) authenticate() (id identity.TenantID, subject string, ok bool)
 		return none, "", a.refuse(policy.UnauthenticatedTenant, fmt.Sprintf("one Authorization header is read (got %d)", n))
 	}
 	var issuer *policyset.Issuer
-	var claims map[string]any
-	for name, payload := range a.request.Tokens {
-		found := a.set.Issuers[name]
+	var claims Claims
+	for i := range a.request.Tokens {
+		found := a.set.Issuers[a.request.Tokens[i].Issuer]
 		if found == nil {
 			continue
 		}
 		if issuer != nil {
 			return none, "", a.refuse(policy.UnauthenticatedTenant, "two tokens were sent")
 		}
-		issuer, claims = found, payload
+		issuer, claims = found, a.request.Tokens[i].Claims
 	}
 	if issuer == nil {
 		detail := "no bearer token was sent"
@@ -84,10 +86,9 @@ func (a *attempt) authenticate() (id identity.TenantID, subject string, ok bool)
 	if age := a.Sets.Age(a.now); age > a.Staleness.Issuers {
 		return none, "", a.refuse(policy.UnauthenticatedTenant, fmt.Sprintf("the issuers' keys are %v old, and are trusted for %v without the control plane", age.Round(time.Second), a.Staleness.Issuers))
 	}
-	subject, _ = claims["sub"].(string)
+	subject = claims.Text("sub")
 	a.answer.Decision.Principal = issuer.Name + "/" + subject
-	name, _ := claims[issuer.Claim].(string)
-	id, err := identity.ParseTenantID(name)
+	id, err := identity.ParseTenantID(claims.Text(issuer.Claim))
 	if err != nil {
 		return none, "", a.refuse(policy.UnauthenticatedTenant, fmt.Sprintf("the token's claim %q: %v", issuer.Claim, err))
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
+	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
@@ -31,9 +32,11 @@ func (a *attempt) inbound() {
 	}
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	token, n := a.request.header(propagation.HeaderTxnToken)
-	request := &authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
+	request := &a.judged
+	*request = authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
 	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" && !a.hook() {
 		decision.Proof = "none: the workload's tenancy is " + self.Tenancy
+		a.classify()
 		a.authorize(request)
 		return
 	}
@@ -52,7 +55,7 @@ func (a *attempt) inbound() {
 		} else if hook {
 			a.moveData(t, claims)
 		} else {
-			a.replica(t, claims, token, request)
+			a.replica(t, claims, request)
 		}
 		return
 	}
@@ -64,7 +67,10 @@ func (a *attempt) inbound() {
 	if !a.authorize(request) {
 		return
 	}
-	if !a.admit(t, authz.Classify(self.Classes, a.request.Method, a.path), false) {
+	if !a.tried(t) {
+		return
+	}
+	if !a.admit(t, a.classify(), false) {
 		decision.Rules = slices.DeleteFunc(a.set.Policies.Authorize(request).Results, func(r policy.RuleResult) bool { return !r.Matched })
 		return
 	}
@@ -73,7 +79,7 @@ func (a *attempt) inbound() {
 		return
 	}
 	// Before the request is entered: an end that comes first is known only there.
-	if !a.Attribution.Open(a.now, a.request.Lease, t.UID, token, a.attributable(claims)) {
+	if !a.Attribution.Open(a.now, a.request.Lease, t.UID, claims.Token, a.attributable(claims)) {
 		a.release()
 		a.refuse(policy.Overloaded, "too many requests are open to know theirs apart")
 		return
@@ -145,8 +151,17 @@ func (a *attempt) moveData(t *policyset.Tenant, claims *tenanttoken.Claims) {
 	}
 }
 
+// classify is the request's class, "" for none. Where the class has a bulkhead, Envoy is told to use it.
+func (a *attempt) classify() string {
+	class := authz.Classify(a.set.Self.Classes, a.request.Method, a.path)
+	if a.set.Self.Bulkheads[class] {
+		a.put(propagation.HeaderClass, class)
+	}
+	return class
+}
+
 // replica decides for a write that the owner's cell has taken, and that comes here too. It was charged there.
-func (a *attempt) replica(t *policyset.Tenant, claims *tenanttoken.Claims, token string, request *authz.Request) {
+func (a *attempt) replica(t *policyset.Tenant, claims *tenanttoken.Claims, request *authz.Request) {
 	request.Tenant = authz.Tenant{ID: t.ID, UID: t.UID, Tier: t.Tier, Residency: t.Residency, Labels: t.Labels}
 	switch {
 	case claims.Context.Role != tenanttoken.Replica || claims.Context.Purpose != tenanttoken.Request || a.set.Self.Strategy(a.set.Self.Workload) != policyset.StrategyDualWrite:
@@ -156,10 +171,11 @@ func (a *attempt) replica(t *policyset.Tenant, claims *tenanttoken.Claims, token
 	case !a.authorize(request):
 	case !a.enter(t):
 		a.release()
-	case !a.Attribution.Open(a.now, a.request.Lease, t.UID, token, a.attributable(claims)):
+	case !a.Attribution.Open(a.now, a.request.Lease, t.UID, claims.Token, a.attributable(claims)):
 		a.release()
 		a.refuse(policy.Overloaded, "too many requests are open to know theirs apart")
 	default:
+		a.classify()
 		a.remove(propagation.HeaderTxnToken)
 		a.put(propagation.HeaderTenantID, t.ID.String())
 		a.put(propagation.HeaderTenantTier, t.Tier)
@@ -219,29 +235,30 @@ func (a *attempt) authorize(request *authz.Request) bool {
 
 // attributable are the IDs by which calls of the service may be known to belong to this request: the context itself,
 // and those of the trace and request ID that the context vouches for.
-func (a *attempt) attributable(claims *tenanttoken.Claims) []string {
-	ids := append(make([]string, 0, 3), claims.Digest)
-	for _, id := range a.ids() {
-		for _, key := range claims.Context.Keys {
-			if key == id.digest {
-				ids = append(ids, key)
-			}
+func (a *attempt) attributable(claims *tenanttoken.Claims) (ids attribution.IDs) {
+	ids.Add(claims.Digest)
+	sent := a.ids()
+	for _, id := range sent[:] {
+		if id.header != "" && slices.Contains(claims.Keys, id.digest) {
+			ids.Add(id.digest)
 		}
 	}
 	return ids
 }
 
 // id is an ID that a request carries.
-type id struct{ header, digest string }
+type id struct {
+	header string // "" for none
+	digest tenanttoken.Digest
+}
 
 // ids are the digests of the request's trace ID and request ID, those that are there once.
-func (a *attempt) ids() []id {
-	var list []id
+func (a *attempt) ids() (list [2]id) {
 	if value, n := a.request.header(propagation.HeaderTraceparent); n == 1 && traceID(value) != "" {
-		list = append(list, id{propagation.HeaderTraceparent, tenanttoken.KeyDigest(traceID(value))})
+		list[0] = id{propagation.HeaderTraceparent, tenanttoken.DigestOf(traceID(value))}
 	}
 	if value, n := a.request.header(propagation.HeaderRequestID); n == 1 && value != "" {
-		list = append(list, id{propagation.HeaderRequestID, tenanttoken.KeyDigest(value)})
+		list[1] = id{propagation.HeaderRequestID, tenanttoken.DigestOf(value)}
 	}
 	return list
 }

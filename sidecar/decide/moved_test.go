@@ -113,8 +113,8 @@ func TestFenced(t *testing.T) {
 	self := sidecar()
 	self.Fenced = []string{"ab12"}
 	w := newWorld(t, self)
-	w.want("shut out", w.inbound(w.token(), func(r *Request) { r.Headers[propagation.HeaderPeer] = []string{"ab12"} }), policy.UnauthenticatedPeer)
-	w.want("another instance", w.inbound(w.token(), func(r *Request) { r.Headers[propagation.HeaderPeer] = []string{"cd34"} }), policy.Permitted)
+	w.want("shut out", w.inbound(w.token(), func(r *Request) { r.Headers.Add(propagation.HeaderPeer, "ab12") }), policy.UnauthenticatedPeer)
+	w.want("another instance", w.inbound(w.token(), func(r *Request) { r.Headers.Add(propagation.HeaderPeer, "cd34") }), policy.Permitted)
 }
 
 // TestOnward: a write that both cells must get goes by the tenant's mover, and by no other.
@@ -135,7 +135,7 @@ func TestOnward(t *testing.T) {
 		}
 		onward, answer, ok := w.decider.Onward(&Request{
 			Listener: meshname.ListenerGateway, Method: method, Path: "/front", Lease: lease, Target: target, Forwarded: forwarded,
-			Headers: map[string][]string{propagation.HeaderTxnToken: {w.token(func(c *tenanttoken.Claims) { c.Context.Epoch = 9 })}},
+			Headers: HeadersOf(map[string][]string{propagation.HeaderTxnToken: {w.token(func(c *tenanttoken.Claims) { c.Context.Epoch = 9 })}}),
 		})
 		if !ok {
 			t.Errorf("%s %s: %s", method, target, answer.Decision.Detail)

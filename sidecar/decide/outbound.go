@@ -25,6 +25,10 @@ func (a *attempt) outbound() {
 	if !ok {
 		return
 	}
+	if !a.triedOut() || !a.closed() {
+		a.release()
+		return
+	}
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	if token == "" || strings.HasPrefix(a.request.Target, "dependency/") {
 		a.remove(propagation.HeaderTxnToken)
@@ -64,9 +68,7 @@ func (a *attempt) attribute(tenancy string) (token string, ok bool) {
 	if claims.Context.Role == tenanttoken.Replica {
 		return "", a.refuse(policy.DeniedByPolicy, "the call is for a copy of a request that the owner's cell has taken: what it calls has been called there")
 	}
-	if t, known := a.set.Tenant(claims.Context.Tenant.String()); known {
-		a.answer.Decision.TenantUID, a.answer.Decision.Tier = t.UID, t.Tier
-	}
+	a.answer.Decision.TenantUID, a.answer.Decision.Tier = claims.Context.UID, claims.Context.Tier
 	return token, true
 }
 
@@ -75,12 +77,15 @@ func (a *attempt) caused() (token, proof string, ok bool) {
 	if sent, n := a.request.header(propagation.HeaderTxnToken); n > 1 {
 		return "", "", a.refuse(policy.ContextUnattributed, fmt.Sprintf("the call must carry one Txn-Token (got %d)", n))
 	} else if n == 1 {
-		if _, match := a.Attribution.Find(a.now, tenanttoken.KeyDigest(sent)); match != attribution.Found {
+		if _, match := a.Attribution.Find(a.now, tenanttoken.DigestOf(sent)); match != attribution.Found {
 			return "", "", a.refuse(policy.ContextUnattributed, "the Txn-Token is of no request being served here")
 		}
 		return sent, propagation.HeaderTxnToken, true
 	}
 	for _, id := range a.ids() {
+		if id.header == "" {
+			continue
+		}
 		found, match := a.Attribution.Find(a.now, id.digest)
 		switch {
 		case match == attribution.Conflicted:
@@ -130,7 +135,9 @@ func (a *attempt) mint() (token string, ok bool) {
 	a.Metrics.attributed("bound")
 	var keys []string
 	for _, id := range a.ids() {
-		keys = append(keys, id.digest)
+		if id.header != "" {
+			keys = append(keys, id.digest.String())
+		}
 	}
 	token, ok = a.sign(t, a.set.Self.Principal.String(), keys)
 	if !ok {

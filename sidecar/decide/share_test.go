@@ -114,7 +114,7 @@ func TestShareIsGivenBack(t *testing.T) {
 func TestNoShare(t *testing.T) {
 	w, send := crowd(t)
 	for i := range 10 {
-		send(fmt.Sprint(i), "acme", policy.Permitted, func(r *Request) { r.Headers["upgrade"] = []string{"websocket"} })
+		send(fmt.Sprint(i), "acme", policy.Permitted, func(r *Request) { r.Headers.Add("upgrade", "websocket") })
 	}
 	if s := w.decider.Fair.State(0); s.Open != 0 {
 		t.Errorf("%d upgrades have a place", s.Open)

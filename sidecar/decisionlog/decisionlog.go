@@ -7,8 +7,8 @@ package decisionlog
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -26,83 +26,89 @@ type Log struct {
 	zap    *zap.Logger
 
 	mu   sync.Mutex
-	ring []policy.Decision
+	ring []remembered
 	next int
-	byID map[string]int
+	byID map[uint64]int // where in ring
+}
+
+// maxReused is the size of a record's memory that is used again for the next.
+const maxReused = 4096
+
+type remembered struct {
+	id     uint64
+	record []byte
 }
 
 // New returns a log of the member of that ID (at least 12 hex digits), which writes to log.
 func New(member string, log *zap.Logger) *Log {
-	return &Log{member: member[:12], zap: log, byID: map[string]int{}}
+	return &Log{member: member[:12], zap: log, byID: map[uint64]int{}}
 }
 
-// Add gives the decision its ID, remembers and writes it. The tenant and the path are written as JSON strings, so
-// that no byte of theirs can begin a line of its own.
+// Add gives the decision its ID, remembers and writes it. What callers choose is written as JSON strings, so that
+// no byte of theirs can begin a line of its own.
 func (l *Log) Add(d *policy.Decision) {
-	var random [8]byte
-	binary.BigEndian.PutUint64(random[:], rand.Uint64())
-	d.ID = l.member + "-" + hex.EncodeToString(random[:])
+	id := rand.Uint64()
+	var text [64]byte
+	var number [8]byte
+	binary.BigEndian.PutUint64(number[:], id)
+	d.ID = string(hex.AppendEncode(append(append(text[:0], l.member...), '-'), number[:]))
 	d.Member = l.member
-	kept := bounded(d)
-	d = &kept
+	l.remember(id, d)
+	entry := l.zap.Check(zap.InfoLevel, "decision")
+	if entry == nil {
+		return
+	}
+	written := fields.Get().(*[]zap.Field)
+	*written = append((*written)[:0], zap.String("decision", d.ID), zap.String("point", d.Point), zap.Bool("allowed", d.Allowed),
+		zap.String("tenant", cut(d.Tenant, maxText)), zap.String("principal", cut(d.Principal, maxText)), zap.String("workload", cut(d.Workload, maxText)),
+		zap.String("method", cut(d.Method, maxText)), zap.String("path", cut(d.Path, maxPath)), zap.String("reason", d.Reason.String()), zap.String("rule", cut(d.Rule, maxText)),
+		zap.String("detail", cut(d.Detail, maxText)), zap.Int64("revision", d.Revision), zap.Duration("duration", d.Duration),
+		said("clientRequestId", cut(d.ClientRequestID, maxID)), said("clientTraceparent", cut(d.ClientTraceparent, maxID)))
+	entry.Write(*written...)
+	fields.Put(written)
+}
+
+// said is a field for what most decisions do not have.
+func said(name, value string) zap.Field {
+	if value == "" {
+		return zap.Skip()
+	}
+	return zap.String(name, value)
+}
+
+var fields = sync.Pool{New: func() any { return new([]zap.Field) }}
+
+func (l *Log) remember(id uint64, d *policy.Decision) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if len(l.ring) < Remembered {
-		l.ring = append(l.ring, kept)
+		l.ring = append(l.ring, remembered{})
 	} else {
-		delete(l.byID, l.ring[l.next].ID)
-		l.ring[l.next] = kept
+		delete(l.byID, l.ring[l.next].id)
 	}
-	l.byID[d.ID] = l.next
+	kept := &l.ring[l.next]
+	if cap(kept.record) > maxReused {
+		kept.record = nil
+	}
+	kept.id, kept.record = id, appendRecord(kept.record[:0], d)
+	l.byID[id] = l.next
 	l.next = (l.next + 1) % Remembered
-	l.mu.Unlock()
-	l.zap.Info("decision", zap.String("decision", d.ID), zap.String("point", d.Point), zap.Bool("allowed", d.Allowed),
-		zap.String("tenant", d.Tenant), zap.String("principal", d.Principal), zap.String("workload", d.Workload),
-		zap.String("method", d.Method), zap.String("path", d.Path), zap.Stringer("reason", d.Reason), zap.String("rule", d.Rule),
-		zap.String("detail", d.Detail), zap.Int64("revision", d.Revision), zap.Duration("duration", d.Duration))
-}
-
-// What is kept of one decision, at most: bytes of each text, and policies. Callers choose what they send.
-const (
-	maxPath  = 1024
-	maxText  = 512
-	maxRules = 32
-)
-
-// bounded is the decision with texts of its own, cut where they are too long: those of the request would keep all of it.
-// Of the policies, those that matched come first.
-func bounded(d *policy.Decision) policy.Decision {
-	kept := *d
-	for _, text := range []*string{&kept.Tenant, &kept.Proof, &kept.Principal, &kept.Workload, &kept.Class, &kept.Txn, &kept.Method, &kept.Detail, &kept.Rule} {
-		*text = cut(*text, maxText)
-	}
-	kept.Path = cut(kept.Path, maxPath)
-	kept.Rules = nil
-	for _, matched := range []bool{true, false} {
-		for _, rule := range d.Rules {
-			if rule.Matched == matched && len(kept.Rules) < maxRules {
-				rule.Why = cut(rule.Why, maxText)
-				kept.Rules = append(kept.Rules, rule)
-			}
-		}
-	}
-	return kept
-}
-
-// cut copies text, and says how much of it is missing.
-func cut(text string, most int) string {
-	if len(text) <= most {
-		return strings.Clone(text)
-	}
-	return strings.ToValidUTF8(text[:most], "") + fmt.Sprintf("... (%d bytes more)", len(text)-most)
 }
 
 // Find returns the decision of that ID, if it is still remembered.
 func (l *Log) Find(id string) (policy.Decision, bool) {
+	number, ok := strings.CutPrefix(id, l.member+"-")
+	parsed, err := strconv.ParseUint(number, 16, 64)
+	if !ok || err != nil || len(number) != 16 {
+		return policy.Decision{}, false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i, ok := l.byID[id]
+	i, ok := l.byID[parsed]
 	if !ok {
 		return policy.Decision{}, false
 	}
-	return l.ring[i], true
+	d := decision(l.ring[i].record)
+	d.ID, d.Member = id, l.member
+	return d, true
 }

@@ -1,93 +1,82 @@
 // Package extauthz translates between Envoy's ext_authz protocol (envoy.service.auth.v3) and sidecar/decide. It holds
 // no policy of its own.
 //
-// It imports sidecar/decide, policy, identity and go-control-plane.
+// Checks come with every request, so their messages are read and written by sidecar/wire: of what Envoy sends the
+// decision looks at a tenth.
+//
+// It imports sidecar/decide, sidecar/refusal, sidecar/wire, identity and go-control-plane.
 package extauthz
 
 import (
 	"context"
 	"strings"
+	"sync"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc"
+	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
-	"github.com/tenantmesh/tenantmesh/identity/meshname"
-	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/refusal"
 )
 
-// Server answers Envoy's checks.
-type Server struct {
-	auth.UnimplementedAuthorizationServer
-	Decider *decide.Decider
+// Decider decides, and is told of the points at which nobody waits for the answer any more.
+type Decider interface {
+	Decide(*decide.Request) decide.Answer
+	Abandoned(point string)
 }
 
-// Check implements envoy.service.auth.v3.Authorization.
-func (s *Server) Check(_ context.Context, check *auth.CheckRequest) (*auth.CheckResponse, error) {
-	answer := s.Decider.Decide(translate(check))
-	if answer.Decision.Allowed {
-		return permit(&answer), nil
-	}
-	return refuse(&answer, isGRPC(check)), nil
+// Register makes a gRPC server, which must have [wire.ServerOption], answer Envoy's checks.
+func Register(server grpc.ServiceRegistrar, decider Decider) {
+	server.RegisterService(&grpc.ServiceDesc{
+		ServiceName: auth.Authorization_ServiceDesc.ServiceName, HandlerType: (*Decider)(nil),
+		Methods: []grpc.MethodDesc{{MethodName: "Check", Handler: handle}},
+	}, decider)
 }
 
-func translate(check *auth.CheckRequest) *decide.Request {
-	attributes := check.GetAttributes()
-	http := attributes.GetRequest().GetHttp()
-	extensions := attributes.GetContextExtensions()
-	r := &decide.Request{
-		Listener: extensions[meshname.ExtensionListener], Target: extensions[meshname.ExtensionTarget],
-		ForwardAuthorization: extensions[meshname.ExtensionForwardAuthorization] == "true",
-		Method:               http.GetMethod(), Path: http.GetPath(), Peer: attributes.GetSource().GetPrincipal(),
-		Headers: make(map[string][]string, len(decide.Headers)),
+func handle(decider any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+	c := checks.Get().(*check)
+	if err := receive(c); err != nil {
+		return nil, err
 	}
-	for _, h := range http.GetHeaderMap().GetHeaders() {
-		if name := strings.ToLower(h.Key); decide.Headers[name] {
-			r.Headers[name] = append(r.Headers[name], string(h.RawValue))
-		}
+	d := decider.(Decider)
+	if err := ctx.Err(); err != nil { // Envoy has given up, and refused: nobody is to be charged for it
+		d.Abandoned(c.request.Listener)
+		return nil, grpcstatus.FromContextError(err).Err()
 	}
-	if lease := r.Headers[propagation.HeaderLease]; len(lease) == 1 {
-		r.Lease = lease[0]
+	if c.answer = d.Decide(&c.request); ctx.Err() != nil {
+		d.Abandoned(c.request.Listener)
 	}
-	for key, value := range attributes.GetMetadataContext().GetFilterMetadata()[meshname.MetadataJWT].GetFields() {
-		if issuer, ok := strings.CutPrefix(key, meshname.MetadataJWTPayload("")); ok {
-			if r.Tokens == nil {
-				r.Tokens = map[string]map[string]any{}
-			}
-			r.Tokens[issuer] = value.GetStructValue().AsMap()
-		} else if key == meshname.MetadataJWTFail {
-			message, _ := value.GetStructValue().AsMap()["message"].(string)
-			r.TokenFailure = message
-		}
-	}
-	return r
+	return c, nil
 }
 
-func isGRPC(check *auth.CheckRequest) bool {
-	for _, h := range check.GetAttributes().GetRequest().GetHttp().GetHeaderMap().GetHeaders() {
-		if strings.EqualFold(h.Key, "content-type") {
-			return strings.HasPrefix(string(h.RawValue), "application/grpc")
-		}
-	}
-	return false
+// check is one check: a CheckRequest when it is read, a CheckResponse when it is written. Then it is used again.
+type check struct {
+	request decide.Request
+	answer  decide.Answer
+	tokens  [2]decide.Token // of request: more than one is refused
 }
 
-func permit(answer *decide.Answer) *auth.CheckResponse {
-	ok := &auth.OkHttpResponse{}
-	for _, name := range answer.Remove {
-		// Envoy removes after it sets.
-		if _, set := answer.Set[name]; !set {
-			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
+var checks = sync.Pool{New: func() any { return &check{} }}
+
+// EncodeWire implements [wire.Encoder].
+func (c *check) EncodeWire(buffer []byte) []byte {
+	if c.answer.Decision.Allowed {
+		buffer = appendPermit(buffer, &c.answer)
+	} else {
+		kind, _ := c.request.Headers.Get("content-type")
+		refused, err := proto.MarshalOptions{}.MarshalAppend(buffer, refuse(&c.answer, strings.HasPrefix(kind, "application/grpc")))
+		if err == nil { // an answer that is none makes Envoy refuse
+			buffer = refused
 		}
 	}
-	for name, value := range answer.Set {
-		ok.Headers = append(ok.Headers, header(name, value))
-	}
-	return &auth.CheckResponse{Status: &status.Status{Code: int32(codes.OK)}, HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: ok}}
+	c.request, c.answer, c.tokens = decide.Request{}, decide.Answer{}, [2]decide.Token{}
+	checks.Put(c)
+	return buffer
 }
 
 func header(name, value string) *core.HeaderValueOption {

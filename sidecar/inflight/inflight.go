@@ -44,7 +44,8 @@ type Ledger struct {
 	options Options
 
 	mu            sync.Mutex
-	open          map[string]Request
+	open          map[string]*Request
+	retired       []*Request          // to be used again
 	fresh, former map[string]struct{} // ends without a beginning: two generations
 	turned        time.Time
 }
@@ -60,7 +61,7 @@ func New(options Options) *Ledger {
 	if options.Early == 0 {
 		options.Early = 10 * time.Second
 	}
-	return &Ledger{options: options, open: map[string]Request{}, fresh: map[string]struct{}{}}
+	return &Ledger{options: options, open: map[string]*Request{}, fresh: map[string]struct{}{}}
 }
 
 // Outcome is what became of a beginning.
@@ -86,8 +87,31 @@ func (l *Ledger) Begin(lease string, r Request) Outcome {
 	if lease == "" || len(l.open) >= l.options.MaxOpen {
 		return Full
 	}
-	l.open[lease] = r
+	l.open[lease] = l.keep(r)
 	return Begun
+}
+
+// maxRetired bounds the memory that is kept to be used again.
+const maxRetired = 4096
+
+func (l *Ledger) keep(r Request) *Request {
+	last := len(l.retired) - 1
+	if last < 0 {
+		return &r
+	}
+	kept := l.retired[last]
+	l.retired, *kept = l.retired[:last], r
+	return kept
+}
+
+// retire takes a request out of the ledger, and returns what it was.
+func (l *Ledger) retire(lease string, r *Request) Request {
+	delete(l.open, lease)
+	was := *r
+	if *r = (Request{}); len(l.retired) < maxRetired {
+		l.retired = append(l.retired, r)
+	}
+	return was
 }
 
 // early takes back an end that came first.
@@ -110,9 +134,8 @@ func (l *Ledger) HungUp(lease string) bool {
 func (l *Ledger) Renew(now time.Time, lease string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r, ok := l.open[lease]; ok {
+	if r := l.open[lease]; r != nil {
 		r.Since = now
-		l.open[lease] = r
 	}
 }
 
@@ -120,8 +143,10 @@ func (l *Ledger) Renew(now time.Time, lease string) {
 func (l *Ledger) Clear() map[string]Request {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	open := l.open
-	l.open = map[string]Request{}
+	open := make(map[string]Request, len(l.open))
+	for lease, r := range l.open {
+		open[lease] = l.retire(lease, r)
+	}
 	return open
 }
 
@@ -130,10 +155,8 @@ func (l *Ledger) Clear() map[string]Request {
 func (l *Ledger) End(now time.Time, lease string, settled bool) (Request, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r, ok := l.open[lease]
-	if ok {
-		delete(l.open, lease)
-		return r, true
+	if r := l.open[lease]; r != nil {
+		return l.retire(lease, r), true
 	}
 	if settled {
 		return Request{}, false
@@ -150,18 +173,17 @@ func (l *Ledger) End(now time.Time, lease string, settled bool) (Request, bool) 
 func (l *Ledger) Readmit(lease string, epoch int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r, ok := l.open[lease]
-	if ok {
+	r := l.open[lease]
+	if r != nil {
 		r.Epoch = epoch
-		l.open[lease] = r
 	}
-	return ok
+	return r != nil
 }
 
 func (l *Ledger) expire(now time.Time) {
 	for lease, r := range l.open {
 		if now.Sub(r.Since) > l.options.Lifetime {
-			delete(l.open, lease)
+			l.retire(lease, r)
 		}
 	}
 }

@@ -116,7 +116,7 @@ func (m *Mover) serve(w http.ResponseWriter, r *http.Request, lease string, forw
 	q.asked = &decide.Request{
 		Listener: meshname.ListenerGateway, Method: r.Method, Path: r.URL.Path, Lease: lease, Forwarded: forwarded,
 		Target:  r.Header.Get(propagation.HeaderTarget),
-		Headers: map[string][]string{propagation.HeaderTxnToken: r.Header.Values(propagation.HeaderTxnToken)},
+		Headers: decide.HeadersOf(map[string][]string{propagation.HeaderTxnToken: r.Header.Values(propagation.HeaderTxnToken)}),
 	}
 	// A gRPC stream has no end to wait for: it is sent on as it comes, and once.
 	if !q.isGRPC {

@@ -5,7 +5,7 @@
 //
 // A [Set] is immutable: [Set.With] makes another, and costs what changed. A [Holder] may be used from many goroutines.
 //
-// It imports identity, policy, policy/authz and api; never tenantstore, xds or etcd.
+// It imports identity, policy, policy/authz, policy/limit/breaker and api; never tenantstore, xds or etcd.
 package policyset
 
 import (
@@ -27,6 +27,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
+	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
 )
 
 // Tenant is one tenant served here.
@@ -39,7 +40,8 @@ type Tenant struct {
 	Phase     string
 	Placement
 	Limits   policy.Limits
-	Weight   int // of its share where a service is full; at least 1
+	Refused  bool // its limits are not known, and its tier has it refused then
+	Weight   int  // of its share where a service is full; at least 1
 	Revision int64
 }
 
@@ -82,15 +84,17 @@ type Self struct {
 	Workload       string
 	ServicePort    int
 	Classes        []authz.Class
+	Bulkheads      map[string]bool   // classes for which Envoy has connections of their own
 	Dependencies   map[string]string // "workload/<name>" or "dependency/<name>" -> tenancy
 	Tenancy        string
 	BoundTenant    identity.TenantID
 	DeliverContext bool
-	Peers          []string          // exact SPIFFE IDs that may connect
-	Cells          map[string]string // gateway: cell -> residency
-	TenantData     []*api.TenantData // a sidecar's own; a gateway's: of every workload
-	Fenced         map[string]bool   // SHA-256 of certificates of members that were shut out, hexadecimal
-	Movers         map[string]string // gateway: member ID -> host:port for the writes of tenants that it moves
+	Peers          []string                    // exact SPIFFE IDs that may connect
+	Cells          map[string]string           // gateway: cell -> residency
+	TenantData     []*api.TenantData           // a sidecar's own; a gateway's: of every workload
+	Fenced         map[string]bool             // SHA-256 of certificates of members that were shut out, hexadecimal
+	Movers         map[string]string           // gateway: member ID -> host:port for the writes of tenants that it moves
+	Breakers       map[string]breaker.Settings // by the names of Dependencies; none: the defaults
 	Admission      Admission
 	HideLimits     map[string]bool // workloads whose callers are not told of the limits that refuse them
 }
@@ -320,7 +324,7 @@ func (e *editor) tenant(c Change) error {
 			State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Target: m.Placement.GetTarget(), Epoch: m.Placement.GetEpoch(),
 			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Copy: m.Placement.GetCopy(), Shut: m.Placement.GetShut(), Follow: m.Placement.GetFollow(), Hold: m.Placement.GetHold().AsDuration(), Pause: m.Placement.GetPause().AsDuration(), Mover: m.Placement.GetMover(),
 		},
-		Limits: policy.Limits{RequestsPerSecond: m.Limits.GetRequestsPerSecond(), Burst: int(m.Limits.GetBurst()), Concurrency: int(m.Limits.GetConcurrency())},
+		Limits: policy.Limits{RequestsPerSecond: m.Limits.GetRequestsPerSecond(), Burst: int(m.Limits.GetBurst()), Concurrency: int(m.Limits.GetConcurrency()), RetryShare: m.Limits.GetRetryShare()},
 	}
 	if classes := m.Limits.GetClasses(); len(classes) > 0 {
 		t.Limits.Classes = make(map[string]policy.ClassLimit, len(classes))
@@ -328,9 +332,13 @@ func (e *editor) tenant(c Change) error {
 			t.Limits.Classes[name] = policy.ClassLimit{RequestsPerSecond: class.RequestsPerSecond, Burst: int(class.Burst), Concurrency: int(class.Concurrency)}
 		}
 	}
-	if m.Limits == nil {
+	known := m.Limits != nil
+	if !known {
 		t.Limits = policy.SafeLimits()
+	} else {
+		t.Limits, known = t.Limits.Known()
 	}
+	t.Refused = !known && m.FailMode.GetLimitsUnknown() == string(policy.RefuseUnknown)
 	byName[c.Name] = t
 	if t.Target != "" {
 		e.set.moving[c.Name] = t
@@ -390,7 +398,7 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers,
-		Fenced: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{},
+		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{},
 	}
 	for _, workload := range m.HideLimits {
 		self.HideLimits[workload] = true
@@ -404,9 +412,17 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 			return nil, fmt.Errorf("class %q: %w", c.Name, problems)
 		}
 		self.Classes = append(self.Classes, class)
+		if c.Bulkhead {
+			self.Bulkheads[c.Name] = true
+		}
 	}
 	for _, d := range m.DependsOn {
 		self.Dependencies[d.Kind+"/"+d.Name] = d.Tenancy
+		if b := d.Breaker; b != nil {
+			self.Breakers[d.Kind+"/"+d.Name] = breaker.Settings{
+				Failures: int(b.Failures), Share: b.Share, Window: b.Window.AsDuration(), Wait: b.Wait.AsDuration(), MaxWait: b.MaxWait.AsDuration(),
+			}
+		}
 	}
 	if err := self.BoundTenant.UnmarshalText([]byte(m.BoundTenant)); err != nil {
 		return nil, err

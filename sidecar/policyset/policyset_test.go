@@ -14,7 +14,7 @@ import (
 
 func tenant(name string, burst int64) Change {
 	return Change{meshname.TypeTenantPolicy, name, &api.TenantPolicy{
-		Tenant: name, Phase: "Active", Placement: &api.Placement{Cell: "us-1", Epoch: 1}, Limits: &api.Limits{Burst: burst, Classes: map[string]*api.ClassLimit{"exports": {Concurrency: 1}}},
+		Tenant: name, Phase: "Active", Placement: &api.Placement{Cell: "us-1", Epoch: 1}, Limits: &api.Limits{RequestsPerSecond: 1, Burst: burst, Concurrency: 1, Classes: map[string]*api.ClassLimit{"exports": {Concurrency: 1}}},
 	}}
 }
 

@@ -1,5 +1,5 @@
 // Package relay answers WHAT DOES ENVOY GET: the resources that the control plane pushed, with what only this process
-// knows: its ports, where the service listens, and the SVID and bundle as SDS secrets.
+// knows: its ports, where the service listens, whom the machine trusts, and the SVID and bundle as SDS secrets.
 //
 // # Concurrency
 //
@@ -15,11 +15,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
 
+	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -62,7 +64,9 @@ type Relay struct {
 	sequence int64
 	pushed   map[string][]types.Resource // by type, with this process's ports
 	self     policyset.Self
-	sent     map[string]int64 // by nonce and type: sequence
+	sent     map[string]int64            // by nonce and type: sequence
+	kept     map[string]*cluster.Cluster // pools that were pushed once
+	refused  bool                        // Envoy refused clusters since the last update
 }
 
 // oneNode says that there is one Envoy.
@@ -74,7 +78,7 @@ func (oneNode) ID(*core.Node) string { return "envoy" }
 func New(ctx context.Context, config Config) *Relay {
 	r := &Relay{
 		Config: config, cache: cachev3.NewSnapshotCache(true, oneNode{}, nil),
-		sent: map[string]int64{},
+		sent: map[string]int64{}, kept: map[string]*cluster.Cluster{},
 	}
 	r.server = deltaserver.NewServer(ctx, r.cache, r)
 	return r
@@ -102,6 +106,7 @@ func (r *Relay) Update(state *policysync.State, set *policyset.Set) (int64, erro
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.keep(r.pushed)
 	r.pushed = pushed
 	if set != nil && set.Self != nil {
 		r.self = *set.Self
@@ -124,7 +129,8 @@ func (r *Relay) publish() (int64, error) {
 	}
 	if r.self.Workload != "" {
 		typeURL := policysync.EnvoyTypes[1]
-		resources[typeURL] = append(slices.Clone(resources[typeURL]), r.localService())
+		resources[typeURL] = append(slices.Clone(resources[typeURL]), r.localService(meshname.ClusterLocalService))
+		resources[policysync.EnvoyTypes[0]] = r.withPools(resources[policysync.EnvoyTypes[0]])
 	}
 	secrets, err := r.secrets()
 	if err != nil {
@@ -158,12 +164,13 @@ func (r *Relay) place(l *listener.Listener) {
 	}
 }
 
-func (r *Relay) localService() *endpoint.ClusterLoadAssignment {
+// localService is where the service listens, for a cluster.
+func (r *Relay) localService(name string) *endpoint.ClusterLoadAssignment {
 	port := r.ServicePort
 	if port == 0 {
 		port = r.self.ServicePort
 	}
-	return &endpoint.ClusterLoadAssignment{ClusterName: meshname.ClusterLocalService, Endpoints: []*endpoint.LocalityLbEndpoints{{LbEndpoints: []*endpoint.LbEndpoint{{
+	return &endpoint.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpoint.LocalityLbEndpoints{{LbEndpoints: []*endpoint.LbEndpoint{{
 		HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
 			Address: "127.0.0.1", PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(port)},
 		}}}}},
@@ -197,11 +204,40 @@ func (r *Relay) secrets() ([]types.Resource, error) {
 			SanType: tls.SubjectAltNameMatcher_URI, Matcher: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: peer}},
 		})
 	}
-	return []types.Resource{
+	secrets := []types.Resource{
 		&tls.Secret{Name: meshname.SecretSVID, Type: &tls.Secret_TlsCertificate{TlsCertificate: &tls.TlsCertificate{CertificateChain: inline(cert), PrivateKey: inline(key)}}},
 		&tls.Secret{Name: meshname.SecretBundle, Type: &tls.Secret_ValidationContext{ValidationContext: &tls.CertificateValidationContext{TrustedCa: roots}}},
 		&tls.Secret{Name: meshname.SecretPeers, Type: &tls.Secret_ValidationContext{ValidationContext: named}},
-	}, nil
+	}
+	if path := systemRoots(); path != "" {
+		secrets = append(secrets, &tls.Secret{Name: meshname.SecretRoots, Type: &tls.Secret_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
+			TrustedCa: &core.DataSource{Specifier: &core.DataSource_Filename{Filename: path}},
+		}}})
+	}
+	return secrets, nil
+}
+
+// rootFiles are where Linux distributions keep whom a machine trusts, as crypto/x509 looks for it.
+var rootFiles = []string{
+	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Gentoo, Arch, Alpine
+	"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL 6
+	"/etc/ssl/ca-bundle.pem",                            // openSUSE
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL 7 and newer
+	"/etc/ssl/cert.pem",                                 // Alpine before 3.4
+}
+
+// systemRoots is the file of the roots that this machine trusts: SSL_CERT_FILE's, or the distribution's; "" where there
+// is none, and then no Dependency with TLS can be called.
+func systemRoots() string {
+	if path := os.Getenv("SSL_CERT_FILE"); path != "" {
+		return path
+	}
+	for _, path := range rootFiles {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 func pemOf(certificates []*x509.Certificate) []byte {
@@ -221,6 +257,7 @@ func (r *Relay) OnDeltaStreamOpen(context.Context, int64, string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.sent)
+	clear(r.kept)
 	return nil
 }
 
@@ -248,6 +285,7 @@ func (r *Relay) OnStreamDeltaRequest(_ int64, request *discovery.DeltaDiscoveryR
 	r.mu.Lock()
 	sequence, ok := r.sent[key]
 	delete(r.sent, key)
+	r.refused = r.refused || refusal != nil && request.TypeUrl == policysync.EnvoyTypes[0]
 	r.mu.Unlock()
 	if ok && r.OnVerdict != nil {
 		r.OnVerdict(request.TypeUrl, sequence, refusal)

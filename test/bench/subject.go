@@ -28,6 +28,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
+	"github.com/tenantmesh/tenantmesh/sidecar"
 	"github.com/tenantmesh/tenantmesh/sidecar/accesslog"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
@@ -52,20 +53,13 @@ func (floor) Check(context.Context, *auth.CheckRequest) (*auth.CheckResponse, er
 	return &auth.CheckResponse{Status: &status.Status{}, HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: &auth.OkHttpResponse{}}}, nil
 }
 
-// ending answers as the product does, and ends each request at once, as the access log would.
-type ending struct {
-	auth.UnimplementedAuthorizationServer
-	server *extauthz.Server
-}
+// ending decides as the product does, and ends each request at once, as the access log would.
+type ending struct{ *decide.Decider }
 
-func (e *ending) Check(ctx context.Context, check *auth.CheckRequest) (*auth.CheckResponse, error) {
-	response, err := e.server.Check(ctx, check)
-	for _, h := range check.GetAttributes().GetRequest().GetHttp().GetHeaderMap().GetHeaders() {
-		if h.Key == "x-tenantmesh-lease" {
-			e.server.Decider.End(decide.Ended{Lease: string(h.RawValue)})
-		}
-	}
-	return response, err
+func (e ending) Decide(request *decide.Request) decide.Answer {
+	answer := e.Decider.Decide(request)
+	e.End(decide.Ended{Lease: request.Lease})
+	return answer
 }
 
 // key signs the contexts of this run: the server and the client are started with the same one.
@@ -138,8 +132,8 @@ func serveChecks(kind, socket string) error {
 	if err != nil {
 		return err
 	}
-	g := grpc.NewServer(grpc.MaxConcurrentStreams(4096))
 	if kind == "floor" {
+		g := grpc.NewServer(grpc.MaxConcurrentStreams(4096))
 		auth.RegisterAuthorizationServer(g, floor{})
 		return g.Serve(listener)
 	}
@@ -147,6 +141,7 @@ func serveChecks(kind, socket string) error {
 	if err != nil {
 		return err
 	}
+	g := grpc.NewServer(sidecar.ServerOptions()...)
 	name := meshname.ListenerInbound
 	if kind == "gateway" || kind == "gateway-logged" {
 		name = meshname.ListenerGateway
@@ -155,12 +150,11 @@ func serveChecks(kind, socket string) error {
 	if err != nil {
 		return err
 	}
-	server := &extauthz.Server{Decider: d}
 	if kind == "gateway-logged" { // a real Envoy ends its requests by its access log
-		auth.RegisterAuthorizationServer(g, server)
+		extauthz.Register(g, d)
 		logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: d})
 	} else {
-		auth.RegisterAuthorizationServer(g, &ending{server: server})
+		extauthz.Register(g, ending{d})
 	}
 	return g.Serve(listener)
 }

@@ -36,6 +36,29 @@ func TestGateway(t *testing.T) {
 		}
 	})
 
+	t.Run("the client's own IDs", func(t *testing.T) {
+		const trace = "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-01"
+		for name, test := range map[string]struct {
+			sent []string
+			id   string
+		}{
+			"sent":    {[]string{"x-request-id", "mine", "traceparent", trace}, "mine"},
+			"long":    {[]string{"x-request-id", strings.Repeat("m", 10_000), "traceparent", trace}, strings.Repeat("m", 256)},
+			"foreign": {[]string{"x-request-id", "\xff\u009b", "traceparent", trace}, "\ufffd\u009b"},
+			"forged":  {[]string{"x-tenantmesh-client-request-id", "forged", "traceparent", trace}, ""},
+		} {
+			refused := w.Get(t, front, "", test.sent...)
+			want(t, name, refused, 401, "unauthenticated_tenant")
+			d, err := w.Admin.Explain(t.Context(), refused.Header.Get("x-tenantmesh-decision"))
+			if err != nil || d.ClientRequestID != test.id || d.ClientTraceparent != trace {
+				t.Errorf("%s: the decision keeps %q and %q, %v", name, d.ClientRequestID, d.ClientTraceparent, err)
+			}
+			if s := want(t, name, w.Get(t, front, "acme", test.sent...), 200, ""); s.Header.Get("x-tenantmesh-client-request-id") != "" {
+				t.Errorf("%s: the service saw %v", name, s.Header)
+			}
+		}
+	})
+
 	t.Run("refusals", func(t *testing.T) {
 		token := func(change ...func(map[string]any)) http.Header {
 			return http.Header{"Authorization": {"Bearer " + w.Token(t, "acme", change...)}}

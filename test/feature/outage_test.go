@@ -131,19 +131,20 @@ func envoyOf(t *testing.T, s *meshtest.Sidecar) int {
 	return 0
 }
 
-// TestCheckFails: without the Go process Envoy refuses. The process is stopped, not killed: killed, it takes its
+// TestCheckFails: without the Go process Envoy refuses, whatever the tier. The process is stopped, not killed: killed, it takes its
 // Envoy with it.
 func TestCheckFails(t *testing.T) {
 	w := newWorld(t)
 	if err := syscall.Kill(w.front.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	r := w.Get(t, w.gateway.URL+"/front/x", "acme")
+	for _, tenant := range []string{"acme", "globex"} {
+		if r := w.Get(t, w.gateway.URL+"/front/x", tenant); r.Status != 503 || r.Reason() != "enforcement_unavailable" {
+			t.Errorf("%s: without an answer to its check Envoy says %d %q: %s", tenant, r.Status, r.Reason(), r.Body)
+		}
+	}
 	if err := syscall.Kill(w.front.PID, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
-	}
-	if r.Status != 503 || r.Reason() != "enforcement_unavailable" {
-		t.Errorf("without an answer to its check Envoy says %d %q: %s", r.Status, r.Reason(), r.Body)
 	}
 	until(t, func() bool { return w.Get(t, w.gateway.URL+"/front/x", "acme").Status == 200 })
 	until(t, func() bool { return leases(t, w.front) == 0 })

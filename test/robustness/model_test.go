@@ -262,7 +262,7 @@ func (w *world) hears(n *node, audience string) bool {
 	if n.cell == "" {
 		return audience == translator.AudienceAll || audience == translator.AudienceGateway
 	}
-	return audience == translator.AudienceAll || audience == translator.AudienceCell(n.cell) || audience == translator.AudienceWorkload(n.cell, "front")
+	return slices.Contains(translator.Audiences(n.cell, "front"), audience)
 }
 
 // pull brings a node what the store has now; what was between is not seen.
@@ -356,6 +356,11 @@ func (w *world) transit(request tenantstore.MoveRequest) {
 	}
 }
 
+// claims are those of a token that Envoy verified.
+type claims map[string]string
+
+func (c claims) Text(claim string) string { return c[claim] }
+
 // client sends a request to a gateway.
 func (w *world) client() {
 	w.clients++
@@ -366,12 +371,12 @@ func (w *world) client() {
 	}
 	answer := r.gateway.decider.Decide(&decide.Request{
 		Listener: meshname.ListenerGateway, Target: "workload/front", Method: r.method(), Path: "/rows", Lease: r.lease,
-		Headers: map[string][]string{propagation.HeaderRequestID: {r.id}}, Tokens: map[string]map[string]any{"login": {"tenant": tenant, "sub": "s"}},
+		Headers: decide.HeadersOf(map[string][]string{propagation.HeaderRequestID: {r.id}}), Tokens: []decide.Token{{Issuer: "login", Claims: claims{"tenant": tenant, "sub": "s"}}},
 	})
 	if !answer.Decision.Allowed {
 		return
 	}
-	r.token, r.cell, r.at = answer.Set[propagation.HeaderTxnToken], answer.Set[propagation.HeaderCell], onTheWay
+	r.token, r.cell, r.at = answer.Fields.Get(propagation.HeaderTxnToken), answer.Fields.Get(propagation.HeaderCell), onTheWay
 	if r.cell == meshname.CellMove {
 		r.at, r.byMover = held, true
 	}
@@ -449,7 +454,7 @@ func (w *world) onward(r *request) bool {
 		return false
 	}
 	onward, _, ok := r.gateway.decider.Onward(&decide.Request{
-		Listener: meshname.ListenerGateway, Method: r.method(), Path: "/rows", Lease: r.lease, Headers: map[string][]string{propagation.HeaderTxnToken: {r.token}},
+		Listener: meshname.ListenerGateway, Method: r.method(), Path: "/rows", Lease: r.lease, Headers: decide.HeadersOf(map[string][]string{propagation.HeaderTxnToken: {r.token}}),
 	})
 	if !ok || onward.Held && w.random.IntN(10) == 0 { // it was held for as long as it may
 		r.gateway.decider.End(decide.Ended{Lease: r.lease})
@@ -509,7 +514,7 @@ func (w *world) serve(r *request) bool {
 func (w *world) inbound(n, gateway *node, method, path, lease, token string) decide.Answer {
 	return n.decider.Decide(&decide.Request{
 		Listener: meshname.ListenerInbound, Method: method, Path: path, Lease: lease, Peer: gateway.peer.Principal.String(),
-		Headers: map[string][]string{propagation.HeaderTxnToken: {token}},
+		Headers: decide.HeadersOf(map[string][]string{propagation.HeaderTxnToken: {token}}),
 	})
 }
 

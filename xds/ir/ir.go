@@ -99,6 +99,7 @@ type Tenant struct {
 	Placement tenantstore.Placement
 	Limits    policy.Limits
 	Weight    int
+	FailMode  policy.FailMode
 	Hold      float64 // seconds, of its move
 	Pause     float64 // seconds, of its move
 	Revision  int64
@@ -197,7 +198,7 @@ func BuildTenant(objects map[tenantstore.Key]*tenantstore.Object, tiers map[stri
 func buildTenant(tiers map[string]policy.TierSpec, o, move *tenantstore.Object) Tenant {
 	t := Tenant{
 		Name: o.Metadata.Name, UID: o.Metadata.UID, Spec: o.Tenant, Labels: o.Metadata.Labels, Phase: o.Status.Phase,
-		Limits: tenantstore.EffectiveLimits(tiers, o.Tenant), Weight: max(1, tiers[o.Tenant.Tier].Weight), Revision: o.Metadata.Revision,
+		Limits: tenantstore.EffectiveLimits(tiers, o.Tenant), Weight: max(1, tiers[o.Tenant.Tier].Weight), FailMode: tiers[o.Tenant.Tier].FailMode, Revision: o.Metadata.Revision,
 	}
 	if o.Status.Placement != nil {
 		t.Placement = *o.Status.Placement

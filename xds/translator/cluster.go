@@ -10,6 +10,7 @@ import (
 	tls "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamhttp "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -24,6 +25,8 @@ const (
 	maxPending     = 1024
 	maxConnections = 1024
 	maxRequests    = 4096
+	retryPercent   = 20 // of the requests that are open: how many may be Envoy's own retries
+	minRetries     = 3
 )
 
 // upstream is one workload in one cell: its cluster and its endpoints.
@@ -90,11 +93,12 @@ func external(d ir.Dependency, host string) *cluster.Cluster {
 		}
 		c.TransportSocket = transportSocket(&tls.UpstreamTlsContext{
 			Sni: sni,
-			CommonTlsContext: &tls.CommonTlsContext{ValidationContextType: &tls.CommonTlsContext_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
-				SystemRootCerts: &tls.CertificateValidationContext_SystemRootCerts{},
-				MatchTypedSubjectAltNames: []*tls.SubjectAltNameMatcher{{
+			// Envoy 1.40 has no word for the roots of its machine (system_root_certs is gRPC's), and refuses names without roots.
+			CommonTlsContext: &tls.CommonTlsContext{ValidationContextType: &tls.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tls.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext: &tls.CertificateValidationContext{MatchTypedSubjectAltNames: []*tls.SubjectAltNameMatcher{{
 					SanType: san, Matcher: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: host}},
-				}},
+				}}},
+				ValidationContextSdsSecretConfig: &tls.SdsSecretConfig{Name: meshname.SecretRoots, SdsConfig: ads},
 			}}},
 		})
 	}
@@ -114,6 +118,7 @@ func discovered(name string, protocol map[string]*anypb.Any) *cluster.Cluster {
 func circuitBreakers() *cluster.CircuitBreakers {
 	return &cluster.CircuitBreakers{Thresholds: []*cluster.CircuitBreakers_Thresholds{{
 		MaxConnections: wrapperspb.UInt32(maxConnections), MaxPendingRequests: wrapperspb.UInt32(maxPending), MaxRequests: wrapperspb.UInt32(maxRequests), TrackRemaining: true,
+		RetryBudget: &cluster.CircuitBreakers_Thresholds_RetryBudget{BudgetPercent: &typev3.Percent{Value: retryPercent}, MinRetryConcurrency: wrapperspb.UInt32(minRetries)},
 	}}}
 }
 

@@ -2,6 +2,7 @@ package translator
 
 import (
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,29 +60,55 @@ func enforcement(mesh *ir.Mesh) []Resource {
 	return resources
 }
 
-// accessPolicies are one resource a policy, also of one that is in a rollout.
+// accessPolicies are one resource a policy, also of one that is in a rollout. Each goes to the workloads that it names;
+// in a rollout to those that either of its versions names, because neither decides without the other.
 func accessPolicies(mesh *ir.Mesh) (resources []Resource) {
-	inRollout := map[string]*api.Canary{}
+	messages, audiences := map[string]*api.AccessPolicy{}, map[string][]string{}
 	for i := range mesh.Policies {
-		message, c := accessPolicy(&mesh.Policies[i]), mesh.Policies[i].Canary
-		if c == nil {
-			resources = append(resources, Resource{meshname.TypeAccessPolicy, message.Name, AudienceAll, message})
-			continue
-		}
-		name := strings.TrimSuffix(message.Name, policy.CanarySuffix)
-		canary := inRollout[name]
-		if canary == nil {
-			canary = &api.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}
-			inRollout[name] = canary
-			resources = append(resources, Resource{meshname.TypeAccessPolicy, name, AudienceAll, &api.AccessPolicy{Name: name, Canary: canary}})
-		}
-		if c.Others {
-			canary.Before = message
+		p := &mesh.Policies[i]
+		message, name := accessPolicy(p), p.Name
+		if c := p.Canary; c != nil {
+			name = strings.TrimSuffix(name, policy.CanarySuffix)
+			if messages[name] == nil {
+				messages[name] = &api.AccessPolicy{Name: name, Canary: &api.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}}
+			}
+			if c.Others {
+				messages[name].Canary.Before = message
+			} else {
+				messages[name].Canary.After = message
+			}
 		} else {
-			canary.After = message
+			messages[name] = message
+		}
+		audiences[name] = append(audiences[name], policyAudiences(p)...)
+	}
+	for _, name := range sortedKeys(messages) {
+		for _, audience := range onlyOnce(audiences[name]) {
+			resources = append(resources, Resource{meshname.TypeAccessPolicy, name, audience, messages[name]})
 		}
 	}
 	return resources
+}
+
+// policyAudiences are who may meet a request that the policy is about: only the sidecar of what is called judges it.
+func policyAudiences(p *ir.Policy) (audiences []string) {
+	for _, target := range p.Spec.Targets {
+		if target.Workload == "*" {
+			audiences = append(audiences, AudienceAll)
+		} else {
+			audiences = append(audiences, AudienceWorkloads(target.Workload))
+		}
+	}
+	return audiences
+}
+
+// onlyOnce sorts audiences; who is among all is not named again.
+func onlyOnce(audiences []string) []string {
+	if slices.Contains(audiences, AudienceAll) {
+		return []string{AudienceAll}
+	}
+	slices.Sort(audiences)
+	return slices.Compact(audiences)
 }
 
 func accessPolicy(p *ir.Policy) *api.AccessPolicy {
@@ -109,7 +136,7 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 		config.Admission = &api.Admission{Off: a.Mode == "off", Min: int32(a.Min), Max: int32(a.Max)}
 	}
 	for _, class := range w.Spec.Classes {
-		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths, Priority: string(class.Priority)})
+		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths, Bulkhead: class.Bulkhead != nil, Priority: string(class.Priority)})
 	}
 	for _, peer := range instance.Peers {
 		config.Peers = append(config.Peers, peer.String())
@@ -117,11 +144,11 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 	for _, name := range w.Spec.DependsOn {
 		dependency := &api.Dependency{Kind: "workload", Name: name}
 		if other := mesh.Workload(name); other != nil {
-			dependency.Tenancy = string(other.Spec.Tenancy)
+			dependency.Tenancy, dependency.Breaker = string(other.Spec.Tenancy), breaker(other.Spec.Breaker)
 		}
 		for _, d := range mesh.Dependencies {
 			if d.Name == name {
-				dependency.Kind, dependency.Tenancy = "dependency", string(d.Spec.Tenancy)
+				dependency.Kind, dependency.Tenancy, dependency.Breaker = "dependency", string(d.Spec.Tenancy), breaker(d.Spec.Breaker)
 			}
 		}
 		config.DependsOn = append(config.DependsOn, dependency)
@@ -136,6 +163,9 @@ func Tenant(t ir.Tenant) []Resource {
 		Placement: &api.Placement{State: string(t.Placement.State), Cell: t.Placement.Cell, Target: t.Placement.Target, Epoch: t.Placement.Epoch, Since: t.Placement.Since, Sealed: t.Placement.Sealed, Shut: t.Placement.Shut, Mover: t.Placement.Mover,
 			Follow: t.Placement.Follow, Copy: t.Placement.Copy},
 		Limits: limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision,
+	}
+	if t.FailMode != (policy.FailMode{}) {
+		message.FailMode = &api.FailMode{LimitsUnknown: string(t.FailMode.LimitsUnknown)}
 	}
 	if t.Hold > 0 {
 		message.Placement.Hold = durationpb.New(time.Duration(t.Hold * float64(time.Second)))
@@ -172,7 +202,7 @@ func hideLimits(w *ir.Workload) []string {
 }
 
 func limits(l policy.Limits) *api.Limits {
-	message := &api.Limits{RequestsPerSecond: l.RequestsPerSecond, Burst: int64(l.Burst), Concurrency: int64(l.Concurrency), Classes: map[string]*api.ClassLimit{}}
+	message := &api.Limits{RequestsPerSecond: l.RequestsPerSecond, Burst: int64(l.Burst), Concurrency: int64(l.Concurrency), Classes: map[string]*api.ClassLimit{}, RetryShare: l.RetryShare}
 	for name, class := range l.Classes {
 		message.Classes[name] = &api.ClassLimit{RequestsPerSecond: class.RequestsPerSecond, Burst: int64(class.Burst), Concurrency: int64(class.Concurrency)}
 	}

@@ -1,6 +1,7 @@
 package translator
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -23,6 +24,9 @@ import (
 )
 
 const filterCheck = "envoy.filters.http.ext_authz"
+
+// maxClientID is how many bytes of the client's request ID are handed on.
+const maxClientID = 256
 
 func gateway(mesh *ir.Mesh) []Resource {
 	resources := []Resource{
@@ -68,12 +72,14 @@ func gatewayListener() *listener.Listener {
 	// What a client may not say is taken out before anything reads it. The cell is overwritten, never just removed:
 	// where no scope is found there is no route, and without a route the check is skipped.
 	early := &earlymutation.HeaderMutation{}
-	for _, name := range append([]string{propagation.HeaderRequestID}, propagation.ClientStripped...) {
+	for _, name := range slices.Concat(propagation.ClientStripped, propagation.RetryHeaders) {
 		early.Mutations = append(early.Mutations, remove(name))
 	}
-	early.Mutations = append(early.Mutations, set(propagation.HeaderCell, meshname.CellNone))
+	// The client's own request ID is an attribute of the decision; the request gets another, made here.
+	early.Mutations = append(early.Mutations, set(propagation.HeaderClientRequestID, fmt.Sprintf("%%REQ(%s):%d%%", propagation.HeaderRequestID, maxClientID)),
+		remove(propagation.HeaderRequestID), set(propagation.HeaderCell, meshname.CellNone))
 	manager.EarlyHeaderMutationExtensions = []*core.TypedExtensionConfig{{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: packed(early)}}
-	manager.HttpFilters = filters(&hcm.HttpFilter{Name: meshname.ExtensionJWT, ConfigType: &hcm.HttpFilter_ConfigDiscovery{ConfigDiscovery: &core.ExtensionConfigSource{
+	manager.HttpFilters = filters(meshname.ListenerGateway, &hcm.HttpFilter{Name: meshname.ExtensionJWT, ConfigType: &hcm.HttpFilter_ConfigDiscovery{ConfigDiscovery: &core.ExtensionConfigSource{
 		ConfigSource: ads, TypeUrls: []string{"type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"},
 	}}})
 	manager.RouteSpecifier = &hcm.HttpConnectionManager_ScopedRoutes{ScopedRoutes: &hcm.ScopedRoutes{
@@ -106,7 +112,9 @@ func verifyTokens(issuers []ir.Issuer) *core.TypedExtensionConfig {
 					Uri: "http://jwks/jwks/" + issuer.Name, HttpUpstreamType: &core.HttpUri_Cluster{Cluster: meshname.ClusterJWKS},
 					Timeout: durationpb.New(2 * time.Second),
 				},
-				CacheDuration: durationpb.New(5 * time.Second),
+				// Fetched once a second, aside: Envoy fetches 5 s before the keys are stale. No request waits for a fetch, or
+				// fails with it.
+				CacheDuration: durationpb.New(6 * time.Second), AsyncFetch: &jwtauthn.JwksAsyncFetch{},
 			}},
 		}
 		anyOf.Requirements = append(anyOf.Requirements, &jwtauthn.JwtRequirement{RequiresType: &jwtauthn.JwtRequirement_ProviderName{ProviderName: issuer.Name}})
@@ -128,13 +136,13 @@ func verifyTokens(issuers []ir.Issuer) *core.TypedExtensionConfig {
 func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 	config := &route.RouteConfiguration{
 		Name:                    meshname.RouteGateway(cell),
-		RequestHeadersToRemove:  []string{propagation.HeaderCell},
+		RequestHeadersToRemove:  []string{propagation.HeaderCell, propagation.HeaderClientRequestID},
 		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 	}
 	byHost := exposedByHost(mesh)
 	for _, host := range sortedKeys(byHost) {
 		virtualHost := &route.VirtualHost{
-			Name: host, Domains: []string{host},
+			Name: host, Domains: []string{host}, IncludeRequestAttemptCount: true,
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerGateway})},
 		}
 		for _, e := range byHost[host] {
@@ -199,7 +207,7 @@ func egressRoutes(mesh *ir.Mesh) *route.RouteConfiguration {
 	config := &route.RouteConfiguration{Name: meshname.RouteEgress, RequestHeadersToRemove: []string{propagation.HeaderCell, propagation.HeaderTarget}}
 	byHost := exposedByHost(mesh)
 	for _, host := range sortedKeys(byHost) {
-		virtualHost := &route.VirtualHost{Name: host, Domains: []string{host}}
+		virtualHost := &route.VirtualHost{Name: host, Domains: []string{host}, IncludeRequestAttemptCount: true}
 		if host == "*" {
 			virtualHost.Routes = hookRoutes(mesh)
 		}
@@ -266,7 +274,7 @@ func (e exposed) route(cell string) *route.Route {
 		r.Action = &route.Route_Route{Route: within(forward(meshname.ClusterMove), meshname.ResponseTime+meshname.HoldTime)}
 		return r
 	}
-	action := forward(meshname.ClusterWorkload(cell, e.workload.Name))
+	action := toWorkload(cell, e.workload.Name)
 	if e.strip && e.prefix != "/" {
 		action.RegexRewrite = stripPrefix(e.prefix)
 	}

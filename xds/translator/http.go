@@ -48,12 +48,12 @@ type filter struct {
 
 // filters is the order of the HTTP filters, the same everywhere: the lease's key is made before anything may wait;
 // tokens are verified before they are judged; nothing passes unjudged to the router.
-func filters(verify *hcm.HttpFilter, more ...*mutationrules.HeaderMutation) []*hcm.HttpFilter {
+func filters(listener string, verify *hcm.HttpFilter, more ...*mutationrules.HeaderMutation) []*hcm.HttpFilter {
 	list := []*hcm.HttpFilter{httpFilter(leaseKey(more))}
 	if verify != nil {
 		list = append(list, verify)
 	}
-	return append(list, httpFilter(check(verify != nil)), httpFilter(filter{"envoy.filters.http.router", &router.Router{}}))
+	return append(list, httpFilter(check(listener)), httpFilter(filter{"envoy.filters.http.router", &router.Router{}}))
 }
 
 func httpFilter(f filter) *hcm.HttpFilter {
@@ -68,8 +68,9 @@ func leaseKey(more []*mutationrules.HeaderMutation) filter {
 	}}}
 }
 
-// check asks the Go process. It fails closed, and says 503 when there is no answer.
-func check(gateway bool) filter {
+// check asks the Go process. It fails closed, and says 503 when there is no answer. Its answer may be what the route is
+// chosen by: at a gateway the cell, before a service the class.
+func check(listener string) filter {
 	config := &extauthz.ExtAuthz{
 		Services:            &extauthz.ExtAuthz_GrpcService{GrpcService: withTimeout(checkTimeout)},
 		TransportApiVersion: core.ApiVersion_V3,
@@ -77,9 +78,9 @@ func check(gateway bool) filter {
 		EncodeRawHeaders:    true,
 		ValidateMutations:   true,
 		StatPrefix:          "tenantmesh",
-		ClearRouteCache:     gateway,
+		ClearRouteCache:     listener != meshname.ListenerOutbound,
 	}
-	if gateway {
+	if listener == meshname.ListenerGateway {
 		config.MetadataContextNamespaces = []string{meshname.MetadataJWT}
 	}
 	return filter{"envoy.filters.http.ext_authz", config}
@@ -141,11 +142,16 @@ func connectionManager(name string) *hcm.HttpConnectionManager {
 
 // toLedger sends one entry a request, at once: it releases the request's lease. Those of a long stream before renew it.
 func toLedger(name string) *accesslog.AccessLog {
-	return &accesslog.AccessLog{Name: "envoy.access_loggers.http_grpc", ConfigType: &accesslog.AccessLog_TypedConfig{TypedConfig: packed(&grpclog.HttpGrpcAccessLogConfig{
+	config := &grpclog.HttpGrpcAccessLogConfig{
 		CommonConfig: &grpclog.CommonGrpcAccessLogConfig{
 			LogName: name, GrpcService: toSidecar, TransportApiVersion: core.ApiVersion_V3,
 			BufferSizeBytes: wrapperspb.UInt32(0), BufferFlushInterval: durationpb.New(time.Second),
 		},
 		AdditionalRequestHeadersToLog: []string{propagation.HeaderLease},
-	})}}
+	}
+	if name == meshname.ListenerOutbound { // whether the call failed
+		config.AdditionalResponseHeadersToLog = []string{propagation.HeaderReason, "grpc-status"}
+		config.AdditionalResponseTrailersToLog = []string{"grpc-status"}
+	}
+	return &accesslog.AccessLog{Name: "envoy.access_loggers.http_grpc", ConfigType: &accesslog.AccessLog_TypedConfig{TypedConfig: packed(config)}}
 }

@@ -16,11 +16,12 @@ func TestPolicyInRollout(t *testing.T) {
 	in := policy.Canary{Seed: "s", Percent: 10, Names: []string{"acme"}}
 	others := in
 	others.Others = true
+	all := []policy.Target{{Workload: "*"}}
 	mesh := &ir.Mesh{Policies: []ir.Policy{
-		{Name: "plain", Spec: policy.AccessPolicySpec{Effect: policy.Permit}},
-		{Name: "p", Spec: policy.AccessPolicySpec{Effect: policy.Permit}, Canary: &others},
-		{Name: "p@canary", Spec: policy.AccessPolicySpec{Effect: policy.Forbid}, Canary: &in},
-		{Name: "new@canary", Spec: policy.AccessPolicySpec{Effect: policy.Permit}, Canary: &in},
+		{Name: "plain", Spec: policy.AccessPolicySpec{Effect: policy.Permit, Targets: all}},
+		{Name: "p", Spec: policy.AccessPolicySpec{Effect: policy.Permit, Targets: all}, Canary: &others},
+		{Name: "p@canary", Spec: policy.AccessPolicySpec{Effect: policy.Forbid, Targets: all}, Canary: &in},
+		{Name: "new@canary", Spec: policy.AccessPolicySpec{Effect: policy.Permit, Targets: all}, Canary: &in},
 	}}
 	policies := map[string]*api.AccessPolicy{}
 	for _, r := range translator.Translate(mesh) {

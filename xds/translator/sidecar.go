@@ -1,6 +1,7 @@
 package translator
 
 import (
+	mutationrules "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -19,16 +20,20 @@ func cellListeners(cell string) []Resource {
 	inbound, outbound := connectionManager(meshname.ListenerInbound), connectionManager(meshname.ListenerOutbound)
 	for name, manager := range map[string]*hcm.HttpConnectionManager{meshname.RouteInbound: inbound, meshname.RouteOutbound: outbound} {
 		manager.RouteSpecifier = &hcm.HttpConnectionManager_Rds{Rds: &hcm.Rds{ConfigSource: ads, RouteConfigName: name}}
-		manager.HttpFilters = filters(nil)
 	}
+	// Only the mesh's configuration makes Envoy repeat a call.
+	var more []*mutationrules.HeaderMutation
+	for _, name := range propagation.RetryHeaders {
+		more = append(more, remove(name))
+	}
+	outbound.HttpFilters = filters(meshname.ListenerOutbound, nil, more...)
 	// Which instance of the peer it is: one may have been shut out.
-	inbound.HttpFilters = filters(nil, set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256%"))
+	inbound.HttpFilters = filters(meshname.ListenerInbound, nil, append(more, remove(propagation.HeaderClass), set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256%"))...)
 	outbound.ForwardClientCertDetails, outbound.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil
 	audience := AudienceCell(cell)
 	return []Resource{
 		envoyResource(meshname.ListenerInbound, audience, httpListener(meshname.ListenerInbound, "0.0.0.0", meshname.PortInbound, inbound, mutualTLS())),
 		envoyResource(meshname.ListenerOutbound, audience, httpListener(meshname.ListenerOutbound, "127.0.0.1", meshname.PortOutbound, outbound, nil)),
-		envoyResource(meshname.RouteInbound, audience, inboundRoutes()),
 	}
 }
 
@@ -74,16 +79,26 @@ func mutualTLS() *core.TransportSocket {
 	})
 }
 
-func inboundRoutes() *route.RouteConfiguration {
+// inboundRoutes lead to the service: what is of a class with a bulkhead, as the check says, by its own connections.
+func inboundRoutes(w *ir.Workload) *route.RouteConfiguration {
+	routes := []*route.Route{{Match: prefix(meshname.PathTenantData), Action: &route.Route_Route{Route: forward(meshname.ClusterMove)}}}
+	for _, class := range w.Spec.Classes {
+		if class.Bulkhead != nil {
+			match := prefix("/")
+			match.Headers = []*route.HeaderMatcher{exactly(propagation.HeaderClass, class.Name)}
+			routes = append(routes, withUpgrades(&route.Route{
+				Name: class.Name, Match: match, Action: &route.Route_Route{Route: forward(meshname.ClusterPool(class.Name))},
+			})...)
+		}
+	}
 	return &route.RouteConfiguration{
 		Name:                   meshname.RouteInbound,
-		RequestHeadersToRemove: []string{propagation.HeaderCell, propagation.HeaderPeer},
+		RequestHeadersToRemove: []string{propagation.HeaderCell, propagation.HeaderPeer, propagation.HeaderClass},
 		// A gateway repeats what a sidecar says it did not pass on; a service cannot say so.
 		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 		VirtualHosts: []*route.VirtualHost{{
 			Name: meshname.RouteInbound, Domains: []string{"*"},
-			Routes: append([]*route.Route{{Match: prefix(meshname.PathTenantData), Action: &route.Route_Route{Route: forward(meshname.ClusterMove)}}},
-				withUpgrades(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}})...),
+			Routes:               append(routes, withUpgrades(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}})...),
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerInbound})},
 		}},
 	}
@@ -92,12 +107,21 @@ func inboundRoutes() *route.RouteConfiguration {
 // sidecar are the resources of one workload's sidecars in one cell.
 func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 	audience := AudienceWorkload(instance.Cell, w.Name)
-	resources := []Resource{envoyResource(meshname.ClusterLocalService, audience, localService(w.Spec.Protocol))}
+	resources := []Resource{
+		envoyResource(meshname.ClusterLocalService, audience, localService(w.Spec.Protocol)), envoyResource(meshname.RouteInbound, audience, inboundRoutes(w)),
+	}
+	for _, class := range w.Spec.Classes {
+		if class.Bulkhead != nil {
+			pool := bulkhead(w.Spec.Protocol, class.Name, class.Bulkhead.MaxConnections, class.Bulkhead.MaxPendingRequests, class.Bulkhead.MaxRequests)
+			resources = append(resources, envoyResource(pool.Name, audience, pool))
+		}
+	}
 	routes := &route.RouteConfiguration{Name: meshname.RouteOutbound, ResponseHeadersToRemove: []string{propagation.HeaderTxnToken}}
-	host := func(name, cluster, target, domain string) {
+	host := func(name string, action *route.RouteAction, target, domain string) {
 		routes.VirtualHosts = append(routes.VirtualHosts, &route.VirtualHost{
 			Name: name, Domains: []string{domain},
-			Routes: withUpgrades(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: forward(cluster)}}),
+			IncludeRequestAttemptCount: action.RetryPolicy != nil, // it is the mesh's own
+			Routes:                     withUpgrades(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: action}}),
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{
 				meshname.ExtensionListener: meshname.ListenerOutbound, meshname.ExtensionTarget: target,
 			})},
@@ -107,7 +131,7 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 		if other := mesh.Workload(name); other != nil {
 			if there, ok := other.In(instance.Cell); ok {
 				resources = append(resources, upstream(other, there, audience)...)
-				host(name, meshname.ClusterWorkload(instance.Cell, name), "workload/"+name, name)
+				host(name, toWorkload(instance.Cell, name), "workload/"+name, name)
 			}
 		}
 		for _, d := range mesh.Dependencies {
@@ -117,7 +141,7 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 			for _, domain := range d.Spec.Hosts {
 				c := clusterDependency(name, domain)
 				resources = append(resources, envoyResource(c, audience, external(d, domain)))
-				host(c, c, "dependency/"+name, domain)
+				host(c, forward(c), "dependency/"+name, domain)
 			}
 		}
 	}

@@ -21,7 +21,7 @@ type Resource struct {
 	Message  proto.Message
 }
 
-// Audiences. A gateway belongs to the first two, a sidecar to the first and the last two.
+// Audiences. A gateway belongs to the first two, a sidecar to those of [Audiences].
 const (
 	AudienceAll     = "all"
 	AudienceGateway = "gateway"
@@ -32,6 +32,14 @@ func AudienceCell(cell string) string { return "cell/" + cell }
 
 // AudienceWorkload is every sidecar of a workload in a cell.
 func AudienceWorkload(cell, workload string) string { return "cell/" + cell + "/workload/" + workload }
+
+// AudienceWorkloads is every sidecar of a workload, in whatever cell.
+func AudienceWorkloads(workload string) string { return "workload/" + workload }
+
+// Audiences are those that a sidecar of a workload in a cell belongs to.
+func Audiences(cell, workload string) []string {
+	return []string{AudienceAll, AudienceCell(cell), AudienceWorkload(cell, workload), AudienceWorkloads(workload)}
+}
 
 // Translate returns every resource of the mesh but those of tenants.
 func Translate(mesh *ir.Mesh) []Resource {

@@ -29,6 +29,9 @@ func newControl() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := config.Keep.Check(); err != nil {
+				return usageError("see --usage-minutes, --usage-hours and --usage-days", "%w", err)
+			}
 			config.Log, config.Version, config.Roles = log, command.Version(), adminapi.Roles{}
 			for role, patterns := range roles {
 				for _, text := range *patterns {
@@ -58,6 +61,10 @@ func newControl() *cobra.Command {
 	flags.StringVar(&config.Etcd.Key, "etcd-key", "", "file with the client key for that etcd")
 	flags.BoolVar(&config.AllowHTTPJWKS, "allow-http-jwks", false, "fetch issuers' keys over plain HTTP too; development only")
 	flags.Float64Var(&config.Admission, "admission", server.DefaultAdmission, "how many new streams of sidecars are taken a second; a sidecar has two")
+	config.Keep.Defaults()
+	flags.DurationVar(&config.Keep.Minutes, "usage-minutes", config.Keep.Minutes, "how long usage is kept by the minute; older, by the hour")
+	flags.DurationVar(&config.Keep.Hours, "usage-hours", config.Keep.Hours, "how long usage is kept by the hour; older, by the day")
+	flags.DurationVar(&config.Keep.Days, "usage-days", config.Keep.Days, "how long usage is kept at all")
 	flags.DurationVar(&config.Lease, "lease", 15*time.Second, "how long an endpoint outlives its sidecar's stream")
 	for _, role := range []adminapi.Role{adminapi.Operator, adminapi.Auditor, adminapi.Sidecar} {
 		roles[role] = flags.StringArray(string(role), nil, "SPIFFE pattern of the admin API's "+string(role)+"s; may be given again")

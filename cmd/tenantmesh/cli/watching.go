@@ -92,6 +92,11 @@ func explain(w io.Writer, d policy.Decision) {
 	}
 	line("decision", d.ID)
 	line("request", d.Method+" "+strconv.QuoteToGraphic(d.Path))
+	for _, own := range []struct{ name, value string }{{"its ID", d.ClientRequestID}, {"its trace", d.ClientTraceparent}} {
+		if own.value != "" {
+			line(own.name, strconv.QuoteToGraphic(own.value)+", as the client says")
+		}
+	}
 	line("verdict", verdict)
 	line("why", d.Detail)
 	line("who", d.Principal)
@@ -129,7 +134,7 @@ func bracket(s string) string {
 func newUsage() *cobra.Command {
 	var format output
 	var tenant string
-	cmd := &cobra.Command{Use: "usage", Short: "What tenants used, by the minute", Args: command.Args(cobra.NoArgs)}
+	cmd := &cobra.Command{Use: "usage", Short: "What tenants used: by the minute, and what is older by the hour and the day", Args: command.Args(cobra.NoArgs)}
 	client := addAdmin(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		records, err := client().Usage(cmd.Context(), tenant)
@@ -147,11 +152,11 @@ func usageTable(w io.Writer, records []ledger.UsageRecord) {
 	rows := make([][]string, len(records))
 	for i, r := range records {
 		rows[i] = []string{
-			r.Minute.Format("2006-01-02 15:04"), r.Tenant, r.Workload, r.Class, strconv.FormatInt(r.Requests, 10), strconv.FormatInt(r.Refused, 10), strconv.FormatInt(r.Errors, 10),
+			r.Minute.Format("2006-01-02 15:04"), r.End().Format("2006-01-02 15:04"), r.Tenant, r.Workload, r.Class, strconv.FormatInt(r.Requests, 10), strconv.FormatInt(r.Refused, 10), strconv.FormatInt(r.Errors, 10),
 			strconv.FormatInt(r.BytesReceived, 10), strconv.FormatInt(r.BytesSent, 10), r.Duration.Round(time.Millisecond).String(),
 		}
 	}
-	columns(w, []string{"MINUTE", "TENANT", "WORKLOAD", "CLASS", "REQUESTS", "REFUSED", "ERRORS", "BYTES IN", "BYTES OUT", "TIME"}, rows)
+	columns(w, []string{"FROM", "UNTIL", "TENANT", "WORKLOAD", "CLASS", "REQUESTS", "REFUSED", "ERRORS", "BYTES IN", "BYTES OUT", "TIME"}, rows)
 }
 
 func newAudit() *cobra.Command {
@@ -223,7 +228,9 @@ func newTranslate() *cobra.Command {
 				if !ok {
 					return usageError("gateway, or <cell>/<workload>", "--node must name a gateway or a sidecar (got %q)", node)
 				}
-				audiences[translator.AudienceCell(cell)], audiences[translator.AudienceWorkload(cell, workload)] = true, true
+				for _, audience := range translator.Audiences(cell, workload) {
+					audiences[audience] = true
+				}
 			}
 			snapshot, _, err := offline(cmd, files)
 			if err != nil {

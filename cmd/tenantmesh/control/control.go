@@ -49,6 +49,7 @@ type Config struct {
 	AllowHTTPJWKS  bool
 	Admission      float64           // new streams of sidecars that are taken a second; default server.DefaultAdmission
 	Lease          time.Duration     // how long an endpoint outlives its member's stream; default 15 s
+	Keep           ledger.Keep       // how long usage is kept; default see there
 	Store          tenantstore.Store // instead of etcd
 	Version        string
 	Log            *zap.Logger
@@ -67,6 +68,10 @@ const storePatience = 5 * time.Second
 func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 	if config.Lease == 0 {
 		config.Lease = 15 * time.Second
+	}
+	config.Keep.Defaults()
+	if err := config.Keep.Check(); err != nil {
+		return err
 	}
 	if config.AdminSocket == "" {
 		config.AdminSocket = filepath.Join(config.DataDir, "admin.sock")
@@ -105,6 +110,23 @@ func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 	return assemble(ctx, config, source, store, usage, ready)
 }
 
+// compactInterval is how often usage is compacted.
+const compactInterval = time.Hour
+
+func compact(ctx context.Context, usage *ledger.Usage, config Config) {
+	ticker := time.NewTicker(compactInterval)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		if err := usage.Compact(time.Now(), config.Keep); err != nil {
+			config.Log.Error("usage is not compacted; it will be tried again", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+}
+
 func assemble(ctx context.Context, config Config, source *svid.Source, store tenantstore.Store, usage *ledger.Usage, ready func(Addresses)) error {
 	group, ctx := errgroup.WithContext(ctx)
 	cache := server.NewCache()
@@ -119,6 +141,10 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	group.Go(func() error { return members.Sweep(ctx) })
 	group.Go(func() error { return members.Reach(ctx) })
 	group.Go(func() error { return store.Present(ctx, id) })
+	group.Go(func() error {
+		compact(ctx, usage, config)
+		return nil
+	})
 	group.Go(func() error {
 		return move.Run(ctx, move.Config{Store: store, Writer: writer, Now: time.Now, Log: config.Log})
 	})
