@@ -34,7 +34,9 @@ isolation: tools build $(K6) ## Load AcmeDocs with k6, and see whether anybody f
 fuzz: ## Fuzz each target for a minute
 	go test -run '^$$' -fuzz FuzzVerify -fuzztime 1m ./identity/tenanttoken
 	go test -run '^$$' -fuzz FuzzSplitPath -fuzztime 1m ./policy/authz
+	go test -run '^$$' -fuzz FuzzReader -fuzztime 1m ./sidecar/wire
 	go test -run '^$$' -fuzz FuzzRead -fuzztime 1m ./sidecar/extauthz
+	go test -run '^$$' -fuzz FuzzRead -fuzztime 1m ./sidecar/accesslog
 	go test -run '^$$' -fuzz FuzzDecodeYAML -fuzztime 1m ./tenantstore
 
 generate: ## Make the generated code and documents anew

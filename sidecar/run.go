@@ -18,7 +18,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -361,7 +360,7 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	g := grpc.NewServer(ServerOptions()...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
 	extauthz.Register(g, s.decider)
-	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
+	accesslog.Register(g, s.decider)
 	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Now: time.Now})
 	socket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketSidecar))
 	if err != nil {

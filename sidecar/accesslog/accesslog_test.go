@@ -19,6 +19,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
+	"github.com/tenantmesh/tenantmesh/sidecar/wire"
 )
 
 // TestEntries sends what Envoy sends of a socket that is open for an hour: each entry before the last renews it.
@@ -35,8 +36,8 @@ func TestEntries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := grpc.NewServer()
-	logv3.RegisterAccessLogServiceServer(g, &Server{Decider: d})
+	g := grpc.NewServer(wire.ServerOption())
+	Register(g, d)
 	go func() { _ = g.Serve(listener) }()
 	defer g.Stop()
 	conn, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -12,6 +12,7 @@
 package inflight
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -164,7 +165,7 @@ func (l *Ledger) End(now time.Time, lease string, settled bool) (Request, bool) 
 	if len(l.fresh) >= maxEarly || now.Sub(l.turned) >= l.options.Early {
 		l.fresh, l.former, l.turned = map[string]struct{}{}, l.fresh, now
 	}
-	l.fresh[lease] = struct{}{}
+	l.fresh[strings.Clone(lease)] = struct{}{} // what it was cut from is not remembered
 	return Request{}, false
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -152,7 +151,7 @@ func serveChecks(kind, socket string) error {
 	}
 	if kind == "gateway-logged" { // a real Envoy ends its requests by its access log
 		extauthz.Register(g, d)
-		logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: d})
+		accesslog.Register(g, d)
 	} else {
 		extauthz.Register(g, ending{d})
 	}
