@@ -70,5 +70,7 @@ func TestTenantChangesUnderLoad(t *testing.T) {
 	until(t, func() bool { return served.Load() > before+20 })
 	close(stop)
 	wg.Wait()
-	until(t, func() bool { return metric(t, w.front, "tenantmesh_admission_open") == 0 && leases(t, w.front) == 0 && leases(t, w.gateway) == 0 })
+	until(t, func() bool {
+		return metric(t, w.front, "tenantmesh_admission_open") == 0 && leases(t, w.front) == 0 && leases(t, w.gateway) == 0
+	})
 }
