@@ -52,11 +52,12 @@ type Members struct {
 	asked   map[question][]chan *api.Explanation
 	known   map[string]*tenantstore.Object // members of the store, by ID
 	follows bool                           // known is kept as the store changes
+	tops    map[string]top                 // by member ID: who uses most of what it serves
 }
 
 // NewMembers returns the members, whose work in the background ends with ctx.
 func NewMembers(ctx context.Context, config MembersConfig) *Members {
-	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}}
+	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}, tops: map[string]top{}}
 }
 
 // Sweep removes the endpoints whose members reported to a control plane that is gone, once that was so for a lease's
@@ -162,6 +163,7 @@ func (m *Members) Gone(peer *server.Peer) {
 	current := m.present[peer.Hello.MemberId] == peer
 	if current {
 		delete(m.present, peer.Hello.MemberId)
+		delete(m.tops, peer.Hello.MemberId)
 	}
 	m.mu.Unlock()
 	if current {
@@ -213,6 +215,8 @@ func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.M
 		return m.position(ctx, peer, r.Position)
 	case *api.MemberReport_Certificate:
 		return m.certificate(ctx, peer, r.Certificate)
+	case *api.MemberReport_Top:
+		return m.topped(ctx, peer, r.Top)
 	default:
 		return status.Errorf(codes.InvalidArgument, "a hello comes first and once, and nothing else than a report follows (got %T)", r)
 	}
@@ -293,6 +297,7 @@ func (m *Members) usage(ctx context.Context, peer *server.Peer, batch *api.Usage
 		records = append(records, ledger.UsageRecord{
 			Minute: r.Minute.AsTime(), Tenant: r.Tenant, TenantUID: r.TenantUid, Workload: r.Workload, Class: r.Class, Requests: r.Requests,
 			Refused: r.Refused, Errors: r.Errors, BytesReceived: r.BytesReceived, BytesSent: r.BytesSent, Duration: r.Duration.AsDuration(),
+			UnderShare: r.UnderShare, UnderShareRefused: r.UnderShareRefused, UnderShareLate: r.UnderShareLate,
 		})
 	}
 	if err := m.Usage.Append(peer.Hello.MemberId, batch.Sequence, records); err != nil {

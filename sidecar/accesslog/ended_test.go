@@ -29,7 +29,7 @@ func TestEnded(t *testing.T) {
 		"a refusal by name": {entry{status: 503, headers: map[string]string{propagation.HeaderReason: "overloaded"}}, decide.Ended{Status: 503, Reason: "overloaded"}},
 		"a reset":           {entry{status: 503, flags: &datav3.ResponseFlags{UpstreamConnectionTermination: true}}, decide.Ended{Status: 503, Broken: true}},
 		"a timeout":         {entry{status: 504, flags: &datav3.ResponseFlags{UpstreamRequestTimeout: true}, details: "response_timeout"}, decide.Ended{Settled: true, Status: 504, Broken: true}},
-		"no room":           {entry{status: 503, flags: &datav3.ResponseFlags{UpstreamOverflow: true}}, decide.Ended{Status: 503}},
+		"no room":           {entry{status: 503, flags: &datav3.ResponseFlags{UpstreamOverflow: true}}, decide.Ended{Status: 503, Overflow: true}},
 		"who asked is gone": {entry{flags: &datav3.ResponseFlags{DownstreamConnectionTermination: true}}, decide.Ended{Aborted: true}},
 		"reset by who asked": {
 			entry{flags: &datav3.ResponseFlags{DownstreamRemoteReset: true, UpstreamRemoteReset: true}}, decide.Ended{Aborted: true, Broken: true},

@@ -43,6 +43,7 @@ const downstreamPeriodic = 5 // AccessLogType
 type flags uint32
 
 const (
+	overflow     flags = 1 << 8 // of connections to the service
 	unauthorized flags = 1 << 13
 	// Whoever asked went away, or the check did not answer: what was asked has not been.
 	aborted = unauthorized | 1<<15 /* downstream connection termination */ | 1<<19 /* downstream protocol error */ | 1<<28 /* downstream remote reset */
@@ -194,7 +195,7 @@ const headerGRPCStatus = "grpc-status"
 func (e *entry) ended() decide.Ended {
 	service, unanswered := e.inService()
 	return decide.Ended{
-		Lease: e.lease, Service: service, Unanswered: unanswered,
+		Lease: e.lease, Service: service, Unanswered: unanswered, Overflow: e.flags&overflow != 0,
 		// A refusal by the check holds nothing, and has nothing to release; a check that failed may have admitted.
 		Refused:       e.flags&unauthorized != 0 && e.details == "ext_authz_denied",
 		Settled:       slices.ContainsFunc(settled, func(p string) bool { return strings.HasPrefix(e.details, p) }),

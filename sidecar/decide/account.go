@@ -25,6 +25,7 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 	}
 	if a.request.Listener == meshname.ListenerInbound {
 		r.Usage = ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1}
+		a.isolated(&r.Usage, false)
 	}
 	switch a.InFlight.Begin(a.request.Lease, r) {
 	case inflight.Begun:
@@ -36,6 +37,7 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 		}
 		return true
 	case inflight.Gone:
+		a.place.under = false // nobody was kept out
 		a.Metrics.abandon(d.Point, true)
 		return a.refuse(policy.Overloaded, "the client hung up before the decision")
 	default:
@@ -55,7 +57,12 @@ func (a *attempt) account() {
 	if d.Allowed || d.Tenant == "" || d.TenantUID == "" {
 		return
 	}
-	a.Meter.Add(ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1, Refused: 1})
+	usage := ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1, Refused: 1}
+	if d.Reason == policy.Overloaded {
+		a.isolated(&usage, true)
+	}
+	a.Meter.Add(usage)
+	a.Use.Add(a.now, Incarnation{d.Tenant, d.TenantUID}, true)
 }
 
 // Ended is told of each request once its stream has ended.
@@ -72,6 +79,7 @@ type Ended struct {
 	Duration                 time.Duration
 	Service                  time.Duration // between the last byte sent to the service and the first of its answer; 0: not known
 	Unanswered               bool          // Service is how long it was waited for in vain
+	Overflow                 bool          // Envoy had no connection to the service for it
 }
 
 // End releases what the request held, and counts what it used, once.
@@ -91,6 +99,10 @@ func (d *Decider) End(e Ended) {
 		if e.Status >= http.StatusInternalServerError {
 			r.Usage.Errors = 1
 		}
+		if e.Overflow {
+			d.overflowed(&r.Usage)
+		}
+		d.Use.Add(now, Incarnation{r.Usage.Tenant, r.Usage.TenantUID}, false)
 		d.Meter.Add(r.Usage)
 	}
 }

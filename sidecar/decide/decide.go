@@ -19,6 +19,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/limit"
 	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
 	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
+	"github.com/tenantmesh/tenantmesh/policy/limit/heavy"
 	"github.com/tenantmesh/tenantmesh/policy/limit/retry"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
@@ -73,6 +74,7 @@ const (
 // Decider decides.
 type Decider struct {
 	Config
+	Use       *heavy.Sketch[Incarnation] // of those that ended here, and those that were refused
 	Breakers  *breaker.Set
 	Retries   *retry.Budgets
 	verifiers verifiers
@@ -89,7 +91,9 @@ func New(config Config) *Decider {
 	if config.Fair == nil {
 		config.Fair = fair.New(0)
 	}
-	return &Decider{Config: config, Breakers: breaker.New(breaker.Options{Lifetime: meshname.LeaseTime}), Retries: retry.New(retry.Options{})}
+	return &Decider{
+		Config: config, Breakers: breaker.New(breaker.Options{Lifetime: meshname.LeaseTime}), Retries: retry.New(retry.Options{}), Use: heavy.New[Incarnation](heaviest),
+	}
 }
 
 // attempt is one decision in the making.

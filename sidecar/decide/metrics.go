@@ -17,10 +17,18 @@ type Metrics struct {
 	seconds      *prometheus.HistogramVec
 	attributions *prometheus.CounterVec
 	ended        *prometheus.CounterVec
+	isolation    *prometheus.CounterVec
 	abandoned    *prometheus.CounterVec
 
 	outcomes atomic.Pointer[map[outcome]counted] // nobody changes a map once it is here
 }
+
+// How requests fare whose tenant is under its share. One that Envoy refuses for want of connections was served before.
+const (
+	isolationServed  = "served"
+	isolationLate    = "late"
+	isolationRefused = "refused"
+)
 
 // NewMetrics registers the metrics.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
@@ -37,11 +45,15 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_streams_ended_total", Help: "Open upgrades that were ended, by the reason for which they would be refused now.",
 		}, []string{"reason"}),
+		isolation: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tenantmesh_isolation_requests_total",
+			Help: "Requests that came while their tenant was under its share of the service, by its tier, and by outcome: served, late (decided after more than 10 ms), refused (for want of capacity).",
+		}, []string{"tier", "outcome"}),
 		abandoned: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_abandoned_checks_total", Help: "Checks whose client hung up before their answer, by where they were made, and by whether the end of the request was known before the decision.",
 		}, []string{"point", "known"}),
 	}
-	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned, m.ended)
+	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned, m.ended, m.isolation)
 	return m
 }
 
