@@ -50,7 +50,9 @@ type Members struct {
 	mu      sync.Mutex
 	present map[string]*server.Peer // by member ID
 	asked   map[question][]chan *api.Explanation
-	tops    map[string]top // by member ID: who uses most of what it serves
+	known   map[string]*tenantstore.Object // members of the store, by ID
+	follows bool                           // known is kept as the store changes
+	tops    map[string]top                 // by member ID: who uses most of what it serves
 }
 
 // NewMembers returns the members, whose work in the background ends with ctx.
@@ -395,6 +397,7 @@ func (m *Members) position(ctx context.Context, peer *server.Peer, at *api.Posit
 
 // Follow ends the stream of each member that is fenced, until ctx ends.
 func (m *Members) Follow(ctx context.Context) error {
+	defer m.unfollowed()
 	for ctx.Err() == nil {
 		snapshot, err := m.Store.Snapshot(ctx)
 		if err != nil {
@@ -404,6 +407,7 @@ func (m *Members) Follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		m.learn(snapshot.Objects, true)
 		for key, o := range snapshot.Objects {
 			if key.Kind == tenantstore.KindMember && o.Member.Fenced {
 				m.end(key.Name)
@@ -413,6 +417,7 @@ func (m *Members) Follow(ctx context.Context) error {
 			if change.Err != nil && !errors.Is(change.Err, tenantstore.ErrCompacted) {
 				return change.Err
 			}
+			m.note(change)
 			for _, o := range change.Put {
 				if o.Kind == tenantstore.KindMember && o.Member.Fenced {
 					m.end(o.Metadata.Name)

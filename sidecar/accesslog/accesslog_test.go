@@ -67,7 +67,7 @@ func TestEntries(t *testing.T) {
 	for end := now.Add(time.Hour); now.Before(end); now = now.Add(meshname.RenewalTime) {
 		send(datav3.AccessLogType_DownstreamPeriodic)
 	}
-	if d.Limiter.Leases(now) != 1 || d.InFlight.Older(now, "u", 2) != 1 || len(d.Meter.Take()) != 0 {
+	if older, _ := d.InFlight.Older(now, "u", 2); d.Limiter.Leases(now) != 1 || older != 1 || len(d.Meter.Take()) != 0 {
 		t.Errorf("after an hour: %d leases, %d open", d.Limiter.Leases(now), d.InFlight.Open())
 	}
 	send(datav3.AccessLogType_DownstreamEnd)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
@@ -17,7 +18,11 @@ import (
 // that cannot be waited for is refused (the caller releases it), and so is one whose client has hung up, who will not see it.
 func (a *attempt) enter(t *policyset.Tenant) bool {
 	d := &a.answer.Decision
-	r := inflight.Request{UID: t.UID, Epoch: t.Epoch, Since: a.now, Place: a.place.ticket}
+	r := inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Since: a.now, Place: a.place.ticket}
+	if r.Stream {
+		peer, err := identity.ParsePrincipal(a.request.Peer)
+		r.Within = err == nil && identity.InCell(peer, a.set.Self.Cell)
+	}
 	if a.request.Listener == meshname.ListenerInbound {
 		r.Usage = ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1}
 		a.isolated(&r.Usage, false)

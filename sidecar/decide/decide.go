@@ -25,6 +25,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
+	"github.com/tenantmesh/tenantmesh/sidecar/quota"
 )
 
 // Answer is what to do.
@@ -40,6 +41,7 @@ type Answer struct {
 type Config struct {
 	Sets        *policyset.Holder
 	Limiter     *limit.Limiter
+	Shares      *quota.Shares // what of limits that several members enforce may be used here; nil: all
 	Attribution *attribution.Ledger
 	InFlight    *inflight.Ledger
 	Log         *decisionlog.Log
@@ -205,7 +207,7 @@ func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
 
 // admit counts the request against its limits.
 func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bool {
-	verdict := a.Limiter.Admit(a.now, &limit.Request{
+	verdict := a.Shares.Admit(a.Limiter, a.now, t.ID.String(), &limit.Request{
 		UID: t.UID, Class: class, Limits: t.Limits, ChargeTenant: chargeTenant, Lease: a.request.Lease, LeaseTTL: meshname.LeaseTime,
 	})
 	decision := &a.answer.Decision

@@ -41,12 +41,12 @@ func measureLatency(ctx context.Context, rounds int) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	base, err := start(ctx, dir, "floor")
+	base, err := start(ctx, dir, subject{"floor", 0})
 	if err != nil {
 		return err
 	}
 	defer base.stop()
-	ours, err := start(ctx, dir, "gateway-logged")
+	ours, err := start(ctx, dir, subject{"gateway-logged", 1000})
 	if err != nil {
 		return err
 	}

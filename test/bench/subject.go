@@ -39,7 +39,7 @@ import (
 
 const (
 	trustDomain = "bench.example"
-	tenants     = 1000
+	policies    = 1000
 	gatewayID   = "spiffe://" + trustDomain + "/gateway/edge"
 )
 
@@ -66,8 +66,8 @@ func key() (tenanttoken.SigningKey, error) {
 	return tenanttoken.LoadOrCreateKey(os.Getenv("BENCH_KEY"), 24*time.Hour, time.Now())
 }
 
-// decider is the product's decision, with a thousand tenants and a log that is encoded and thrown away.
-func decider(listener string, k tenanttoken.SigningKey) (*decide.Decider, error) {
+// decider is the product's decision, with a thousand policies and a log that is encoded and thrown away.
+func decider(listener string, k tenanttoken.SigningKey, tenants int) (*decide.Decider, error) {
 	self := &api.ProxyConfig{
 		Role: "sidecar", TrustDomain: trustDomain, Principal: "spiffe://" + trustDomain + "/cell/us-1/workload/front", Cell: "us-1", Workload: "front",
 	}
@@ -79,9 +79,9 @@ func decider(listener string, k tenanttoken.SigningKey) (*decide.Decider, error)
 		{TypeURL: meshname.TypeSignerKey, Name: k.KID, Message: &api.SignerKey{Kid: k.KID, Principal: gatewayID, PublicKey: k.Public(), Role: "gateway", NotAfter: timestamppb.New(k.NotAfter)}},
 		{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "tenant", Tenants: []string{"*"}}},
 	}
-	for i := range 20 {
+	for i := range policies {
 		changes = append(changes, policyset.Change{TypeURL: meshname.TypeAccessPolicy, Name: fmt.Sprint("p", i), Message: &api.AccessPolicy{
-			Name: fmt.Sprintf("p%02d", i), Effect: "Permit", Principals: []string{fmt.Sprintf("spiffe://%s/cell/*/workload/w%d", trustDomain, i)}, Targets: []*api.Target{{Workload: "front"}},
+			Name: fmt.Sprintf("p%03d", i), Effect: "Permit", Principals: []string{fmt.Sprintf("spiffe://%s/cell/*/workload/w%d", trustDomain, i)}, Targets: []*api.Target{{Workload: "front"}},
 		}})
 	}
 	changes = append(changes, policyset.Change{TypeURL: meshname.TypeAccessPolicy, Name: "z", Message: &api.AccessPolicy{
@@ -125,7 +125,7 @@ func tenantChange(i int) policyset.Change {
 	}}
 }
 
-func serveChecks(kind, socket string) error {
+func serveChecks(kind, socket string, tenants int) error {
 	debug.SetGCPercent(400) // as the product's, for the floor too
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
@@ -145,7 +145,7 @@ func serveChecks(kind, socket string) error {
 	if kind == "gateway" || kind == "gateway-logged" {
 		name = meshname.ListenerGateway
 	}
-	d, err := decider(name, k)
+	d, err := decider(name, k, tenants)
 	if err != nil {
 		return err
 	}
@@ -162,11 +162,11 @@ func serveChecks(kind, socket string) error {
 type requests struct {
 	kind   string
 	signer *tenanttoken.Signer
-	seen   []string
+	seen   []string // by tenant
 	n      atomic.Int64
 }
 
-func newRequests(kind string) (*requests, error) {
+func newRequests(kind string, tenants int) (*requests, error) {
 	r := &requests{kind: kind}
 	k, err := key()
 	if err != nil {
@@ -207,8 +207,20 @@ func random() string {
 	return hex.EncodeToString(b[:])
 }
 
+// batch is as many checks as one measurement sends.
+func (r *requests) batch() ([]*auth.CheckRequest, error) {
+	checks := make([]*auth.CheckRequest, batch)
+	for i := range checks {
+		var err error
+		if checks[i], err = r.next(); err != nil {
+			return nil, err
+		}
+	}
+	return checks, nil
+}
+
 func (r *requests) next() (*auth.CheckRequest, error) {
-	i := int(r.n.Add(1)) % tenants
+	i := int(r.n.Add(1)) % len(r.seen)
 	headers := map[string]string{
 		":authority": "front", ":method": "GET", ":path": "/front/documents/1?page=2", ":scheme": "http", "user-agent": "bench/1.0", "accept": "*/*",
 		"x-request-id": random(), "traceparent": "00-" + random() + "-0123456789abcdef-01", "x-forwarded-proto": "http", "x-tenantmesh-lease": random(),

@@ -82,6 +82,7 @@ func gatewayListener() *listener.Listener {
 	manager.HttpFilters = filters(meshname.ListenerGateway, &hcm.HttpFilter{Name: meshname.ExtensionJWT, ConfigType: &hcm.HttpFilter_ConfigDiscovery{ConfigDiscovery: &core.ExtensionConfigSource{
 		ConfigSource: ads, TypeUrls: []string{"type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"},
 	}}})
+	hold(manager)
 	manager.RouteSpecifier = &hcm.HttpConnectionManager_ScopedRoutes{ScopedRoutes: &hcm.ScopedRoutes{
 		Name: meshname.ListenerGateway,
 		ScopeKeyBuilder: &hcm.ScopedRoutes_ScopeKeyBuilder{Fragments: []*hcm.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder{{
