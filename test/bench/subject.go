@@ -14,6 +14,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	procv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -61,6 +62,27 @@ type floorLog struct {
 func (floorLog) StreamAccessLogs(stream logv3.AccessLogService_StreamAccessLogsServer) error {
 	for {
 		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+	}
+}
+
+// floorProcessor lets everything go on.
+type floorProcessor struct {
+	procv3.UnimplementedExternalProcessorServer
+}
+
+func (floorProcessor) Process(stream procv3.ExternalProcessor_ProcessServer) error {
+	for {
+		message, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		answer := &procv3.ProcessingResponse{Response: &procv3.ProcessingResponse_RequestHeaders{RequestHeaders: &procv3.HeadersResponse{}}}
+		if message.GetResponseTrailers() != nil {
+			answer.Response = &procv3.ProcessingResponse_ResponseTrailers{ResponseTrailers: &procv3.TrailersResponse{}}
+		}
+		if err := stream.Send(answer); err != nil {
 			return err
 		}
 	}
@@ -149,6 +171,7 @@ func serveChecks(kind, socket string, tenants int) error {
 		g := grpc.NewServer(grpc.MaxConcurrentStreams(4096))
 		auth.RegisterAuthorizationServer(g, floor{})
 		logv3.RegisterAccessLogServiceServer(g, floorLog{})
+		procv3.RegisterExternalProcessorServer(g, floorProcessor{})
 		return g.Serve(listener)
 	}
 	k, err := key()
