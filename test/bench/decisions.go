@@ -75,10 +75,12 @@ func (c *child) stop() {
 
 // cpu is the CPU time of the process's threads so far, in nanoseconds as the scheduler counts it (proc_pid_schedstat(5)
 // has it to a thread; its ticks in proc_pid_stat(5) are a hundredth of a second, which is a twentieth of a batch).
-func (c *child) cpu() (time.Duration, error) {
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", c.cmd.Process.Pid))
+func (c *child) cpu() (time.Duration, error) { return cpuOf(c.cmd.Process.Pid) }
+
+func cpuOf(pid int) (time.Duration, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(threads) == 0 {
-		return 0, fmt.Errorf("process %d: no schedstat of its threads (%w)", c.cmd.Process.Pid, err)
+		return 0, fmt.Errorf("process %d: no schedstat of its threads (%w)", pid, err)
 	}
 	var sum time.Duration
 	for _, thread := range threads {
@@ -137,13 +139,7 @@ func measureDecisions(ctx context.Context, rounds int) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if err := os.Setenv("BENCH_KEY", filepath.Join(dir, "key.json")); err != nil {
-		return err
-	}
 	servers := map[subject]*child{}
-	if _, err := key(); err != nil { // before two make it at once
-		return err
-	}
 	for _, one := range append([]subject{floorSubject}, subjects...) {
 		servers[one], err = start(ctx, dir, one)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -50,6 +51,19 @@ type floor struct {
 
 func (floor) Check(context.Context, *auth.CheckRequest) (*auth.CheckResponse, error) {
 	return &auth.CheckResponse{Status: &status.Status{}, HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: &auth.OkHttpResponse{}}}, nil
+}
+
+// floorLog takes each entry of an access log, and does nothing with it.
+type floorLog struct {
+	logv3.UnimplementedAccessLogServiceServer
+}
+
+func (floorLog) StreamAccessLogs(stream logv3.AccessLogService_StreamAccessLogsServer) error {
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+	}
 }
 
 // ending decides as the product does, and ends each request at once, as the access log would.
@@ -134,6 +148,7 @@ func serveChecks(kind, socket string, tenants int) error {
 	if kind == "floor" {
 		g := grpc.NewServer(grpc.MaxConcurrentStreams(4096))
 		auth.RegisterAuthorizationServer(g, floor{})
+		logv3.RegisterAccessLogServiceServer(g, floorLog{})
 		return g.Serve(listener)
 	}
 	k, err := key()
