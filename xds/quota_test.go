@@ -10,6 +10,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,9 +60,20 @@ type sharer struct {
 	dir     string
 	limiter *limit.Limiter
 	shares  *client.Shares
-	conns   []net.Conn
 	stop    func()
-	let     int
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+// cut ends the member's connections.
+func (m *sharer) cut() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, conn := range m.conns {
+		_ = conn.Close()
+	}
+	m.conns = nil
 }
 
 func newSharing(t *testing.T, allocators, members int, limit policy.Limits) *sharing {
@@ -189,6 +201,8 @@ func (s *sharing) start(m *sharer) {
 		conn, err := grpc.NewClient("passthrough:///allocator", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(client.ConnectParams), grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			conn, err := l.listen.DialContext(ctx)
 			if err == nil {
+				m.mu.Lock()
+				defer m.mu.Unlock()
 				m.conns = append(m.conns, conn)
 			}
 			return conn, err
@@ -241,7 +255,6 @@ func (s *sharing) ask(m *sharer, n int) (let int) {
 			let++
 		}
 	}
-	m.let += let
 	return let
 }
 
@@ -306,11 +319,7 @@ func TestSharedUnderFaults(t *testing.T) {
 					w.add(time.Since(began), total)
 					switch random.IntN(1500) {
 					case 0:
-						m := s.members[random.IntN(len(s.members))]
-						for _, conn := range m.conns {
-							_ = conn.Close()
-						}
-						m.conns = nil
+						s.members[random.IntN(len(s.members))].cut()
 					case 1:
 						l := s.lines[random.IntN(len(s.lines))]
 						l.stop()
@@ -503,10 +512,7 @@ func TestSharedConcurrency(t *testing.T) {
 			}
 			switch m := s.members[random.IntN(3)]; random.IntN(2000) {
 			case 0:
-				for _, conn := range m.conns {
-					_ = conn.Close()
-				}
-				m.conns = nil
+				m.cut()
 			case 1:
 				m.stop()
 				s.start(m)

@@ -139,7 +139,7 @@ func (c *Client) phases(ctx context.Context) {
 
 func (c *Client) settle() {
 	places, now := c.Shares.places.Load(), c.Now()
-	c.Shares.each(func(p *pool) {
+	c.Shares.each(0, func(p *pool) {
 		if u := p.usable.Load(); u != nil && places != nil {
 			c.Shares.settle(now, p, u.whole, places.parts[p.key.Group])
 		}
@@ -247,7 +247,7 @@ func (t *conversation) accept(hello *quota.RateLimitQuotaResponse) error {
 			return err
 		}
 	}
-	t.Shares.each(func(p *pool) {
+	t.Shares.each(0, func(p *pool) {
 		if another {
 			p.before.Store(p.granted.Load())
 		}
@@ -344,7 +344,7 @@ func (t *conversation) report() error {
 			w.place(group, part, session.Standing[group])
 		}
 	}
-	t.Shares.each(func(p *pool) { t.use(now, w, p) })
+	t.Shares.each(t.number, func(p *pool) { t.use(now, w, p) }) // in turn, if there are more than a report may have
 	if w.empty && now.Sub(t.said) < aliveInterval {
 		return nil
 	}

@@ -281,10 +281,10 @@ func (u *usable) set(p *pool, amount share.Amount) {
 	}
 }
 
-// each calls f for every pool.
-func (s *Shares) each(f func(*pool)) {
+// each calls f for every pool, and begins with another shard each time that from is another.
+func (s *Shares) each(from uint64, f func(*pool)) {
 	for i := range s.pools {
-		m := &s.pools[i]
+		m := &s.pools[(uint64(i)+from)%shards]
 		m.mu.RLock()
 		list := make([]*pool, 0, len(m.pools))
 		for _, p := range m.pools {
