@@ -6,6 +6,7 @@ ENVOY := .tools/bin/envoy
 VENV  := .tools/venv
 LINT  := .tools/bin/golangci-lint
 K6    := .tools/bin/k6
+FUZZ  := go test -run '^$$' -fuzztime 1m -fuzzminimizetime 50x -fuzz
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
@@ -32,12 +33,13 @@ isolation: tools build $(K6) ## Load AcmeDocs with k6, and see whether anybody f
 	go run ./test/isolation $(ARGS)
 
 fuzz: ## Fuzz each target for a minute
-	go test -run '^$$' -fuzz FuzzVerify -fuzztime 1m ./identity/tenanttoken
-	go test -run '^$$' -fuzz FuzzSplitPath -fuzztime 1m ./policy/authz
-	go test -run '^$$' -fuzz FuzzReader -fuzztime 1m ./sidecar/wire
-	go test -run '^$$' -fuzz FuzzRead -fuzztime 1m ./sidecar/extauthz
-	go test -run '^$$' -fuzz FuzzRead -fuzztime 1m ./sidecar/accesslog
-	go test -run '^$$' -fuzz FuzzDecodeYAML -fuzztime 1m ./tenantstore
+	$(FUZZ) FuzzVerify ./identity/tenanttoken
+	$(FUZZ) FuzzSplitPath ./policy/authz
+	$(FUZZ) FuzzCanonical ./policy/authz
+	$(FUZZ) FuzzReader ./sidecar/wire
+	$(FUZZ) FuzzRead ./sidecar/extauthz
+	$(FUZZ) FuzzRead ./sidecar/accesslog
+	$(FUZZ) FuzzDecodeYAML ./tenantstore
 
 generate: ## Make the generated code and documents anew
 	tools/generate.sh

@@ -26,6 +26,9 @@ func ParsePrincipal(s string) (Principal, error) {
 // PrincipalOf returns the principal of an already parsed SPIFFE ID.
 func PrincipalOf(id spiffeid.ID) Principal { return Principal{id.String()} }
 
+// Clone is p, kept apart from the text that it was parsed from.
+func (p Principal) Clone() Principal { return Principal{strings.Clone(p.id)} }
+
 // String is the whole SPIFFE ID, "" for none.
 func (p Principal) String() string { return p.id }
 

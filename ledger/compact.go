@@ -67,6 +67,9 @@ func (k Keep) span(r UsageRecord, now time.Time) (span time.Duration, kept bool)
 	}
 }
 
+// halfPattern is what a file is called that a compaction has not ended.
+const halfPattern = ".usage-*.half"
+
 // Compact sums what is old into hours and days, forgets what is too old, and members that have not been heard of for as
 // long, and writes the file anew: whole, before it takes the place of the one that was.
 func (u *Usage) Compact(now time.Time, keep Keep) error {
@@ -100,7 +103,7 @@ const perLine = 1000
 // write replaces the file by one that holds what u does, and returns it, open at its end; also, with an error, when it
 // is not certain that the name is on the disk.
 func (u *Usage) write() (*os.File, error) {
-	file, err := os.CreateTemp(filepath.Dir(u.path), filepath.Base(u.path)+".*")
+	file, err := os.CreateTemp(filepath.Dir(u.path), halfPattern)
 	if err != nil {
 		return nil, err
 	}

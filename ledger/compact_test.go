@@ -73,7 +73,7 @@ func TestCompact(t *testing.T) {
 	if err := u.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "usage.jsonl.123"), []byte("half"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, ".usage-123.half"), []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if u, err = OpenUsage(dir); err != nil {

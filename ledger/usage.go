@@ -67,6 +67,17 @@ func (r *UsageRecord) add(other UsageRecord) {
 type Meter struct {
 	mu      sync.Mutex
 	records map[usageKey]*UsageRecord
+	lost    int64
+}
+
+// maxSums bounds the sums that wait to be taken: an hour of 4,000 tenants.
+const maxSums = 1 << 18
+
+// Lost is how many requests were not counted because more sums than are kept had to wait.
+func (m *Meter) Lost() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lost
 }
 
 // NewMeter returns a meter at zero.
@@ -79,6 +90,10 @@ func (m *Meter) Add(record UsageRecord) {
 	defer m.mu.Unlock()
 	key := record.key()
 	sum := m.records[key]
+	if sum == nil && len(m.records) >= maxSums {
+		m.lost += record.Requests
+		return
+	}
 	if sum == nil {
 		sum = &UsageRecord{Minute: record.Minute, Tenant: record.Tenant, TenantUID: record.TenantUID, Workload: record.Workload, Class: record.Class}
 		m.records[key] = sum
@@ -138,7 +153,7 @@ func OpenUsage(dir string) (*Usage, error) {
 		return nil, err
 	}
 	u := &Usage{path: filepath.Join(dir, "usage.jsonl"), last: map[string]newest{}, sums: map[usageKey]*UsageRecord{}}
-	halves, err := filepath.Glob(u.path + ".*") // of a Compact that was cut off
+	halves, err := filepath.Glob(filepath.Join(dir, halfPattern)) // of a Compact that was cut off
 	for _, half := range halves {
 		err = errors.Join(err, os.Remove(half))
 	}

@@ -11,6 +11,7 @@ type Gauges struct {
 	Age, Revision, Leases, Open, Restarts, Breakers func() float64
 	Limit, Placed, WithoutLoad                      func() float64 // of the service
 	Shared, Pools                                   func() float64 // of limits that several members enforce
+	Lost                                            func() float64
 }
 
 // RegisterMetrics registers a sidecar's own metrics; those of decisions are its decider's.
@@ -29,6 +30,7 @@ func RegisterMetrics(registry prometheus.Registerer, gauges Gauges) {
 		{"tenantmesh_admission_latency_without_load_seconds", "Latency of the service's answers of no class to requests that only read, when hardly any are open; 0 when that is not known.", gauges.WithoutLoad},
 		{"tenantmesh_quota_session", "Whether limits are divided by demand for this member: 1, or 0 while it has only its part of them.", gauges.Shared},
 		{"tenantmesh_quota_pools", "Limits shared with other members that were used here lately.", gauges.Pools},
+		{"tenantmesh_usage_lost", "Requests whose usage was not kept: more than there is room for waits for the control plane.", gauges.Lost},
 		{"tenantmesh_envoy_restarts", "How often Envoy was started again.", gauges.Restarts},
 	} {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.value))
@@ -53,6 +55,7 @@ func (s *sidecar) gauges() Gauges {
 			}
 			return 0
 		},
+		Lost:     func() float64 { return float64(s.decider.Meter.Lost()) },
 		Pools:    func() float64 { return float64(s.shares.Pools()) },
 		Restarts: func() float64 { return float64(s.envoy.Restarts()) },
 

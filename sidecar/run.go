@@ -250,7 +250,7 @@ func dialOptions(source *svid.Source, control identity.Principal, more ...grpc.D
 // memberID is this member's durable ID: 32 hex digits, made once.
 func memberID(path string) (string, error) {
 	text, err := os.ReadFile(path)
-	if err == nil && len(text) == 32 {
+	if _, wrong := hex.DecodeString(string(text)); err == nil && wrong == nil && len(text) == 32 {
 		return string(text), nil
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -165,6 +165,9 @@ func (v *Verifier) remember(digest [sha256.Size]byte, found *verified) {
 // split refuses what RFC 8725 warns of, and returns the token's key ID, and its payload, which nobody may believe yet.
 func split(token string) (kid string, payload, signature []byte, err error) {
 	parts := strings.Split(token, ".")
+	if strings.ContainsAny(token, "\r\n") { // base64 would step over them
+		return "", nil, nil, errors.New("must not hold a line's end")
+	}
 	if len(parts) != 3 {
 		return "", nil, nil, fmt.Errorf("must be one compact JWS of three parts (got %d)", len(parts))
 	}

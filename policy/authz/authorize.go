@@ -45,7 +45,7 @@ func (s *Set) Allowed(r *Request) (rule string, allowed bool) {
 		if rule == nil {
 			return "", false
 		}
-		if rule.watches(r) || rule.lapsed(r) || rule.whyRest(r) != "" {
+		if rule.watches(r) || rule.why(r) != "" {
 			continue
 		}
 		if rule.when != nil {
@@ -64,31 +64,71 @@ func (s *Set) Allowed(r *Request) (rule string, allowed bool) {
 // Authorize judges the request and says of every policy what it had to do with it.
 func (s *Set) Authorize(r *Request) Diagnostic {
 	var d Diagnostic
-	activation := r.activation()
+	judge := judge{request: r}
 	decided := false
 	for i := range s.rules {
 		rule := &s.rules[i]
-		result := policy.RuleResult{Rule: rule.name, Effect: rule.effect, Why: rule.why(r)}
-		if rule.shadow {
-			result.Mode = policy.Shadow
-		}
-		result.Matched = result.Why == ""
-		if result.Matched && rule.when != nil {
-			holds, err := evaluate(rule.when, activation)
-			result.Matched = rule.matches(holds, err)
-			switch {
-			case err != nil:
-				result.Why = "when: " + err.Error()
-			case !holds:
-				result.Why = "when"
-			}
-		}
+		result := judge.result(rule)
 		if result.Matched && !rule.watches(r) && !decided {
 			decided, d.Rule, d.Allowed = true, rule.name, rule.effect == policy.Permit
 		}
 		d.Results = append(d.Results, result)
 	}
 	return d
+}
+
+// Nearest says what the policies had to do with the request of which it is most worth to know, at most so many: first those
+// about the principal, the workload and the tenant, then others. It costs what they do, however many policies there are.
+func (s *Set) Nearest(r *Request, most int) []policy.RuleResult {
+	judge := judge{request: r}
+	results := make([]policy.RuleResult, 0, min(most, len(s.rules)))
+	near := map[*rule]bool{}
+	for candidates := s.candidates(r); len(results) < most; {
+		rule := candidates.next()
+		if rule == nil {
+			break
+		}
+		near[rule] = true
+		results = append(results, judge.result(rule))
+	}
+	for i := range s.rules {
+		if len(results) >= most {
+			break
+		}
+		if rule := &s.rules[i]; !near[rule] {
+			results = append(results, judge.result(rule))
+		}
+	}
+	return results
+}
+
+// judge judges one request by one rule after the other.
+type judge struct {
+	request    *Request
+	activation map[string]any // made when a condition needs it
+}
+
+func (j *judge) result(rule *rule) policy.RuleResult {
+	result := policy.RuleResult{Rule: rule.name, Effect: rule.effect, Why: rule.why(j.request)}
+	if rule.shadow {
+		result.Mode = policy.Shadow
+	}
+	result.Matched = result.Why == ""
+	if !result.Matched || rule.when == nil {
+		return result
+	}
+	if j.activation == nil {
+		j.activation = j.request.activation()
+	}
+	holds, err := evaluate(rule.when, j.activation)
+	result.Matched = rule.matches(holds, err)
+	switch {
+	case err != nil:
+		result.Why = "when: " + err.Error()
+	case !holds:
+		result.Why = "when"
+	}
+	return result
 }
 
 // Len is the number of policies.
@@ -99,23 +139,19 @@ func (r *rule) watches(request *Request) bool {
 	return r.shadow && (r.effect == policy.Permit || !request.Lapsed)
 }
 
+// concerns reports whether the rule is for a principal.
+func (r *rule) concerns(principal identity.Principal) bool {
+	return slices.ContainsFunc(r.principals, func(p identity.Pattern) bool { return p.Match(principal) })
+}
+
 // why returns the first part that does not match, "" when all but the condition match.
 func (r *rule) why(request *Request) string {
-	if r.lapsed(request) {
+	if !r.notAfter.IsZero() && (request.Lapsed || !request.Now.Before(r.notAfter)) {
 		return "notAfter"
 	}
-	if !slices.ContainsFunc(r.principals, func(p identity.Pattern) bool { return p.Match(request.Principal) }) {
+	if !r.concerns(request.Principal) {
 		return "principals"
 	}
-	return r.whyRest(request)
-}
-
-func (r *rule) lapsed(request *Request) bool {
-	return !r.notAfter.IsZero() && (request.Lapsed || !request.Now.Before(r.notAfter))
-}
-
-// whyRest is why, for a rule that is for the principal and has not lapsed.
-func (r *rule) whyRest(request *Request) string {
 	if field := whyTenant(&r.tenants, &request.Tenant); field != "" {
 		return field
 	}

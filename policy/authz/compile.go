@@ -42,7 +42,8 @@ func (ps FieldProblems) Error() string {
 
 // Set is policies, compiled. The zero value denies everything. It may be used from many goroutines.
 type Set struct {
-	rules []rule // forbids first, then permits, each by name; shadows among them
+	rules []rule             // forbids first, then permits, each by name; shadows among them
+	named map[string][]*rule // those that name tenants, by each name, in the same order
 
 	asked atomic.Pointer[map[asker]*index] // nobody changes a map once it is here
 	mu    sync.Mutex                       // of who replaces it
@@ -70,7 +71,7 @@ type target struct {
 // Compile compiles policies; a policy that is wrong is left out of the set and named in the error, which is
 // nil when all are good.
 func Compile(policies []Policy) (*Set, error) {
-	set := &Set{}
+	set := &Set{named: map[string][]*rule{}}
 	var wrong []string
 	for _, p := range policies {
 		r, problems := compileRule(p)
@@ -87,7 +88,11 @@ func Compile(policies []Policy) (*Set, error) {
 		return strings.Compare(a.name, b.name)
 	})
 	for i := range set.rules {
-		set.rules[i].place = i
+		rule := &set.rules[i]
+		rule.place = i
+		for _, name := range slices.Compact(slices.Sorted(slices.Values(rule.tenants.Names))) {
+			set.named[name] = append(set.named[name], rule)
+		}
 	}
 	if len(wrong) > 0 {
 		return set, fmt.Errorf("access policies: %s", strings.Join(wrong, "\n"))

@@ -3,6 +3,7 @@ package authz
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/tenantmesh/tenantmesh/identity"
 )
@@ -16,12 +17,9 @@ type asker struct {
 // maxAskers bounds the indexes that a set keeps: principals are proven, so there are as many as the mesh has.
 const maxAskers = 4096
 
-// index is the part of a set that may have a say about one principal's requests to one workload, each list in the
-// set's order.
-type index struct {
-	named   map[string][]*rule // by the name of a tenant that they name
-	general []*rule            // they name no tenant
-}
+// index is the part of a set that may have a say about one principal's requests to one workload, whatever their tenant, in
+// the set's order.
+type index struct{ general []*rule }
 
 // candidates are the rules that may have a say about r, in the set's order.
 func (s *Set) candidates(r *Request) candidates {
@@ -36,23 +34,18 @@ func (s *Set) candidates(r *Request) candidates {
 	if found == nil {
 		found = s.index(who)
 	}
-	return candidates{found.general, found.named[r.Tenant.ID.String()]}
+	return candidates{found.general, s.named[r.Tenant.ID.String()]}
 }
 
 func (s *Set) index(who asker) *index {
-	made := &index{named: map[string][]*rule{}}
+	// What it was cut from is not kept with it.
+	who = asker{who.principal.Clone(), strings.Clone(who.workload)}
+	made := &index{}
 	for i := range s.rules {
 		rule := &s.rules[i]
-		if !slices.ContainsFunc(rule.principals, func(p identity.Pattern) bool { return p.Match(who.principal) }) ||
-			!slices.ContainsFunc(rule.targets, func(t target) bool { return t.workload == "*" || t.workload == who.workload }) {
-			continue
-		}
-		if len(rule.tenants.Names) == 0 {
+		if len(rule.tenants.Names) == 0 && rule.concerns(who.principal) &&
+			slices.ContainsFunc(rule.targets, func(t target) bool { return t.workload == "*" || t.workload == who.workload }) {
 			made.general = append(made.general, rule)
-			continue
-		}
-		for _, name := range slices.Compact(slices.Sorted(slices.Values(rule.tenants.Names))) {
-			made.named[name] = append(made.named[name], rule)
 		}
 	}
 	s.mu.Lock()

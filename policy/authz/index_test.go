@@ -69,3 +69,40 @@ func BenchmarkAllowed(b *testing.B) {
 		})
 	}
 }
+
+// TestNearest: what is told of first is what could have decided, and all of it agrees with the whole story.
+func TestNearest(t *testing.T) {
+	spec := func(effect policy.Effect, principals string, names ...string) policy.AccessPolicySpec {
+		return policy.AccessPolicySpec{
+			Effect: effect, Principals: []string{"spiffe://mesh.example/" + principals}, Targets: []policy.Target{{Workload: "front"}}, Tenants: policy.TenantSelector{Names: names},
+		}
+	}
+	set, err := Compile([]Policy{
+		{Name: "a", Spec: spec(policy.Forbid, "other/*")}, {Name: "b", Spec: spec(policy.Forbid, "w/*", "acme")}, {Name: "c", Spec: spec(policy.Permit, "w/*")},
+		{Name: "d", Spec: spec(policy.Permit, "w/*", "globex")}, {Name: "e", Spec: spec(policy.Permit, "else/*")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme, err := identity.ParseTenantID("acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Request{Principal: peer(t, "w/1"), Workload: "front", Tenant: Tenant{ID: acme}}
+	whole := map[string]policy.RuleResult{}
+	for _, result := range set.Authorize(r).Results {
+		whole[result.Rule] = result
+	}
+	for most, want := range []string{"", "b", "bc", "bca", "bcad", "bcade", "bcade"} {
+		got := ""
+		for _, result := range set.Nearest(r, most) {
+			got += result.Rule
+			if result != whole[result.Rule] {
+				t.Errorf("nearest is %+v, of all %+v", result, whole[result.Rule])
+			}
+		}
+		if got != want {
+			t.Errorf("the %d nearest are %q, want %q", most, got, want)
+		}
+	}
+}

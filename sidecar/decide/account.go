@@ -38,7 +38,7 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 		return true
 	case inflight.Gone:
 		a.place.under = false // nobody was kept out
-		a.Metrics.abandon(d.Point, true)
+		a.answer.HungUp = true
 		return a.refuse(policy.Overloaded, "the client hung up before the decision")
 	default:
 		return a.refuse(policy.Overloaded, "too many requests are open")
@@ -107,8 +107,8 @@ func (d *Decider) End(e Ended) {
 	}
 }
 
-// Abandoned is told of a check that nobody waits for any more: Envoy drops its answer.
-func (d *Decider) Abandoned(listener string) { d.Metrics.abandon(listener, false) }
+// Abandoned is told of a check that nobody waits for any more: Envoy drops its answer. known: the decision knew it.
+func (d *Decider) Abandoned(listener string, known bool) { d.Metrics.abandon(listener, known) }
 
 // Renew notes that a request is still open.
 func (d *Decider) Renew(lease string) {

@@ -35,6 +35,7 @@ type Answer struct {
 	Level    limit.Level // the strictest limit, when Limited
 	Limited  bool
 	Hidden   bool // who is refused is not told of its limits
+	HungUp   bool // the end of the request was seen before the decision
 }
 
 // Config says what a decider stands on. Every field is required but those that say otherwise.
@@ -192,6 +193,7 @@ func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
 		}
 		return nil, a.refuse(policy.TenantUnknown, "no tenant "+id.String()+" is served here")
 	}
+	a.answer.Decision.Tenant = t.ID.String() // what is counted under it keeps no message alive
 	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch
 	switch t.Phase {
 	case "Active":

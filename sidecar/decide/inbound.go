@@ -11,6 +11,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
@@ -26,8 +27,8 @@ func (a *attempt) inbound() {
 		return
 	}
 	decision.Principal = peer.String()
-	if shown, n := a.request.header(propagation.HeaderPeer); n > 0 && self.Fenced[shown] {
-		a.refuse(policy.UnauthenticatedPeer, "the peer is an instance that an operator shut out")
+	if shown, n := a.request.header(propagation.HeaderPeer); len(self.Fenced) > 0 && (n != 1 || self.Fenced[shown]) {
+		a.refuse(policy.UnauthenticatedPeer, "the peer is an instance that an operator shut out, or its Envoy does not say which it is")
 		return
 	}
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
@@ -71,7 +72,7 @@ func (a *attempt) inbound() {
 		return
 	}
 	if !a.admit(t, a.classify(), false) {
-		decision.Rules = slices.DeleteFunc(a.set.Policies.Authorize(request).Results, func(r policy.RuleResult) bool { return !r.Matched })
+		decision.Rules = slices.DeleteFunc(a.set.Policies.Nearest(request, decisionlog.MaxRules), func(r policy.RuleResult) bool { return !r.Matched })
 		return
 	}
 	if !a.share(t) {
@@ -226,7 +227,7 @@ func (a *attempt) authorize(request *authz.Request) bool {
 		return true
 	}
 	// Only a refusal pays for the whole story.
-	a.answer.Decision.Rules = a.set.Policies.Authorize(request).Results
+	a.answer.Decision.Rules = a.set.Policies.Nearest(request, decisionlog.MaxRules)
 	if rule != "" {
 		return a.refuse(policy.DeniedByPolicy, "AccessPolicy "+rule+" forbids it")
 	}

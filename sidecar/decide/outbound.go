@@ -128,6 +128,7 @@ func (a *attempt) mint() (token string, ok bool) {
 		return "", false
 	}
 	if a.InFlight.HungUp(a.request.Lease) {
+		a.answer.HungUp = true
 		a.release()
 		return "", a.refuse(policy.Overloaded, "the service hung up before the decision")
 	}

@@ -26,7 +26,7 @@ func TestBounds(t *testing.T) {
 	if !ok || kept.Path != "/a" || unsafe.StringData(kept.Path) == unsafe.StringData(target) {
 		t.Errorf("the path %q is kept with its query", kept.Path)
 	}
-	if len(kept.Rules) != maxRules || cap(kept.Rules) > 2*maxRules || kept.Rules[0].Rule != "999" || len(kept.Rules[1].Why) > 2*maxText {
+	if len(kept.Rules) != MaxRules || cap(kept.Rules) > 2*MaxRules || kept.Rules[0].Rule != "999" || len(kept.Rules[1].Why) > 2*maxText {
 		t.Errorf("%d rules are kept, the first is %.50v", len(kept.Rules), kept.Rules)
 	}
 	if !strings.HasSuffix(kept.Method, "M... (9488 bytes more)") || !strings.HasSuffix(kept.Detail, "\u00e9... (19488 bytes more)") {

@@ -11,13 +11,15 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy"
 )
 
-// What is kept of one decision, at most: bytes of each text, and policies. Callers choose what they send.
+// What is kept of one decision, at most: bytes of each text. Callers choose what they send.
 const (
-	maxPath  = 1024
-	maxText  = 512
-	maxID    = 256 // of a client's own
-	maxRules = 32
+	maxPath = 1024
+	maxText = 512
+	maxID   = 256 // of a client's own
 )
+
+// MaxRules is how many policies are kept of one decision.
+const MaxRules = 32
 
 // A record is a decision as bytes: thousands of decisions are remembered, and as values their texts would keep all of
 // the requests that they were cut from, and make the garbage collector look at each.
@@ -67,7 +69,7 @@ func appendRecord(b []byte, d *policy.Decision) []byte {
 
 // appendRules appends as many as are kept; those that matched come first.
 func appendRules(b []byte, rules []policy.RuleResult) []byte {
-	n := min(len(rules), maxRules)
+	n := min(len(rules), MaxRules)
 	b = binary.AppendUvarint(b, uint64(n))
 	for _, matched := range []bool{true, false} {
 		for i := range rules {

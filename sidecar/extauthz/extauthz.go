@@ -17,6 +17,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -27,7 +28,7 @@ import (
 // Decider decides, and is told of the points at which nobody waits for the answer any more.
 type Decider interface {
 	Decide(*decide.Request) decide.Answer
-	Abandoned(point string)
+	Abandoned(point string, known bool)
 }
 
 // Register makes a gRPC server, which must have [wire.ServerOption], answer Envoy's checks.
@@ -45,21 +46,26 @@ func handle(decider any, ctx context.Context, receive func(any) error, _ grpc.Un
 	}
 	d := decider.(Decider)
 	if err := ctx.Err(); err != nil { // Envoy has given up, and refused: nobody is to be charged for it
-		d.Abandoned(c.request.Listener)
+		d.Abandoned(c.request.Listener, false)
 		return nil, grpcstatus.FromContextError(err).Err()
 	}
-	if c.answer = d.Decide(&c.request); ctx.Err() != nil {
-		d.Abandoned(c.request.Listener)
+	c.answer = d.Decide(&c.request)
+	if c.answer.HungUp || ctx.Err() != nil {
+		d.Abandoned(c.request.Listener, c.answer.HungUp)
 	}
 	return c, nil
 }
 
-// check is one check: a CheckRequest when it is read, a CheckResponse when it is written. Then it is used again.
+// check is one check: a CheckRequest when it is read, a CheckResponse when it is written. Then it is used again: nothing
+// that gRPC calls after it has encoded an answer, such as a stats handler, may look at it.
 type check struct {
 	request decide.Request
 	answer  decide.Answer
 	tokens  [2]decide.Token // of request: more than one is refused
 }
+
+// denial is the shortest CheckResponse that refuses: its status is PERMISSION_DENIED.
+var denial = []byte{0x0a, 2, 0x08, byte(codes.PermissionDenied)}
 
 var checks = sync.Pool{New: func() any { return &check{} }}
 
@@ -70,9 +76,10 @@ func (c *check) EncodeWire(buffer []byte) []byte {
 	} else {
 		kind, _ := c.request.Headers.Get("content-type")
 		refused, err := proto.MarshalOptions{}.MarshalAppend(buffer, refuse(&c.answer, strings.HasPrefix(kind, "application/grpc")))
-		if err == nil { // an answer that is none makes Envoy refuse
-			buffer = refused
+		if err != nil { // no text of ours can, but an answer that is empty would be one that allows
+			refused = append(buffer, denial...)
 		}
+		buffer = refused
 	}
 	c.request, c.answer, c.tokens = decide.Request{}, decide.Answer{}, [2]decide.Token{}
 	checks.Put(c)

@@ -178,3 +178,13 @@ func TestWrite(t *testing.T) {
 		t.Errorf("%v, %v", &response, err)
 	}
 }
+
+// TestRefusalIsNeverEmpty: an answer that is empty would be one that allows.
+func TestRefusalIsNeverEmpty(t *testing.T) {
+	c := &check{}
+	c.answer.Decision.Reason, c.answer.Decision.ID = policy.TenantUnknown, "\xff"
+	var response auth.CheckResponse
+	if err := proto.Unmarshal(c.EncodeWire(nil), &response); err != nil || response.GetStatus().GetCode() == 0 {
+		t.Errorf("a refusal that cannot be written is %v, %v", &response, err)
+	}
+}

@@ -102,7 +102,8 @@ const maxRetired = 4096
 func (l *Ledger) keep(r Request) *Request {
 	last := len(l.retired) - 1
 	if last < 0 {
-		return &r
+		made := r // else every call's r is on the heap
+		return &made
 	}
 	kept := l.retired[last]
 	l.retired, *kept = l.retired[:last], r

@@ -15,6 +15,8 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
+	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/adminclient"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/internal/freeport"
 	"github.com/tenantmesh/tenantmesh/internal/meshtest"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
@@ -107,8 +109,10 @@ func (e *epochs) look(t *testing.T) {
 	if refused.Reason() != "denied_by_policy" {
 		return
 	}
-	if d, err := e.Admin.Explain(t.Context(), refused.Header.Get("x-tenantmesh-decision")); err == nil {
-		e.note(t, d.Point+" in "+d.Cell, d.Epoch)
+	for _, admin := range []*adminclient.Client{e.Admin, e.Other(1)} { // a sidecar answers the one that it is connected to
+		if d, err := admin.Explain(t.Context(), refused.Header.Get("x-tenantmesh-decision")); err == nil {
+			e.note(t, d.Point+" in "+d.Cell, d.Epoch)
+		}
 	}
 }
 
@@ -124,7 +128,10 @@ func (e *epochs) moved(t *testing.T, to string) {
 		status, err := e.Admin.MoveStatus(t.Context(), "acme")
 		return err == nil && status.Placement.Cell == to && status.Placement.Target == "" && e.Get(t, e.gateway.URL+"/front/x", "acme").Status == 200
 	})
-	e.look(t)
+	until(t, func() bool { // the sidecar that serves it now has said so too
+		e.look(t)
+		return e.seen[meshname.ListenerInbound+" in "+to] > 0
+	})
 }
 
 // TestQuorum: two control planes over an etcd of three. One etcd and one control plane end: sidecars go on with the other,
