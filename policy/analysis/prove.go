@@ -1,0 +1,157 @@
+package analysis
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/policy"
+)
+
+// Invariant is something that is to hold for every request. Exactly one of NoCrossTenant and OnlyFrom is set.
+type Invariant struct {
+	Name string `json:"name,omitempty"`
+
+	// NoCrossTenant: who belongs to a tenant acts for no other, except by an AccessGrant of its own. These belong to a tenant:
+	// the principals of a Workload with a boundTenant; and who holds an AccessGrant and is not such a principal belongs to none,
+	// and so acts for the tenants of its grants alone. A request of no tenant is not for another one.
+	NoCrossTenant bool `json:"noCrossTenant,omitempty"`
+
+	// OnlyFrom: what Workload, Tenant, Methods and Paths select is allowed to principals of these SPIFFE patterns alone. A field
+	// that is empty selects all.
+	OnlyFrom []string `json:"onlyFrom,omitempty"`
+	Workload string   `json:"workload,omitempty"`
+	Tenant   string   `json:"tenant,omitempty"`
+	Methods  []string `json:"methods,omitempty"`
+	Paths    []string `json:"paths,omitempty"`
+}
+
+// String is the invariant in words.
+func (v *Invariant) String() string {
+	if v.Name != "" {
+		return v.Name
+	}
+	if v.NoCrossTenant {
+		return "no cross-tenant"
+	}
+	text := "only from " + strings.Join(v.OnlyFrom, ", ")
+	if v.Workload != "" {
+		text += " to " + v.Workload
+	}
+	return text
+}
+
+// Outcome says whether an invariant holds.
+type Outcome string
+
+// The outcomes.
+const (
+	Holds       Outcome = "holds"       // for every request
+	Broken      Outcome = "broken"      // Request is allowed, and must not be
+	Conditional Outcome = "conditional" // it holds unless a condition in CEL lets a request of Classes pass; none was found that it does
+)
+
+// Proof is what came of an invariant.
+type Proof struct {
+	Invariant string              `json:"invariant"`
+	Outcome   Outcome             `json:"outcome"`
+	Classes   []Class             `json:"classes,omitempty"` // all that breaks it, or may
+	Request   *Request            `json:"request,omitempty"` // that breaks it
+	Rule      string              `json:"rule,omitempty"`    // that allows Request, by authz.Authorize
+	Results   []policy.RuleResult `json:"results,omitempty"` // of Request, as explain shows them
+	Grants    []string            `json:"grants,omitempty"`  // by which tenants are crossed all the same, as they may
+}
+
+// Prove proves an invariant, for all requests, or finds one that breaks it.
+func Prove(m *Mesh, v *Invariant) (Proof, error) {
+	if v.NoCrossTenant == (len(v.OnlyFrom) > 0) {
+		return Proof{}, fmt.Errorf("invariant %q: must have either noCrossTenant or onlyFrom", v.Name)
+	}
+	s := newSpace(m)
+	w, err := s.world(m)
+	if err != nil {
+		return Proof{}, err
+	}
+	proof := Proof{Invariant: v.String(), Outcome: Holds}
+	var wrong []box // what must not be allowed
+	var grants []rule
+	if v.NoCrossTenant {
+		wrong, grants = s.foreign(w)
+	} else if wrong, err = s.others(v); err != nil {
+		return Proof{}, fmt.Errorf("invariant %q: %w", v.Name, err)
+	}
+	var found []verdict
+	for _, permit := range w.permits {
+		left := s.withoutAll(s.meetAll(permit.boxes, wrong), all(w.forbids))
+		if isGrant(&permit) && v.NoCrossTenant {
+			if len(left) > 0 {
+				proof.Grants = append(proof.Grants, permit.name)
+			}
+			continue
+		}
+		for _, b := range s.withoutAll(left, all(grants)) {
+			found = append(found, verdict{b, []string{permit.name}, nil})
+		}
+	}
+	proof.Classes = s.classes(found)
+	for i := range proof.Classes {
+		proof.Outcome = Conditional
+		example := &proof.Classes[i].Example
+		request, err := example.authz(m.Tenants, m.Now)
+		if err != nil {
+			continue // a policy names what cannot be
+		}
+		if d := w.set.Authorize(request); d.Allowed {
+			proof.Outcome, proof.Request, proof.Rule, proof.Results = Broken, example, d.Rule, d.Results
+			break
+		}
+	}
+	return proof, nil
+}
+
+// isGrant reports whether a rule is an AccessGrant; no AccessPolicy has a "/" in its name.
+func isGrant(r *rule) bool { return strings.HasPrefix(r.name, "grant/") }
+
+// others are the requests that an invariant keeps for some principals, of all others.
+func (s *space) others(v *Invariant) ([]box, error) {
+	if err := parsePatterns(v.OnlyFrom); err != nil {
+		return nil, err
+	}
+	tenant, err := identity.ParseTenantID(v.Tenant)
+	if err != nil && v.Tenant != "" {
+		return nil, err
+	}
+	about, err := s.query(&Query{Tenant: tenant, Workload: v.Workload}, v.Methods, v.Paths)
+	if err != nil {
+		return nil, err
+	}
+	return s.without(about, s.with(nil, ofPrincipal, s.principals(v.OnlyFrom))), nil
+}
+
+// foreign are the requests of who belongs to a tenant for another one, and the grants in force.
+func (s *space) foreign(w *world) (requests []box, grants []rule) {
+	bound := s.none // all who are bound to some tenant
+	add := func(who, own *set) {
+		if who == s.none {
+			return
+		}
+		requests = append(requests, s.without(s.with(nil, ofPrincipal, who), s.with(nil, ofTenant, own))...)
+	}
+	for i := range w.mesh.Workloads {
+		workload := &w.mesh.Workloads[i]
+		if workload.BoundTenant == "" {
+			continue
+		}
+		who := s.principals(workload.Principals)
+		bound = s.combine(or, bound, who)
+		own := s.tenants(&policy.TenantSelector{Names: []string{workload.BoundTenant}}, s.known)
+		add(who, s.combine(or, own, s.unit))
+	}
+	for _, permit := range w.permits {
+		if isGrant(&permit) {
+			grants = append(grants, permit)
+			add(s.combine(minus, s.of(permit.boxes[0], ofPrincipal), bound), s.unit)
+		}
+	}
+	return requests, grants
+}
