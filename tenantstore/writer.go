@@ -200,6 +200,9 @@ func (w *Writer) transact(ctx context.Context, options ApplyOptions, change func
 		if problems := validate(t.objects, t.changed(), len(t.Transaction.Delete) > 0); len(problems) > 0 {
 			return Result{}, problems
 		}
+		if problems := t.prove(w.now()); len(problems) > 0 {
+			return Result{}, problems
+		}
 		result := Result{snapshot.Revision, t.changes}
 		if options.DryRun || len(t.Put)+len(t.Delete) == 0 {
 			return result, nil

@@ -27,7 +27,7 @@ type Answer struct {
 // Ask answers a query, completely: a request that it is about, and that is in no class of Allowed, is refused.
 func Ask(m *Mesh, q *Query) (Answer, error) {
 	s := newSpace(m)
-	about, err := s.query(q, some(q.Method), some(q.Path))
+	about, err := s.query(q)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -58,17 +58,16 @@ func Ask(m *Mesh, q *Query) (Answer, error) {
 	return answer, nil
 }
 
-// some is a list of s, of none when s is empty.
-func some(s string) []string {
-	if s == "" {
-		return nil
+// query are the requests that q is about.
+func (s *space) query(q *Query) (box, error) {
+	t := policy.Target{Workload: cmp.Or(q.Workload, "*")}
+	if q.Method != "" {
+		t.Methods = []string{q.Method}
 	}
-	return []string{s}
-}
-
-// query are the requests that q is about, but for its Method and Path, in the place of which there are several.
-func (s *space) query(q *Query, methods, paths []string) (box, error) {
-	if _, problems := authz.NewClass("", methods, paths); len(problems) > 0 {
+	if q.Path != "" {
+		t.Paths = []string{q.Path}
+	}
+	if _, problems := authz.NewClass("", t.Methods, t.Paths); len(problems) > 0 {
 		return nil, problems
 	}
 	var b box
@@ -76,9 +75,9 @@ func (s *space) query(q *Query, methods, paths []string) (box, error) {
 		b = s.with(b, ofPrincipal, s.pattern(q.Principal.String()))
 	}
 	if !q.Tenant.IsZero() {
-		b = s.with(b, ofTenant, s.tenants(&policy.TenantSelector{Names: []string{q.Tenant.String()}}, s.known))
+		b = s.with(b, ofTenant, s.named(q.Tenant.String()))
 	}
-	return s.target(b, &policy.Target{Workload: cmp.Or(q.Workload, "*"), Methods: methods, Paths: paths}), nil
+	return s.target(b, &t), nil
 }
 
 // verdict is a box, with the rules that have a say about it.

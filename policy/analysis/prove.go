@@ -1,29 +1,19 @@
 package analysis
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/policy/authz"
 )
 
-// Invariant is something that is to hold for every request. Exactly one of NoCrossTenant and OnlyFrom is set.
+// Invariant is something that is to hold for every request. Without a name it is known by what it says.
 type Invariant struct {
-	Name string `json:"name,omitempty"`
-
-	// NoCrossTenant: who belongs to a tenant acts for no other, except by an AccessGrant of its own. These belong to a tenant:
-	// the principals of a Workload with a boundTenant; and who holds an AccessGrant and is not such a principal belongs to none,
-	// and so acts for the tenants of its grants alone. A request of no tenant is not for another one.
-	NoCrossTenant bool `json:"noCrossTenant,omitempty"`
-
-	// OnlyFrom: what Workload, Tenant, Methods and Paths select is allowed to principals of these SPIFFE patterns alone. A field
-	// that is empty selects all.
-	OnlyFrom []string `json:"onlyFrom,omitempty"`
-	Workload string   `json:"workload,omitempty"`
-	Tenant   string   `json:"tenant,omitempty"`
-	Methods  []string `json:"methods,omitempty"`
-	Paths    []string `json:"paths,omitempty"`
+	Name string
+	policy.AccessInvariantSpec
 }
 
 // String is the invariant in words.
@@ -64,8 +54,8 @@ type Proof struct {
 
 // Prove proves an invariant, for all requests, or finds one that breaks it.
 func Prove(m *Mesh, v *Invariant) (Proof, error) {
-	if v.NoCrossTenant == (len(v.OnlyFrom) > 0) {
-		return Proof{}, fmt.Errorf("invariant %q: must have either noCrossTenant or onlyFrom", v.Name)
+	if problems := CheckInvariant(&v.AccessInvariantSpec); len(problems) > 0 {
+		return Proof{}, fmt.Errorf("invariant %s: %w", v, problems)
 	}
 	s := newSpace(m)
 	w, err := s.world(m)
@@ -77,8 +67,8 @@ func Prove(m *Mesh, v *Invariant) (Proof, error) {
 	var grants []rule
 	if v.NoCrossTenant {
 		wrong, grants = s.foreign(w)
-	} else if wrong, err = s.others(v); err != nil {
-		return Proof{}, fmt.Errorf("invariant %q: %w", v.Name, err)
+	} else {
+		wrong = s.others(v)
 	}
 	var found []verdict
 	for _, permit := range w.permits {
@@ -112,20 +102,37 @@ func Prove(m *Mesh, v *Invariant) (Proof, error) {
 // isGrant reports whether a rule is an AccessGrant; no AccessPolicy has a "/" in its name.
 func isGrant(r *rule) bool { return strings.HasPrefix(r.name, "grant/") }
 
+// CheckInvariant returns all that is wrong with an invariant.
+func CheckInvariant(v *policy.AccessInvariantSpec) authz.FieldProblems {
+	_, problems := authz.NewClass("", v.Methods, v.Paths)
+	add := func(field, format string, args ...any) {
+		problems = append(problems, authz.FieldProblem{Field: field, Text: fmt.Sprintf(format, args...)})
+	}
+	if v.NoCrossTenant == (len(v.OnlyFrom) > 0) {
+		add("onlyFrom", "must be set where noCrossTenant is not, and nowhere else (got %q)", v.OnlyFrom)
+	}
+	if selects := v.Workload + v.Tenant; v.NoCrossTenant && selects+strings.Join(v.Methods, "")+strings.Join(v.Paths, "") != "" {
+		add("noCrossTenant", "must stand alone: it is about all requests")
+	}
+	for i, text := range v.OnlyFrom {
+		if _, err := identity.ParsePattern(text); err != nil {
+			add(fmt.Sprintf("onlyFrom[%d]", i), "%v", err)
+		}
+	}
+	if _, err := identity.ParseTenantID(v.Tenant); err != nil && v.Tenant != "" {
+		add("tenant", "%v", err)
+	}
+	return problems
+}
+
 // others are the requests that an invariant keeps for some principals, of all others.
-func (s *space) others(v *Invariant) ([]box, error) {
-	if err := parsePatterns(v.OnlyFrom); err != nil {
-		return nil, err
+func (s *space) others(v *Invariant) []box {
+	var about box
+	if v.Tenant != "" {
+		about = s.with(about, ofTenant, s.named(v.Tenant))
 	}
-	tenant, err := identity.ParseTenantID(v.Tenant)
-	if err != nil && v.Tenant != "" {
-		return nil, err
-	}
-	about, err := s.query(&Query{Tenant: tenant, Workload: v.Workload}, v.Methods, v.Paths)
-	if err != nil {
-		return nil, err
-	}
-	return s.without(about, s.with(nil, ofPrincipal, s.principals(v.OnlyFrom))), nil
+	about = s.target(about, &policy.Target{Workload: cmp.Or(v.Workload, "*"), Methods: v.Methods, Paths: v.Paths})
+	return s.without(about, s.with(nil, ofPrincipal, s.principals(v.OnlyFrom)))
 }
 
 // foreign are the requests of who belongs to a tenant for another one, and the grants in force.
@@ -144,8 +151,7 @@ func (s *space) foreign(w *world) (requests []box, grants []rule) {
 		}
 		who := s.principals(workload.Principals)
 		bound = s.combine(or, bound, who)
-		own := s.tenants(&policy.TenantSelector{Names: []string{workload.BoundTenant}}, s.known)
-		add(who, s.combine(or, own, s.unit))
+		add(who, s.combine(or, s.named(workload.BoundTenant), s.unit))
 	}
 	for _, permit := range w.permits {
 		if isGrant(&permit) {

@@ -21,15 +21,31 @@ func grant(name, principal string, tenants ...string) authz.Policy {
 
 const docs = "spiffe://m.example/cell/us/workload/docs"
 
+type spec = policy.AccessInvariantSpec
+
+func TestCheckInvariant(t *testing.T) {
+	for want, v := range map[string]spec{
+		"": {OnlyFrom: []string{docs}, Workload: "x", Tenant: "acme", Methods: []string{"GET"}, Paths: []string{"/"}},
+		"onlyFrom: must be set where noCrossTenant is not, and nowhere else (got [])":                      {},
+		"noCrossTenant: must stand alone: it is about all requests":                                        {NoCrossTenant: true, Paths: []string{"/"}},
+		"tenant: tenant name must hold only lower-case letters, digits and '-' (got \"A\")": {NoCrossTenant: true, Tenant: "A"},
+	} {
+		got := CheckInvariant(&v).Error()
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("it is %q, want %q", got, want)
+		}
+	}
+}
+
 func TestProve(t *testing.T) {
 	bound := func(m *Mesh) *Mesh {
 		m.Workloads = []Workload{{Name: "docs", Principals: []string{"spiffe://m.example/cell/*/workload/docs"}, BoundTenant: "acme"}, {Name: "front", Principals: []string{"spiffe://m.example/front"}}}
 		return m
 	}
-	apart, onlyDocs := Invariant{NoCrossTenant: true}, Invariant{OnlyFrom: []string{"spiffe://m.example/cell/*/workload/docs"}, Workload: "front"}
+	apart, onlyDocs := spec{NoCrossTenant: true}, spec{OnlyFrom: []string{"spiffe://m.example/cell/*/workload/docs"}, Workload: "front"}
 	for name, test := range map[string]struct {
 		mesh      *Mesh
-		invariant Invariant
+		invariant spec
 		outcome   Outcome
 		request   string // that breaks it
 		rule      string
@@ -49,11 +65,11 @@ func TestProve(t *testing.T) {
 		"a condition that can hold":     {bound(mesh(permit("p", when("1 < 2")))), apart, Broken, "spiffe://m.example/cell/other/workload/docs for other (tier other): GET /rows of front", "p", nil},
 		"only from docs":                {mesh(permit("p")), onlyDocs, Holds, "", "", nil},
 		"from gateways, too":            {mesh(permit("p"), permit("q", who("spiffe://m.example/gateway/*"))), onlyDocs, Broken, "spiffe://m.example/gateway/other for other (tier other): GET /rows of front", "q", nil},
-		"from gateways, something else": {mesh(permit("q", who("spiffe://m.example/gateway/*"))), Invariant{OnlyFrom: []string{docs}, Methods: []string{"PUT"}}, Holds, "", "", nil},
-		"a tenant that cannot be":       {mesh(permit("p", names("A B"))), Invariant{OnlyFrom: []string{docs}}, Conditional, "", "", nil},
-		"for one tenant, at one path":   {mesh(permit("p", names("globex"))), Invariant{OnlyFrom: []string{"spiffe://m.example/x"}, Tenant: "acme", Paths: []string{"/**"}}, Holds, "", "", nil},
+		"from gateways, something else": {mesh(permit("q", who("spiffe://m.example/gateway/*"))), spec{OnlyFrom: []string{docs}, Methods: []string{"PUT"}}, Holds, "", "", nil},
+		"a tenant that cannot be":       {mesh(permit("p", names("A B"))), spec{OnlyFrom: []string{docs}}, Conditional, "", "", nil},
+		"for one tenant, at one path":   {mesh(permit("p", names("globex"))), spec{OnlyFrom: []string{"spiffe://m.example/x"}, Tenant: "acme", Paths: []string{"/**"}}, Holds, "", "", nil},
 	} {
-		proof, err := Prove(test.mesh, &test.invariant)
+		proof, err := Prove(test.mesh, &Invariant{AccessInvariantSpec: test.invariant})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -70,9 +86,9 @@ func TestProve(t *testing.T) {
 
 func TestInvariantInWords(t *testing.T) {
 	for want, invariant := range map[string]Invariant{
-		"x":                      {Name: "x", NoCrossTenant: true},
-		"no cross-tenant":        {NoCrossTenant: true},
-		"only from a, b to back": {OnlyFrom: []string{"a", "b"}, Workload: "back"},
+		"x":                      {"x", spec{NoCrossTenant: true}},
+		"no cross-tenant":        {"", spec{NoCrossTenant: true}},
+		"only from a, b to back": {"", spec{OnlyFrom: []string{"a", "b"}, Workload: "back"}},
 	} {
 		if got := invariant.String(); got != want {
 			t.Errorf("it is %q, want %q", got, want)
@@ -85,7 +101,7 @@ func TestProveAgrees(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := meshes.Draw(rt, "mesh")
 		only := patterns.Draw(rt, "only")
-		proof, err := Prove(m, &Invariant{OnlyFrom: []string{only}})
+		proof, err := Prove(m, &Invariant{"", spec{OnlyFrom: []string{only}}})
 		if err != nil {
 			rt.Fatal(err)
 		}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 )
@@ -174,6 +173,11 @@ func (s *space) tenants(selector *policy.TenantSelector, as []authz.Tenant) *set
 	return s.node(authz.SelectsTenant(selector, &authz.Tenant{}), other, next)
 }
 
+// named is the tenant of that name.
+func (s *space) named(name string) *set {
+	return s.tenants(&policy.TenantSelector{Names: []string{name}}, s.known)
+}
+
 // until are the times before a grant's end.
 func (s *space) until(end time.Time) *set {
 	var words []string
@@ -296,16 +300,6 @@ func (s *space) principals(patterns []string) *set {
 		set = s.combine(or, set, s.pattern(pattern))
 	}
 	return set
-}
-
-// parsePatterns wants patterns that are well formed.
-func parsePatterns(patterns []string) error {
-	for _, text := range patterns {
-		if _, err := identity.ParsePattern(text); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // all are the boxes of rules.
