@@ -95,13 +95,15 @@ func (l *linter) never(p *authz.Policy) {
 	if len(m.Tenants) == 0 {
 		return
 	}
+	none := !slices.ContainsFunc(m.Tenants, func(t authz.Tenant) bool { return authz.SelectsTenant(&spec.Tenants, &t) })
 	for i, name := range spec.Tenants.Names {
 		if !slices.ContainsFunc(m.Tenants, func(t authz.Tenant) bool { return t.ID.String() == name }) {
 			l.add(Never, p.Name, "tenants.names[%d]: there is no tenant %q", i, name)
+			none = false // that is why
 		}
 	}
-	if !slices.ContainsFunc(m.Tenants, func(t authz.Tenant) bool { return authz.SelectsTenant(&spec.Tenants, &t) }) {
-		l.add(Never, p.Name, "tenants: it selects none of the %d tenants", len(m.Tenants))
+	if none {
+		l.add(Never, p.Name, "tenants: there is no tenant that it selects")
 	}
 }
 

@@ -50,6 +50,7 @@ type Proof struct {
 	Rule      string              `json:"rule,omitempty"`    // that allows Request, by authz.Authorize
 	Results   []policy.RuleResult `json:"results,omitempty"` // of Request, as explain shows them
 	Grants    []string            `json:"grants,omitempty"`  // by which tenants are crossed all the same, as they may
+	Nobody    bool                `json:"nobody,omitempty"`  // belongs to a tenant, and so NoCrossTenant holds without saying much
 }
 
 // Prove proves an invariant, for all requests, or finds one that breaks it.
@@ -67,6 +68,7 @@ func Prove(m *Mesh, v *Invariant) (Proof, error) {
 	var grants []rule
 	if v.NoCrossTenant {
 		wrong, grants = s.foreign(w)
+		proof.Nobody = len(wrong) == 0
 	} else {
 		wrong = s.others(v)
 	}
