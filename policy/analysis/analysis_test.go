@@ -173,6 +173,54 @@ func TestDiff(t *testing.T) {
 	}
 }
 
+func TestWords(t *testing.T) {
+	m := mesh(permit("p", names("initech"), tier("gold"), label("plan", "trial"))).knowing(acme, globex)
+	s := newSpace(m)
+	path := func(patterns ...string) *set {
+		set := s.none
+		for _, p := range patterns {
+			set = s.combine(or, set, s.path(p))
+		}
+		return set
+	}
+	but := func(a, b *set) *set { return s.combine(minus, a, b) }
+	gold, anyone := s.tenants(&policy.TenantSelector{Tiers: []string{"gold"}}, s.known), s.dimensions[ofTenant].full
+	for _, test := range []struct {
+		dimension int
+		set       *set
+		want      string
+	}{
+		{ofPath, s.all, "any"},
+		{ofPath, s.unit, "what does not begin with /"},
+		{ofPath, s.combine(or, s.unit, path("/a")), "what does not begin with /, /a"},
+		{ofPath, path("/**"), "/**"},
+		{ofPath, path("/a", "/a/*", "/a/**"), "/a/**"},
+		{ofPath, path("/*/b", "/a/*"), "/*/b, /a/*"},
+		{ofPath, but(path("/a/**"), path("/a/b")), "/a/** except /a/b"},
+		{ofPath, but(s.all, path("/a/**")), "any except /a/**"},
+		{ofPath, but(s.all, but(path("/a/**"), path("/a/b"))), "any except (/a/** except /a/b)"},
+		{ofPath, path("/", "/a/"), "/, /a/"},
+		{ofPrincipal, s.pattern("spiffe://a.example/x/**"), "spiffe://a.example/x/**"},
+		{ofPrincipal, s.principals([]string{"spiffe://a.example/x", "spiffe://a.example/x/**", "spiffe://b.example/*"}), "spiffe://a.example/x, spiffe://a.example/x/**, spiffe://b.example/*"},
+		{ofPrincipal, but(s.pattern("spiffe://a.example/*"), s.pattern("spiffe://a.example/x")), "spiffe://a.example/* except spiffe://a.example/x"},
+		{ofWorkload, but(s.dimensions[ofWorkload].full, s.oneOf(s.unit, "a", "b")), "any except a, b"},
+		{ofTenant, anyone, "any"},
+		{ofTenant, s.unit, "no tenant"},
+		{ofTenant, but(anyone, s.unit), "any except no tenant"},
+		{ofTenant, gold, "tier gold"},
+		{ofTenant, but(gold, s.named("acme")), "tier gold except acme"},
+		{ofTenant, s.combine(or, gold, s.named("globex")), "tier gold, globex"},
+		{ofTenant, s.combine(or, s.named("globex"), s.named("acme")), "acme, globex"},
+		{ofTenant, s.combine(and, gold, s.named("initech")), "initech tier gold"},
+		{ofTenant, but(anyone, gold), "any except tier gold"},
+		{ofTenant, s.tenants(&policy.TenantSelector{Tiers: []string{"gold"}, Labels: map[string]string{"plan": "trial"}}, s.known), "tier gold plan=trial"},
+	} {
+		if got := s.spelled(s.with(nil, test.dimension, test.set), test.dimension).String(); got != test.want {
+			t.Errorf("it is %q, want %q", got, test.want)
+		}
+	}
+}
+
 func TestPhrase(t *testing.T) {
 	for want, values := range map[string][]string{
 		"c": {isTrue}, "not (c)": {isFalse}, "(c) fails": {isError}, "(c) does not fail": {isFalse, isTrue},

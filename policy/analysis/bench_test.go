@@ -53,6 +53,20 @@ func BenchmarkDiff(b *testing.B) {
 	}
 }
 
+// BenchmarkProve proves what a write to the store proves.
+func BenchmarkProve(b *testing.B) {
+	m := many(1000, 0)
+	for i := range 100 {
+		m.Workloads = append(m.Workloads, Workload{Name: fmt.Sprint("w", i), Principals: []string{fmt.Sprintf("spiffe://mesh.example/cell/*/workload/w%d", i)}})
+	}
+	m.Workloads[7].BoundTenant = "tenant-7"
+	for b.Loop() {
+		if proof, err := Prove(m, &Invariant{"", spec{NoCrossTenant: true}}); err != nil || proof.Outcome != Broken {
+			b.Fatal(err, proof.Outcome)
+		}
+	}
+}
+
 func BenchmarkAsk(b *testing.B) {
 	m := many(1000, 0)
 	for b.Loop() {

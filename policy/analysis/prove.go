@@ -72,16 +72,17 @@ func Prove(m *Mesh, v *Invariant) (Proof, error) {
 	} else {
 		wrong = s.others(v)
 	}
+	forbids, granted := all(w.forbids), all(grants)
 	var found []verdict
 	for _, permit := range w.permits {
-		left := s.withoutAll(s.meetAll(permit.boxes, wrong), all(w.forbids))
+		left := s.withoutAll(s.meetAll(permit.boxes, wrong), forbids)
 		if isGrant(&permit) && v.NoCrossTenant {
 			if len(left) > 0 {
 				proof.Grants = append(proof.Grants, permit.name)
 			}
 			continue
 		}
-		for _, b := range s.withoutAll(left, all(grants)) {
+		for _, b := range s.withoutAll(left, granted) {
 			found = append(found, verdict{b, []string{permit.name}, nil})
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 )
 
-func grant(name, principal string, tenants ...string) authz.Policy {
-	return authz.AsPolicy(name, policy.AccessGrantSpec{
+func grant(principal string, tenants ...string) authz.Policy {
+	return authz.AsPolicy("g", policy.AccessGrantSpec{
 		Principal: principal, Tenants: policy.TenantSelector{Names: tenants}, Targets: []policy.Target{{Workload: "front"}}, NotAfter: noon.Add(time.Hour),
 	}, 1)
 }
@@ -56,11 +56,11 @@ func TestProve(t *testing.T) {
 		"one that is known":             {bound(mesh(permit("p", tier("gold"))).knowing(acme, authz.Tenant{ID: globex.ID, Tier: "gold"})), apart, Broken, "spiffe://m.example/cell/other/workload/docs for globex: GET /rows of front", "p", nil},
 		"but forbidden":                 {bound(mesh(permit("p"), permit("f", forbid))), apart, Holds, "", "", nil},
 		"not bound":                     {mesh(permit("p")), apart, Holds, "", "", nil},
-		"a grant":                       {bound(mesh(permit("p", names("acme")), grant("g", docs, "globex"))), apart, Holds, "", "", []string{"grant/g"}},
-		"a grant of its own tenant":     {bound(mesh(grant("g", docs, "acme"))), apart, Holds, "", "", nil},
-		"a policy within a grant":       {bound(mesh(permit("p", who(docs), names("globex"), until(noon.Add(time.Minute))), grant("g", docs, "globex"))), apart, Holds, "", "", []string{"grant/g"}},
-		"a policy for longer":           {bound(mesh(permit("p", who(docs), names("globex")), grant("g", docs, "globex"))), apart, Broken, docs + " for globex (tier other): GET /rows of front", "p", []string{"grant/g"}},
-		"a holder with a policy":        {mesh(permit("p", names("initech")), grant("g", docs, "globex")), apart, Broken, docs + " for initech (tier other): GET /rows of front", "p", []string{"grant/g"}},
+		"a grant":                       {bound(mesh(permit("p", names("acme")), grant(docs, "globex"))), apart, Holds, "", "", []string{"grant/g"}},
+		"a grant of its own tenant":     {bound(mesh(grant(docs, "acme"))), apart, Holds, "", "", nil},
+		"a policy within a grant":       {bound(mesh(permit("p", who(docs), names("globex"), until(noon.Add(time.Minute))), grant(docs, "globex"))), apart, Holds, "", "", []string{"grant/g"}},
+		"a policy for longer":           {bound(mesh(permit("p", who(docs), names("globex")), grant(docs, "globex"))), apart, Broken, docs + " for globex (tier other): GET /rows of front", "p", []string{"grant/g"}},
+		"a holder with a policy":        {mesh(permit("p", names("initech")), grant(docs, "globex")), apart, Broken, docs + " for initech (tier other): GET /rows of front", "p", []string{"grant/g"}},
 		"a condition that never holds":  {bound(mesh(permit("p", when("false")))), apart, Conditional, "", "", nil},
 		"a condition that can hold":     {bound(mesh(permit("p", when("1 < 2")))), apart, Broken, "spiffe://m.example/cell/other/workload/docs for other (tier other): GET /rows of front", "p", nil},
 		"only from docs":                {mesh(permit("p")), onlyDocs, Holds, "", "", nil},
@@ -153,7 +153,7 @@ func TestLint(t *testing.T) {
 			"wider p: it permits calls that no workload depends on: gateways to docs, which is not exposed; front to docs",
 		}},
 		"grants are governed": {registered(mesh(permit("p", until(noon.Add(2*time.Hour))), func() authz.Policy {
-			g := grant("g", "spiffe://m.example/cell/us/workload/front", "acme")
+			g := grant("spiffe://m.example/cell/us/workload/front", "acme")
 			g.NotAfter = noon.Add(2 * time.Hour)
 			return g
 		}())), nil},
