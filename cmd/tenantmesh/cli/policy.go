@@ -44,6 +44,8 @@ func newWhoCan() *cobra.Command {
 		Use: "who-can --tenant NAME", Short: "List every principal that may act for a tenant, and by which rule", Args: command.Args(cobra.NoArgs),
 		Example: "  tenantmesh policy who-can --tenant acme --workload documents --method GET -f mesh.yaml",
 	}
+	cmd.Flags().StringVar(&tenant, "tenant", "", "the tenant")
+	addQuery(cmd, &q)
 	source := addSource(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if q.Tenant, err = identity.ParseTenantID(tenant); err != nil {
@@ -51,8 +53,6 @@ func newWhoCan() *cobra.Command {
 		}
 		return ask(cmd, source, &q, format)
 	}
-	cmd.Flags().StringVar(&tenant, "tenant", "", "the tenant")
-	addQuery(cmd, &q)
 	addOutput(cmd, &format)
 	return cmd
 }
@@ -65,6 +65,9 @@ func newWhatCan() *cobra.Command {
 		Use: "what-can --principal ID", Short: "List all that a principal may do, for whom, and by which rule", Args: command.Args(cobra.NoArgs),
 		Example: "  tenantmesh policy what-can --principal spiffe://acmedocs.example/cell/us-1/workload/documents -f mesh.yaml",
 	}
+	cmd.Flags().StringVar(&principal, "principal", "", "the principal's whole SPIFFE ID")
+	cmd.Flags().StringVar(&tenant, "tenant", "", "only for this tenant")
+	addQuery(cmd, &q)
 	source := addSource(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if q.Principal, err = identity.ParsePrincipal(principal); err != nil {
@@ -75,9 +78,6 @@ func newWhatCan() *cobra.Command {
 		}
 		return ask(cmd, source, &q, format)
 	}
-	cmd.Flags().StringVar(&principal, "principal", "", "the principal's whole SPIFFE ID")
-	cmd.Flags().StringVar(&tenant, "tenant", "", "only for this tenant")
-	addQuery(cmd, &q)
 	addOutput(cmd, &format)
 	return cmd
 }
@@ -195,6 +195,13 @@ func newProve() *cobra.Command {
 A condition in CEL that may break one is a finding, too. Ends with 79 on findings.`,
 		Example: "  tenantmesh policy prove --no-cross-tenant -f mesh.yaml\n  tenantmesh policy prove --only-from 'spiffe://acmedocs.example/gateway/*' --workload documents -f mesh.yaml",
 	}
+	flags := cmd.Flags()
+	flags.BoolVar(&v.NoCrossTenant, "no-cross-tenant", false, "nobody who belongs to a tenant acts for another one")
+	flags.StringSliceVar(&v.OnlyFrom, "only-from", nil, "SPIFFE pattern of who alone may; may be given again")
+	flags.StringVar(&v.Workload, "workload", "", "with --only-from: to this workload")
+	flags.StringVar(&v.Tenant, "tenant", "", "with --only-from: for this tenant")
+	flags.StringSliceVar(&v.Methods, "method", nil, "with --only-from: by this method; may be given again")
+	flags.StringSliceVar(&v.Paths, "path", nil, "with --only-from: at this path or pattern; may be given again")
 	source := addSource(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		objects, err := source.objects(cmd)
@@ -231,13 +238,6 @@ A condition in CEL that may break one is a finding, too. Ends with 79 on finding
 		}
 		return command.Fail(command.Findings, "", "%d of %s not proven", open, counted(len(proofs), "invariant"))
 	}
-	flags := cmd.Flags()
-	flags.BoolVar(&v.NoCrossTenant, "no-cross-tenant", false, "nobody who belongs to a tenant acts for another one")
-	flags.StringSliceVar(&v.OnlyFrom, "only-from", nil, "SPIFFE pattern of who alone may; may be given again")
-	flags.StringVar(&v.Workload, "workload", "", "with --only-from: to this workload")
-	flags.StringVar(&v.Tenant, "tenant", "", "with --only-from: for this tenant")
-	flags.StringSliceVar(&v.Methods, "method", nil, "with --only-from: by this method; may be given again")
-	flags.StringSliceVar(&v.Paths, "path", nil, "with --only-from: at this path or pattern; may be given again")
 	addOutput(cmd, &format)
 	return cmd
 }

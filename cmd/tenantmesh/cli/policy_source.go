@@ -26,6 +26,11 @@ type policySource struct {
 
 func addSource(cmd *cobra.Command) *policySource {
 	s := &policySource{client: addAdmin(cmd)}
+	for flag, kind := range map[string]tenantstore.Kind{"tenant": tenantstore.KindTenant, "workload": tenantstore.KindWorkload} {
+		if cmd.Flags().Lookup(flag) != nil {
+			_ = cmd.RegisterFlagCompletionFunc(flag, completeNames(s.client, kind))
+		}
+	}
 	cmd.Flags().StringSliceVarP(&s.files, "filename", "f", nil, "file, folder, REVISION:PATH in git, or - for standard input; may be given again (default: the live mesh)")
 	return s
 }
@@ -127,7 +132,7 @@ func readSource(cmd *cobra.Command, name string) ([]*tenantstore.Document, error
 // inGit are the files of objects at REVISION:PATH, in git's words.
 func inGit(cmd *cobra.Command, name string) ([]string, error) {
 	revision, at, _ := strings.Cut(name, ":")
-	name = revision + ":./" + strings.TrimPrefix(path.Clean("/"+at), "/") // of this folder, not of the repository's
+	name = revision + ":./" + strings.TrimSuffix(at, "/") // of this folder, not of the repository's
 	kind, err := git(cmd, "cat-file", "-t", name)
 	if err != nil {
 		return nil, err
