@@ -155,22 +155,32 @@ func (s *space) tenants(selector *policy.TenantSelector, as []authz.Tenant) *set
 		unknown = s.anyWord(unknown)
 	}
 	other, next := unknown, map[string]*set{}
-	if len(selector.Names) > 0 {
+	know := func(t *authz.Tenant) {
+		next[t.ID.String()] = s.none
+		if authz.SelectsTenant(selector, t) {
+			next[t.ID.String()] = s.unit
+		}
+	}
+	if len(selector.Names) == 0 {
+		for i := range as {
+			know(&as[i])
+		}
+	} else { // there are more tenants than names
 		other = s.none
 		for _, name := range selector.Names {
 			next[name] = unknown
-		}
-	}
-	for i := range as {
-		name := as[i].ID.String()
-		if authz.SelectsTenant(selector, &as[i]) {
-			next[name] = s.unit
-		} else if next[name] != nil || other != s.none {
-			next[name] = s.none
+			if i, ok := tenantNamed(as, name); ok {
+				know(&as[i])
+			}
 		}
 	}
 	next[""] = s.none // no tenant is not one of that name
 	return s.node(authz.SelectsTenant(selector, &authz.Tenant{}), other, next)
+}
+
+// tenantNamed finds a tenant among those that are sorted by name.
+func tenantNamed(tenants []authz.Tenant, name string) (int, bool) {
+	return slices.BinarySearchFunc(tenants, name, func(t authz.Tenant, name string) int { return strings.Compare(t.ID.String(), name) })
 }
 
 // named is the tenant of that name.
@@ -213,7 +223,7 @@ func (s *space) world(m *Mesh) (*world, error) {
 	}
 	tenants := slices.Clone(s.known)
 	for _, t := range m.Tenants {
-		i, _ := slices.BinarySearchFunc(tenants, t, func(a, b authz.Tenant) int { return strings.Compare(a.ID.String(), b.ID.String()) })
+		i, _ := tenantNamed(tenants, t.ID.String())
 		tenants[i] = t
 	}
 	selected := map[string]*set{} // by selector
