@@ -154,12 +154,17 @@ func TestDiff(t *testing.T) {
 		"a grant for ever":              {mesh(permit("g", until(hour))), mesh(permit("g")), []string{"g; " + docs + rest + "; from 2026-01-02T13:00:00Z"}, nil},
 		"a shadow is enforced":          {mesh(permit("p"), permit("f", forbid, shadow)), mesh(permit("p"), permit("f", forbid)), nil, []string{"p but f; " + docs + rest}},
 		"a tenant's tier":               {mesh(permit("p", tier("gold"))).knowing(acme), mesh(permit("p", tier("gold"))).knowing(authz.Tenant{ID: acme.ID, Tier: "bronze"}), nil, []string{"p; " + docs + "for acme; " + rest}},
-		"a tenant more":                 {mesh(permit("p", tier("gold"))), mesh(permit("p", tier("gold"))).knowing(acme), nil, nil},
-		"two rules at once":             {mesh(), mesh(permit("p"), permit("q"), permit("r", by("GET"), paths("/rows/1"))), []string{"p but q; " + docs + rest}, nil},
-		"a label":                       {mesh(permit("p")), mesh(permit("p", label("plan", "trial"))), nil, []string{"p; " + docs + "for any except plan=trial; " + rest}},
-		"a rollout begins":              {mesh(permit("p")), mesh(permit("p", in(other)), permit("p@canary", by("GET", "PUT"), in(half))), []string{"p@canary; " + docs + "to front; by PUT; at /rows/**; when in the rollout to 50 %"}, nil},
-		"a rollout to none":             {mesh(permit("p")), mesh(permit("p", in(other))), nil, []string{"p; " + docs + rest + "; when in the rollout to 50 %"}},
-		"a rollout alone":               {mesh(permit("p")), mesh(permit("p", in(half))), nil, []string{"p; " + docs + rest + "; when not in the rollout to 50 %"}},
+		"a tenant that a condition sees": {
+			mesh(permit("p", when("1 < 2"))).knowing(acme, globex), mesh(permit("p", when("1 < 2"))).knowing(authz.Tenant{ID: acme.ID, Tier: "bronze"}, globex),
+			[]string{"p; " + docs + "for acme; " + rest + "; when not (1 < 2, as the tenant was), or it fails; when 1 < 2, as the tenant is"},
+			[]string{"p; " + docs + "for acme; " + rest + "; when 1 < 2, as the tenant was; when not (1 < 2, as the tenant is), or it fails"},
+		},
+		"a tenant more":     {mesh(permit("p", tier("gold"))), mesh(permit("p", tier("gold"))).knowing(acme), nil, nil},
+		"two rules at once": {mesh(), mesh(permit("p"), permit("q"), permit("r", by("GET"), paths("/rows/1"))), []string{"p but q; " + docs + rest}, nil},
+		"a label":           {mesh(permit("p")), mesh(permit("p", label("plan", "trial"))), nil, []string{"p; " + docs + "for any except plan=trial; " + rest}},
+		"a rollout begins":  {mesh(permit("p")), mesh(permit("p", in(other)), permit("p@canary", by("GET", "PUT"), in(half))), []string{"p@canary; " + docs + "to front; by PUT; at /rows/**; when in the rollout to 50 %"}, nil},
+		"a rollout to none": {mesh(permit("p")), mesh(permit("p", in(other))), nil, []string{"p; " + docs + rest + "; when in the rollout to 50 %"}},
+		"a rollout alone":   {mesh(permit("p")), mesh(permit("p", in(half))), nil, []string{"p; " + docs + rest + "; when not in the rollout to 50 %"}},
 	} {
 		got, err := Diff(test.before, test.after)
 		if err != nil {

@@ -31,7 +31,7 @@ func Ask(m *Mesh, q *Query) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	w, err := s.world(m)
+	w, err := s.world(m, "")
 	if err != nil {
 		return Answer{}, err
 	}

@@ -15,11 +15,11 @@ func (c *Change) Empty() bool { return len(c.Allowed)+len(c.Refused) == 0 }
 // tenant that only one of them knows is for both as that one has it.
 func Diff(before, after *Mesh) (Change, error) {
 	s := newSpace(before, after)
-	a, err := s.world(before)
+	a, err := s.world(before, "was")
 	if err != nil {
 		return Change{}, err
 	}
-	b, err := s.world(after)
+	b, err := s.world(after, "is")
 	if err != nil {
 		return Change{}, err
 	}

@@ -16,9 +16,10 @@
 // # What it does not claim
 //
 // Conditions in CEL are not looked into. Each is a dimension with the values true, false and error, the same one wherever
-// its text is the same; so what does not depend on a condition is certain, equal policies are equivalent whatever their
-// conditions say, and the rest is marked with the condition that it depends on. A rollout's canary is a condition, too. The
-// policies are fresh (authz.Request.Lapsed is false), and shadows decide nothing.
+// its text is the same, and the tenant is (two meshes may say different things of one). So what does not depend on a
+// condition is certain, equal policies are equivalent whatever their conditions say, and the rest is marked with the
+// condition that it depends on. A rollout's canary is a condition, too. The policies are fresh (authz.Request.Lapsed is
+// false), and shadows decide nothing.
 //
 // # Concurrency
 //

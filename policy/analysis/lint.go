@@ -32,7 +32,7 @@ type Finding struct {
 // workloads) is not held against a rule.
 func Lint(m *Mesh, within time.Duration) ([]Finding, error) {
 	s := newSpace(m)
-	w, err := s.world(m)
+	w, err := s.world(m, "")
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func Prove(m *Mesh, v *Invariant) (Proof, error) {
 		return Proof{}, fmt.Errorf("invariant %s: %w", v, problems)
 	}
 	s := newSpace(m)
-	w, err := s.world(m)
+	w, err := s.world(m, "")
 	if err != nil {
 		return Proof{}, err
 	}

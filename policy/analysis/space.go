@@ -42,6 +42,7 @@ const (
 type dimension struct {
 	full *set
 	text string // of a condition
+	side string // of which it is, as in [space.world]; "" for all
 }
 
 // space is where the boxes of one analysis are.
@@ -51,6 +52,7 @@ type space struct {
 	conditions map[string]int // by what tells them apart
 	labels     []string       // that some policy selects by; sorted
 	known      []authz.Tenant // as the last mesh that knows them has them; by name
+	changed    *set           // those that conditions may see otherwise in another mesh
 	bounds     []time.Time    // at which some grant ends; sorted, all after now
 	now        time.Time
 }
@@ -59,6 +61,7 @@ type space struct {
 func newSpace(meshes ...*Mesh) *space {
 	s := &space{algebra: newAlgebra(), conditions: map[string]int{}, now: meshes[0].Now}
 	labels, known, bounds := map[string]bool{}, map[string]authz.Tenant{}, map[time.Time]bool{}
+	var changed []string
 	for _, m := range meshes {
 		for i := range m.Policies {
 			p := &m.Policies[i]
@@ -70,13 +73,18 @@ func newSpace(meshes ...*Mesh) *space {
 			}
 		}
 		for _, t := range m.Tenants {
-			known[t.ID.String()] = t
+			name := t.ID.String()
+			if was, ok := known[name]; ok && (was.Tier != t.Tier || was.Residency != t.Residency || !maps.Equal(was.Labels, t.Labels)) {
+				changed = append(changed, name)
+			}
+			known[name] = t
 		}
 	}
 	s.labels = slices.Sorted(maps.Keys(labels))
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		s.known = append(s.known, known[name])
 	}
+	s.changed = s.oneOf(s.unit, changed...)
 	s.bounds = slices.SortedFunc(maps.Keys(bounds), time.Time.Compare)
 	word := s.anyWord(s.unit)
 	s.dimensions = []dimension{
@@ -90,13 +98,13 @@ func newSpace(meshes ...*Mesh) *space {
 	return s
 }
 
-// condition is the dimension of one. A key is of one text.
-func (s *space) condition(key, text string, values ...string) int {
+// condition is the dimension of one. A key is of one text and side.
+func (s *space) condition(key, text, side string, values ...string) int {
 	at, ok := s.conditions[key]
 	if !ok {
 		at = len(s.dimensions)
 		s.conditions[key] = at
-		s.dimensions = append(s.dimensions, dimension{s.oneOf(s.unit, values...), text})
+		s.dimensions = append(s.dimensions, dimension{s.oneOf(s.unit, values...), text, side})
 	}
 	return at
 }
@@ -215,8 +223,9 @@ type world struct {
 	mesh             *Mesh
 }
 
-// world compiles a mesh. A tenant that only others know is for it as they have it.
-func (s *space) world(m *Mesh) (*world, error) {
+// world compiles a mesh. A tenant that only others know is for it as they have it. The side says in words, where there are two
+// meshes, which it is.
+func (s *space) world(m *Mesh, side string) (*world, error) {
 	compiled, err := authz.Compile(m.Policies)
 	if err != nil {
 		return nil, err
@@ -237,7 +246,7 @@ func (s *space) world(m *Mesh) (*world, error) {
 	w := &world{set: compiled, mesh: m}
 	for i := range m.Policies {
 		p := &m.Policies[i]
-		r := rule{p.Name, s.boxes(p, selects)}
+		r := rule{p.Name, s.boxes(p, side, selects)}
 		switch {
 		case p.Spec.Mode == policy.Shadow || len(r.boxes) == 0:
 		case p.Spec.Effect == policy.Permit:
@@ -250,7 +259,7 @@ func (s *space) world(m *Mesh) (*world, error) {
 }
 
 // boxes are the requests that a policy matches, from now on.
-func (s *space) boxes(p *authz.Policy, selects func(*policy.TenantSelector) *set) (boxes []box) {
+func (s *space) boxes(p *authz.Policy, side string, selects func(*policy.TenantSelector) *set) (boxes []box) {
 	if !p.NotAfter.IsZero() && !p.NotAfter.After(s.now) {
 		return nil
 	}
@@ -263,13 +272,6 @@ func (s *space) boxes(p *authz.Policy, selects func(*policy.TenantSelector) *set
 	if !p.NotAfter.IsZero() {
 		common = s.with(common, ofTime, s.until(p.NotAfter))
 	}
-	if p.Spec.When != "" {
-		matching := []string{isTrue}
-		if p.Spec.Effect == policy.Forbid { // an error counts against the caller
-			matching = append(matching, isError)
-		}
-		common = s.with(common, s.condition("when "+p.Spec.When, p.Spec.When, isTrue, isFalse, isError), s.oneOf(s.unit, matching...))
-	}
 	if c := p.Canary; c != nil {
 		value := isIn
 		if c.Others {
@@ -277,12 +279,35 @@ func (s *space) boxes(p *authz.Policy, selects func(*policy.TenantSelector) *set
 		}
 		key := fmt.Sprintf("canary %q %v %q", c.Seed, c.Percent, c.Names)
 		text := fmt.Sprintf("in the rollout to %v %%", c.Percent)
-		common = s.with(common, s.condition(key, text, isIn, isOut), s.oneOf(s.unit, value))
+		common = s.with(common, s.condition(key, text, "", isIn, isOut), s.oneOf(s.unit, value))
 	}
-	for i := range p.Spec.Targets {
-		boxes = append(boxes, s.target(common, &p.Spec.Targets[i]))
+	for _, b := range s.conditional(common, p, side) {
+		for i := range p.Spec.Targets {
+			boxes = append(boxes, s.target(b, &p.Spec.Targets[i]))
+		}
 	}
 	return s.merge(boxes)
+}
+
+// conditional is b, where the policy's condition holds. Of a tenant that is another one on another side the condition is of this side.
+func (s *space) conditional(b box, p *authz.Policy, side string) (boxes []box) {
+	if p.Spec.When == "" {
+		return []box{b}
+	}
+	matching := []string{isTrue}
+	if p.Spec.Effect == policy.Forbid { // an error counts against the caller
+		matching = append(matching, isError)
+	}
+	for _, part := range []struct {
+		op         operation
+		side, text string
+	}{{minus, "", p.Spec.When}, {and, side, p.Spec.When + ", as the tenant " + side}} {
+		if tenants := s.combine(part.op, s.of(b, ofTenant), s.changed); tenants != s.none {
+			at := s.condition("when "+part.text, part.text, part.side, isTrue, isFalse, isError)
+			boxes = append(boxes, s.with(s.with(b, ofTenant, tenants), at, s.oneOf(s.unit, matching...)))
+		}
+	}
+	return boxes
 }
 
 // target is b, for one target alone.
