@@ -213,15 +213,11 @@ func TestBoxesAgree(t *testing.T) {
 			}
 		}
 		for _, b := range merged { // certain ones
-			if !b.conditional() {
+			if b.conditions() == 0 {
 				checkExample(rt, m, w.set, s.class(b).Example, true)
 			}
 		}
 	})
-}
-
-func (b box) conditional() bool {
-	return slices.ContainsFunc(b, func(c constraint) bool { return c.dimension >= ofCondition })
 }
 
 func checkExample(t *rapid.T, m *Mesh, set *authz.Set, example Request, want bool) {

@@ -3,6 +3,7 @@ package analysis
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -86,20 +87,63 @@ func Prove(m *Mesh, v *Invariant) (Proof, error) {
 			found = append(found, verdict{b, []string{permit.name}, nil})
 		}
 	}
-	proof.Classes = s.classes(found)
-	for i := range proof.Classes {
+	if proof.Classes = s.classes(found); len(proof.Classes) > 0 {
 		proof.Outcome = Conditional
-		example := &proof.Classes[i].Example
-		request, err := example.authz(m.Tenants, m.Now)
-		if err != nil {
-			continue // a policy names what cannot be
-		}
-		if d := w.set.Authorize(request); d.Allowed {
-			proof.Outcome, proof.Request, proof.Rule, proof.Results = Broken, example, d.Rule, d.Results
-			break
-		}
+		s.search(w, found, &proof)
 	}
 	return proof, nil
+}
+
+// search looks for a request of the boxes that is allowed. Any one of a box that has no condition is.
+func (s *space) search(w *world, found []verdict, proof *Proof) {
+	slices.SortStableFunc(found, func(a, b verdict) int { return a.conditions() - b.conditions() })
+	for _, v := range found {
+		for _, b := range s.variants(w.mesh, v.box) {
+			example := s.example(b)
+			request, err := example.authz(w.mesh.Tenants, w.mesh.Now)
+			if err != nil {
+				continue // a policy names what cannot be
+			}
+			if _, allowed := w.set.Allowed(request); allowed {
+				d := w.set.Authorize(request)
+				proof.Outcome, proof.Request, proof.Rule, proof.Results = Broken, &example, d.Rule, d.Results
+				return
+			}
+		}
+	}
+}
+
+// conditions is the number of conditions of the box.
+func (b box) conditions() (n int) {
+	for _, c := range b {
+		if c.dimension >= ofCondition {
+			n++
+		}
+	}
+	return n
+}
+
+// mostTenants bounds for how many tenants a condition is tried.
+const mostTenants = 100
+
+// variants are parts of a box, of one tenant, tier or method each, of which some may meet a condition where others do not. The box is
+// the first.
+func (s *space) variants(m *Mesh, b box) []box {
+	list := []box{b}
+	if b.conditions() == 0 {
+		return list
+	}
+	var parts []box
+	for i := range min(len(m.Tenants), mostTenants) {
+		parts = append(parts, s.with(nil, ofTenant, s.named(m.Tenants[i].ID.String())))
+	}
+	for _, tier := range m.Tiers {
+		parts = append(parts, s.with(nil, ofTenant, s.tenants(&policy.TenantSelector{Tiers: []string{tier}}, nil)))
+	}
+	for _, method := range []string{"GET", "POST", "PUT", "DELETE"} {
+		parts = append(parts, s.with(nil, ofMethod, s.oneOf(s.unit, method)))
+	}
+	return append(list, s.meetAll(list, parts)...)
 }
 
 // isGrant reports whether a rule is an AccessGrant; no AccessPolicy has a "/" in its name.

@@ -21,6 +21,11 @@ func grant(principal string, tenants ...string) authz.Policy {
 
 const docs = "spiffe://m.example/cell/us/workload/docs"
 
+func tiered(m *Mesh) *Mesh {
+	m.Tiers = []string{"bronze", "gold"}
+	return m
+}
+
 type spec = policy.AccessInvariantSpec
 
 func TestCheckInvariant(t *testing.T) {
@@ -63,6 +68,10 @@ func TestProve(t *testing.T) {
 		"a holder with a policy":        {mesh(permit("p", names("initech")), grant(docs, "globex")), apart, Broken, docs + " for initech (tier other): GET /rows of front", "p", []string{"grant/g"}},
 		"a condition that never holds":  {bound(mesh(permit("p", when("false")))), apart, Conditional, "", "", nil},
 		"a condition that can hold":     {bound(mesh(permit("p", when("1 < 2")))), apart, Broken, "spiffe://m.example/cell/other/workload/docs for other (tier other): GET /rows of front", "p", nil},
+		"a condition about a tenant":    {bound(mesh(permit("p", when(`tenant.name == "globex"`))).knowing(acme, globex)), apart, Broken, "spiffe://m.example/cell/other/workload/docs for globex: GET /rows of front", "p", nil},
+		"a condition about a tier":      {bound(tiered(mesh(permit("p", when(`tenant.tier == "gold"`))))), apart, Broken, "spiffe://m.example/cell/other/workload/docs for other (tier gold): GET /rows of front", "p", nil},
+		"a condition about a method":    {mesh(permit("p", by("GET", "PUT"), when(`request.method == "PUT"`))), spec{OnlyFrom: []string{"spiffe://m.example/x"}}, Broken, "spiffe://m.example/cell/other/workload/docs for other (tier other): PUT /rows of front", "p", nil},
+		"first what is certain":         {mesh(permit("a", when("1 < 2")), permit("p", by("PUT"))), spec{OnlyFrom: []string{"spiffe://m.example/x"}}, Broken, "spiffe://m.example/cell/other/workload/docs for other (tier other): PUT /rows of front", "p", nil},
 		"only from docs":                {mesh(permit("p")), onlyDocs, Holds, "", "", nil},
 		"from gateways, too":            {mesh(permit("p"), permit("q", who("spiffe://m.example/gateway/*"))), onlyDocs, Broken, "spiffe://m.example/gateway/other for other (tier other): GET /rows of front", "q", nil},
 		"from gateways, something else": {mesh(permit("q", who("spiffe://m.example/gateway/*"))), spec{OnlyFrom: []string{docs}, Methods: []string{"PUT"}}, Holds, "", "", nil},
