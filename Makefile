@@ -1,10 +1,11 @@
 # `make` lists the targets. Tools are fetched into .tools, pinned by version and hash.
 .DEFAULT_GOAL := help
-.PHONY: help build demo tour test lint bench fuzz generate tools
+.PHONY: help build demo tour test lint bench isolation fuzz generate tools
 
 ENVOY := .tools/bin/envoy
 VENV  := .tools/venv
 LINT  := .tools/bin/golangci-lint
+K6    := .tools/bin/k6
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
@@ -27,9 +28,15 @@ lint: $(LINT) ## Check format and style
 bench: $(ENVOY) ## Measure, as ratios against something named
 	go run ./test/bench
 
+isolation: tools build $(K6) ## Load AcmeDocs with k6, and see whether anybody feels a neighbour; writes .isolation/report.html
+	go run ./test/isolation $(ARGS)
+
 fuzz: ## Fuzz each target for a minute
 	go test -run '^$$' -fuzz FuzzVerify -fuzztime 1m ./identity/tenanttoken
 	go test -run '^$$' -fuzz FuzzSplitPath -fuzztime 1m ./policy/authz
+	go test -run '^$$' -fuzz FuzzReader -fuzztime 1m ./sidecar/wire
+	go test -run '^$$' -fuzz FuzzRead -fuzztime 1m ./sidecar/extauthz
+	go test -run '^$$' -fuzz FuzzRead -fuzztime 1m ./sidecar/accesslog
 	go test -run '^$$' -fuzz FuzzDecodeYAML -fuzztime 1m ./tenantstore
 
 generate: ## Make the generated code and documents anew
@@ -51,3 +58,6 @@ $(VENV)/done: examples/acmedocs/requirements.txt
 
 $(LINT): tools/go.mod tools/go.sum
 	cd tools && go build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(K6): tools/k6/go.mod tools/k6/go.sum
+	cd tools/k6 && go build -o ../../$@ go.k6.io/k6

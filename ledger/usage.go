@@ -31,6 +31,11 @@ type UsageRecord struct {
 	BytesReceived int64         `json:"bytesReceived"`
 	BytesSent     int64         `json:"bytesSent"`
 	Duration      time.Duration `json:"duration"` // summed, nanoseconds
+
+	// Of Requests: while the tenant was under its share of the service; of those, refused for want of capacity, and decided late.
+	UnderShare        int64 `json:"underShare,omitempty"`
+	UnderShareRefused int64 `json:"underShareRefused,omitempty"`
+	UnderShareLate    int64 `json:"underShareLate,omitempty"`
 }
 
 // End is when the time ends that a record sums.
@@ -53,6 +58,9 @@ func (r *UsageRecord) add(other UsageRecord) {
 	r.BytesReceived += other.BytesReceived
 	r.BytesSent += other.BytesSent
 	r.Duration += other.Duration
+	r.UnderShare += other.UnderShare
+	r.UnderShareRefused += other.UnderShareRefused
+	r.UnderShareLate += other.UnderShareLate
 }
 
 // Meter sums usage by the minute until it is taken. It may be used from many goroutines.

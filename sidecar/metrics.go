@@ -10,6 +10,7 @@ import (
 type Gauges struct {
 	Age, Revision, Leases, Open, Restarts, Breakers func() float64
 	Limit, Placed, WithoutLoad                      func() float64 // of the service
+	Shared, Pools                                   func() float64 // of limits that several members enforce
 }
 
 // RegisterMetrics registers a sidecar's own metrics; those of decisions are its decider's.
@@ -26,6 +27,8 @@ func RegisterMetrics(registry prometheus.Registerer, gauges Gauges) {
 		{"tenantmesh_admission_limit", "Requests that the service may hold open before tenants have shares of it.", gauges.Limit},
 		{"tenantmesh_admission_open", "Requests that are open at the service, as admission counts them.", gauges.Placed},
 		{"tenantmesh_admission_latency_without_load_seconds", "Latency of the service's answers of no class to requests that only read, when hardly any are open; 0 when that is not known.", gauges.WithoutLoad},
+		{"tenantmesh_quota_session", "Whether limits are divided by demand for this member: 1, or 0 while it has only its part of them.", gauges.Shared},
+		{"tenantmesh_quota_pools", "Limits shared with other members that were used here lately.", gauges.Pools},
 		{"tenantmesh_envoy_restarts", "How often Envoy was started again.", gauges.Restarts},
 	} {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.value))
@@ -44,6 +47,13 @@ func (s *sidecar) gauges() Gauges {
 		Leases:   func() float64 { return float64(s.decider.Limiter.Leases(time.Now())) },
 		Open:     func() float64 { return float64(s.inflight.Open()) },
 		Breakers: func() float64 { return float64(s.decider.Breakers.Open()) },
+		Shared: func() float64 {
+			if s.shares.InSession(time.Now()) {
+				return 1
+			}
+			return 0
+		},
+		Pools:    func() float64 { return float64(s.shares.Pools()) },
 		Restarts: func() float64 { return float64(s.envoy.Restarts()) },
 
 		Limit:       func() float64 { return s.decider.Fair.State(0).Limit },

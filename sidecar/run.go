@@ -18,8 +18,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	extproc "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -50,9 +50,11 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 	"github.com/tenantmesh/tenantmesh/sidecar/policysync"
 	"github.com/tenantmesh/tenantmesh/sidecar/position"
+	"github.com/tenantmesh/tenantmesh/sidecar/quota"
 	"github.com/tenantmesh/tenantmesh/sidecar/ratelimit"
 	"github.com/tenantmesh/tenantmesh/sidecar/relay"
 	"github.com/tenantmesh/tenantmesh/sidecar/report"
+	"github.com/tenantmesh/tenantmesh/sidecar/streams"
 	"github.com/tenantmesh/tenantmesh/sidecar/supervise"
 	"github.com/tenantmesh/tenantmesh/sidecar/wire"
 	"github.com/tenantmesh/tenantmesh/xds/bootstrap"
@@ -77,6 +79,10 @@ type Config struct {
 	MoverAddress string `json:"moverAddress,omitempty"` // of a gateway: the one IP address that takes them, as other gateways reach it; default Address
 	MaxBody      int64  `json:"maxBody,omitempty"`      // of a gateway: bytes of a request of a tenant that moves; default 64 MiB
 	Concurrency  int    `json:"concurrency,omitempty"`  // Envoy's worker threads; default 1, of a gateway as many as there are CPUs for this process
+	// RateLimitAddress is where the rate limit service (envoy.service.ratelimit.v3) answers Envoys that are not the mesh's, over
+	// mTLS; "" for nowhere. RateLimitClients are the SPIFFE patterns of who may ask: whoever asks uses up tenants' limits.
+	RateLimitAddress string   `json:"rateLimitAddress,omitempty"`
+	RateLimitClients []string `json:"rateLimitClients,omitempty"`
 	// DataCommands move a tenant's data where the Workload says tenantData.commands.
 	DataCommands datacommand.Commands `json:"dataCommands,omitzero"`
 	Drain        time.Duration        `json:"-"` // how long open requests have at the end
@@ -130,6 +136,19 @@ func (c *Config) Check() error {
 	}
 	if c.DataDir == "" {
 		problems = append(problems, errors.New(`data-dir must be set (got "")`))
+	}
+	if c.RateLimitAddress != "" {
+		if _, _, err := net.SplitHostPort(c.RateLimitAddress); err != nil {
+			problems = append(problems, fmt.Errorf("ratelimit-address must be host:port (got %q)", c.RateLimitAddress))
+		}
+		if len(c.RateLimitClients) == 0 {
+			problems = append(problems, errors.New("ratelimit-clients must say who may ask at ratelimit-address (got none)"))
+		}
+	}
+	for _, client := range c.RateLimitClients {
+		if _, err := identity.ParsePattern(client); err != nil {
+			problems = append(problems, fmt.Errorf("ratelimit-clients: %w", err))
+		}
 	}
 	if c.MaxBody < 0 {
 		problems = append(problems, fmt.Errorf("max-body must be at least 0 (got %d)", c.MaxBody))
@@ -189,24 +208,43 @@ func Run(ctx context.Context, config Config, ready func()) error {
 	if err != nil {
 		return err
 	}
-	addresses := manual.NewBuilderWithScheme("control")
-	state := resolver.State{}
-	for _, address := range strings.Split(config.Control, ",") {
-		state.Addresses = append(state.Addresses, resolver.Address{Addr: address})
-	}
-	addresses.InitialState(state)
 	// One of them, at random; another when that one is gone.
-	conn, err := grpc.NewClient("control:///control", grpc.WithResolvers(addresses), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}`), grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientTLS(source, svid.AuthorizeIDs(control)))),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
+	controls := strings.Split(config.Control, ",")
+	conn, err := dial(source, control, controls)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	// Only one of them divides limits, and it is looked for.
+	var allocators []*grpc.ClientConn
+	for _, address := range controls {
+		allocator, err := grpc.NewClient("passthrough:///"+address, dialOptions(source, control, grpc.WithConnectParams(quota.ConnectParams))...)
+		if err != nil {
+			return err
+		}
+		defer allocator.Close()
+		allocators = append(allocators, allocator)
+	}
 	s := &sidecar{config: config, self: self, control: control, source: source, sets: &policyset.Holder{}, registry: prometheus.NewRegistry(), member: member, inflight: inflight.New(inflight.Options{})}
 	s.position = position.New(s.inflight)
 	s.envoy = &supervise.Envoy{Path: envoyPath, Bootstrap: filepath.Join(config.DataDir, "envoy.json"), Concurrency: config.Concurrency, AdminPort: config.AdminPort, Log: config.Log}
-	return s.run(ctx, conn, self, envoyVersion, ready)
+	return s.run(ctx, conn, allocators, self, envoyVersion, ready)
+}
+
+// dial connects to one of some control planes.
+func dial(source *svid.Source, control identity.Principal, controls []string) (*grpc.ClientConn, error) {
+	addresses, state := manual.NewBuilderWithScheme("control"), resolver.State{}
+	for _, address := range controls {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: address})
+	}
+	addresses.InitialState(state)
+	return grpc.NewClient("control:///control", dialOptions(source, control, grpc.WithResolvers(addresses), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}`))...)
+}
+
+func dialOptions(source *svid.Source, control identity.Principal, more ...grpc.DialOption) []grpc.DialOption {
+	return append(more, grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientTLS(source, svid.AuthorizeIDs(control)))),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
 }
 
 // memberID is this member's durable ID: 32 hex digits, made once.
@@ -234,8 +272,10 @@ type sidecar struct {
 	envoy    *supervise.Envoy
 	member   string
 	decider  *decide.Decider
+	streams  *streams.Server
 	inflight *inflight.Ledger
 	position *position.Tracker
+	shares   *quota.Shares
 	relay    *relay.Relay
 	client   atomic.Pointer[policysync.Client]
 	serving  atomic.Bool
@@ -243,7 +283,7 @@ type sidecar struct {
 	left     atomic.Bool // what the disk remembers is not to be served again
 }
 
-func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.Principal, envoyVersion string, ready func()) error {
+func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*grpc.ClientConn, self identity.Principal, envoyVersion string, ready func()) error {
 	// Work goes on while requests drain after ctx has ended.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -258,17 +298,24 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 		address, port = c.MoverAddress, c.MoverPort
 	}
 	reporter, err := report.New(report.Config{
-		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log,
+		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top,
 		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: address, Port: uint32(port)},
 	}, s.signs, time.Now())
 	if err != nil {
 		return err
 	}
+	limiter := limit.New(limit.Options{})
+	s.shares = quota.New(s.member, limiter, time.Now())
+	shared, err := quota.NewClient(quota.Config{Shares: s.shares, Conns: allocators, Path: filepath.Join(c.DataDir, "shared-limits.json"), Now: time.Now, Log: c.Log})
+	if err != nil {
+		return err
+	}
 	s.decider = decide.New(decide.Config{
-		Sets: s.sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
+		Sets: s.sets, Limiter: limiter, Shares: s.shares, Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
 		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness,
 	})
 	s.envoy.Ended = s.decider.EnvoyEnded
+	s.streams = streams.New(s.decider, c.Log)
 	RegisterMetrics(s.registry, s.gauges())
 	client, err := s.restore(conn, self)
 	if err != nil {
@@ -291,7 +338,9 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, self identity.
 	group.Go(func() error { return s.envoy.Run(work) })
 	group.Go(func() error { return client.Run(work) })
 	group.Go(func() error { return reporter.Run(work) })
+	group.Go(func() error { return shared.Run(work) })
 	group.Go(func() error { return s.rotate(work, reporter) })
+	group.Go(func() error { return s.streams.Run(work) })
 	group.Go(func() error { return s.watch(work, reporter, ready) })
 	group.Go(func() error {
 		select {
@@ -313,7 +362,7 @@ func (s *sidecar) statePath() string { return filepath.Join(s.config.DataDir, "l
 
 // restore begins with the last good state. One that cannot be used is named and left; the control plane has another.
 func (s *sidecar) restore(conn *grpc.ClientConn, self identity.Principal) (*policysync.Client, error) {
-	config := policysync.Config{Conn: conn, Sets: s.sets, Envoy: s.relay, Path: s.statePath(), Saved: s.position.Saved, Log: s.config.Log, Poll: s.poll()}
+	config := policysync.Config{Conn: conn, Sets: s.sets, Envoy: s.relay, Path: s.statePath(), Saved: s.saved, Log: s.config.Log, Poll: s.poll()}
 	state, err := policysync.Load(config.Path, self.String())
 	if err == nil {
 		var client *policysync.Client
@@ -324,6 +373,12 @@ func (s *sidecar) restore(conn *grpc.ClientConn, self identity.Principal) (*poli
 	}
 	s.config.Log.Error("the last good state is not used", zap.Error(err))
 	return policysync.New(config, state)
+}
+
+// saved takes note of what is on the disk.
+func (s *sidecar) saved(set *policyset.Set) {
+	s.shares.Saved(set)
+	s.position.Saved(set)
 }
 
 // poll is how this sidecar asks for what cannot be pushed: by its own identity, of who is the control plane by its own.
@@ -361,13 +416,21 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	g := grpc.NewServer(ServerOptions()...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s.relay)
 	extauthz.Register(g, s.decider)
-	logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: s.decider})
-	rls.RegisterRateLimitServiceServer(g, &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Now: time.Now})
+	accesslog.Register(g, s.decider)
+	limits := &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Shares: s.shares, Now: time.Now}
+	rls.RegisterRateLimitServiceServer(g, limits)
+	if err := s.serveLimits(ctx, group, limits); err != nil {
+		return err
+	}
 	socket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketSidecar))
 	if err != nil {
 		return err
 	}
 	keys, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketJWKS))
+	if err != nil {
+		return err
+	}
+	streamSocket, err := listenUnix(filepath.Join(s.config.DataDir, meshname.SocketStreams))
 	if err != nil {
 		return err
 	}
@@ -396,6 +459,10 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	})
 	group.Go(func() error { return g.Serve(socket) })
 	context.AfterFunc(ctx, g.Stop)
+	open := grpc.NewServer()
+	extproc.RegisterExternalProcessorServer(open, s.streams)
+	group.Go(func() error { return open.Serve(streamSocket) })
+	context.AfterFunc(ctx, open.Stop)
 	move, err := s.moves(ctx, group)
 	if err != nil {
 		return err
@@ -413,6 +480,35 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 			return nil
 		})
 	}
+	return nil
+}
+
+// serveLimits answers Envoys that are not the mesh's.
+func (s *sidecar) serveLimits(ctx context.Context, group *errgroup.Group, limits *ratelimit.Server) error {
+	if s.config.RateLimitAddress == "" {
+		return nil
+	}
+	var clients []identity.Pattern
+	for _, text := range s.config.RateLimitClients {
+		pattern, err := identity.ParsePattern(text)
+		if err != nil {
+			return err
+		}
+		clients = append(clients, pattern)
+	}
+	listener, err := net.Listen("tcp", s.config.RateLimitAddress)
+	if err != nil {
+		return err
+	}
+	g := grpc.NewServer(grpc.MaxConcurrentStreams(4096), grpc.Creds(credentials.NewTLS(svid.ServerTLS(s.source, func(id spiffeid.ID, _ [][]*x509.Certificate) error {
+		if !slices.ContainsFunc(clients, func(p identity.Pattern) bool { return p.Match(identity.PrincipalOf(id)) }) {
+			return fmt.Errorf("peer must be one of ratelimit-clients (is %s)", id)
+		}
+		return nil
+	}))))
+	rls.RegisterRateLimitServiceServer(g, limits)
+	group.Go(func() error { return g.Serve(listener) })
+	context.AfterFunc(ctx, g.Stop)
 	return nil
 }
 
@@ -521,13 +617,14 @@ func (s *sidecar) watch(ctx context.Context, reporter *report.Reporter, ready fu
 	address := net.JoinHostPort(s.config.Address, fmt.Sprint(port))
 	dialer := net.Dialer{Timeout: time.Second}
 	warned := false
+	patience := time.Now().Add(shareTime)
 	for first := true; ; {
 		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err == nil {
 			_ = conn.Close()
 		}
 		// A gateway serves once it can sign; a sidecar does not sign, unless it is bound.
-		serving := err == nil && (!s.signs() || reporter.Signer() != nil)
+		serving := err == nil && (!s.signs() || reporter.Signer() != nil) && (!first || s.shares.Ready(time.Now()) || time.Now().After(patience))
 		s.serving.Store(serving)
 		reporter.SetReady(serving && !s.draining.Load())
 		if serving && first {
@@ -550,6 +647,9 @@ func (s *sidecar) watch(ctx context.Context, reporter *report.Reporter, ready fu
 		}
 	}
 }
+
+// shareTime is how long a member that begins waits for its share of limits: it could only refuse.
+const shareTime = 3 * time.Second
 
 // warnAge is how old the configuration may be without a word.
 const warnAge = time.Minute

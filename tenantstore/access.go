@@ -88,14 +88,14 @@ func principalsOf(name string, w *WorkloadSpec, cells []Key, trustDomains []stri
 
 // prove returns the AccessInvariants that objects break, and before did not break, if what changed may have to do with it.
 func (t *draft) prove(now time.Time) (problems Problems) {
-	invariants := keysOf(t.objects, KindAccessInvariant)
+	invariants := keysOf(t.few, KindAccessInvariant)
 	if len(invariants) == 0 || !slices.ContainsFunc(t.changes, func(c ObjectChange) bool { return c.Action != Unchanged && t.concernsAccess(c.Key) }) {
 		return nil
 	}
 	for _, objects := range asWhole(t.objects) {
 		for _, broken := range broken(objects, invariants, now) {
 			key := Key{KindAccessInvariant, broken.Invariant}
-			if t.before[key] != nil && t.before[key].Equal(t.objects[key]) && alreadyBroken(t.before, key, now) {
+			if old := t.before(key); old != nil && old.Equal(t.objects[key]) && alreadyBroken(t.allBefore(), key, now) {
 				continue
 			}
 			problems = append(problems, Problem{Object: key.String(), Text: fmt.Sprintf("must hold, and %s would allow %s", broken.Rule, broken.Request)})
@@ -112,11 +112,22 @@ func (t *draft) concernsAccess(key Key) bool {
 	case KindAccessPolicy, KindAccessGrant, KindAccessInvariant, KindRollout, KindWorkload, KindCell:
 		return true
 	case KindTenant:
-		before, after := t.before[key], t.objects[key]
+		before, after := t.before(key), t.objects[key]
 		return before != nil && after != nil && (before.Tenant.Tier != after.Tenant.Tier || !maps.Equal(before.Metadata.Labels, after.Metadata.Labels))
 	default:
 		return false
 	}
+}
+
+// allBefore are the objects as they were before the draft.
+func (t *draft) allBefore() map[Key]*Object {
+	objects := maps.Clone(t.objects)
+	for key, o := range t.was {
+		if objects[key] = o; o == nil {
+			delete(objects, key)
+		}
+	}
+	return objects
 }
 
 func alreadyBroken(objects map[Key]*Object, invariant Key, now time.Time) bool {

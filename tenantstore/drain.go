@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Drain is the plan by which a cell is emptied.
@@ -62,6 +63,10 @@ func drainMove(objects map[Key]*Object, tenant *Object) DrainMove {
 	move := DrainMove{Tenant: tenant.Metadata.Name, State: p.State}
 	if p.Target != "" {
 		move.Moving, move.To = true, p.Target
+		if m := newMover(objects, move.Tenant, time.Time{}); m.aborted() {
+			move.To, move.Stuck = "", "a move was given up, and its copy in "+p.Target+" is being deleted"
+			return move
+		}
 		if p.State == StateCutover || p.State == StateFinal {
 			move.To = p.Cell
 		}

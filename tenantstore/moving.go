@@ -27,7 +27,7 @@ const (
 	MoveClean    Transition = "clean"    // FINAL -> FINAL, sealed: the source's copy is deleted
 	MoveSettle   Transition = "settle"   // FINAL -> FINAL without the tombstone
 	MoveUnfence  Transition = "unfence"  // FENCING -> MIGRATING
-	MoveAbort    Transition = "abort"    // MIGRATING or FENCING -> ACTIVE
+	MoveAbort    Transition = "abort"    // MIGRATING or FENCING -> ACTIVE, or FINAL until the other cell's copy is deleted, and from there ACTIVE
 	MoveRollback Transition = "rollback" // CUTOVER, or FINAL with the tombstone -> MIGRATING, back
 )
 
@@ -58,9 +58,14 @@ var steps = map[Transition]struct {
 		return slices.Concat(m.is(m.p.Shut, "reads to be held"), m.drained(m.gateways()), m.drained(m.sidecars(m.p.Cell)), m.applied(m.sidecars(m.p.Target)))
 	}},
 	MoveFinish: {[]MoveState{StateCutover}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.applied(m.sidecars(m.p.Cell))...) }},
-	MoveClean:  {[]MoveState{StateFinal}, StateFinal, func(m *mover) []Wait { return append(m.applied(m.gateways()), m.grace()...) }},
+	MoveClean: {[]MoveState{StateFinal}, StateFinal, func(m *mover) []Wait {
+		if m.aborted() { // nobody was served there: nothing has grace, and nothing that is brought may come after the deletion
+			return append(m.applied(m.gateways()), m.drained(m.sidecars(m.p.Target))...)
+		}
+		return append(m.applied(m.gateways()), m.grace()...)
+	}},
 	MoveSettle: {[]MoveState{StateFinal}, StateFinal, func(m *mover) []Wait {
-		return slices.Concat(m.applied(m.gateways()), m.grace(), m.copied(m.data("delete"), "the source's copy to be deleted", func(c Copy) bool { return c.Deleted }))
+		return slices.Concat(m.applied(m.gateways()), m.grace(), m.copied(m.data("delete"), m.p.Target+"'s copy to be deleted", func(c Copy) bool { return c.Deleted }))
 	}},
 	MoveUnfence:  {[]MoveState{StateFencing}, StateMigrating, nil},
 	MoveAbort:    {[]MoveState{StateMigrating, StateFencing}, StateActive, nil},
@@ -194,6 +199,22 @@ func (m *mover) following() (names []string) {
 	return names
 }
 
+// aborted reports whether the move was given up and what it brought is still to be deleted.
+func (m *mover) aborted() bool { return m.move != nil && m.move.Aborted && m.move.Outcome == "" }
+
+// from are the states from which a transition goes.
+func (m *mover) from(t Transition) []MoveState {
+	from := steps[t].from
+	switch {
+	case !m.aborted():
+	case t == MoveAbort:
+		return []MoveState{StateFinal}
+	case t == MoveRollback:
+		return nil
+	}
+	return from
+}
+
 // serving reports whether a gateway counts: it has not left, and was not fenced.
 func (m *mover) serving(gateway string) bool {
 	return slices.ContainsFunc(m.gateways(), func(o *Object) bool { return o.Metadata.Name == gateway })
@@ -224,7 +245,11 @@ func (m *mover) copied(workloads []string, what string, done func(Copy) bool) (w
 // mend is what can be done about a hook that fails.
 func (m *mover) mend() string {
 	if m.p.State == StateFinal {
-		return "mend the workload's delete hook: it is called again by itself; the tenant is served meanwhile"
+		hint := "mend the workload's delete hook: it is called again by itself; the tenant is served meanwhile"
+		if m.aborted() {
+			hint += "; 'tenantmesh tenant move " + m.tenant.Metadata.Name + " --abort' leaves the copy there"
+		}
+		return hint
 	}
 	return "mend the workload's hooks; the move tries again by itself, 'tenantmesh tenant move " + m.tenant.Metadata.Name + " --abort' gives it up"
 }
@@ -330,7 +355,8 @@ func (m *mover) drained(members []*Object) []Wait {
 	waits := m.applied(members)
 	for _, o := range members {
 		if at := m.position(o.Metadata.Name); at.Epoch >= m.p.Epoch && !at.Drained {
-			waits = append(waits, Wait{fmt.Sprintf("%s (member %s) to end its requests from before epoch %d", o.Member.Principal, o.Metadata.Name, m.p.Epoch), ""})
+			waits = append(waits, Wait{fmt.Sprintf("%s (member %s) to end its requests from before epoch %d", o.Member.Principal, o.Metadata.Name, m.p.Epoch),
+				"they end by themselves, within 150 s at most; 'tenantmesh tenant move " + m.tenant.Metadata.Name + " --abort' gives the move up"})
 		}
 	}
 	return waits
@@ -362,6 +388,9 @@ func (m *mover) grace() []Wait {
 	if m.p.Sealed { // it has passed
 		return nil
 	}
+	if m.aborted() {
+		return nil
+	}
 	if left := m.move.Changed.Add(seconds(m.move.Grace)).Sub(m.now); left > 0 {
 		return []Wait{{fmt.Sprintf("%.0f s of grace, in which the source keeps its tombstone", left.Seconds()), ""}}
 	}
@@ -382,8 +411,8 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 	}
 	step, ok := steps[request.Transition]
 	problems := m.problems(request)
-	if !ok || !slices.Contains(step.from, m.p.State) {
-		problems = append(problems, Problem{Path: "state", Text: fmt.Sprintf("must be one of %v to %s (is %s)", step.from, request.Transition, m.p.State) + m.instead(request)})
+	if from := m.from(request.Transition); !ok || !slices.Contains(from, m.p.State) {
+		problems = append(problems, Problem{Path: "state", Text: fmt.Sprintf("must be one of %v to %s (is %s)", from, request.Transition, m.p.State) + m.instead(request)})
 	} else if len(problems) == 0 {
 		for _, wait := range m.waits(request.Transition) {
 			problems = append(problems, Problem{Path: "waits", Text: "must have " + wait.For})
@@ -429,12 +458,18 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 	case MoveCutover:
 		p.Cell, p.Target, p.Since = p.Target, p.Cell, p.Epoch
 	case MoveAbort:
-		p.Target, record.Outcome = "", MoveAborted
+		if len(m.data("delete")) > 0 && !m.aborted() {
+			p.State, record.Aborted = StateFinal, true
+		} else {
+			p.Target, record.Outcome = "", MoveAborted
+		}
 	case MoveRollback:
 		record.From, record.To, record.Rollback, record.Fences = p.Cell, p.Target, true, 0
 		p.Mover, p.Follow = m.appoint(p.Epoch)
 	case MoveSettle:
-		p.Target, record.Outcome = "", MoveDone
+		if p.Target, record.Outcome = "", MoveDone; record.Aborted {
+			record.Outcome = MoveAborted
+		}
 	case MoveUnfence:
 		record.Trouble = m.trouble()
 		p.Mover, p.Follow = m.appoint(p.Epoch)
@@ -444,6 +479,12 @@ func (t *draft) move(actor string, request MoveRequest, now time.Time) *Object {
 	t.details[key] = fmt.Sprintf("%s: %s from %s to %s, epoch %d", request.Transition, p.State, record.From, record.To, p.Epoch)
 	if request.Transition == MoveUnfence {
 		t.details[key] += ", after waiting in vain for " + record.Trouble
+	}
+	if m.aborted() {
+		t.details[key] += map[Transition]string{
+			MoveClean: ", given up: what it brought to " + record.To + " is to be deleted", MoveSettle: ", given up: what it brought to " + record.To + " is deleted",
+			MoveAbort: ", given up: what it brought to " + record.To + " stays there",
+		}[request.Transition]
 	}
 	t.replace(tenant)
 	t.put(&Object{Kind: KindMove, Metadata: Metadata{Name: request.Tenant}, Move: record})
@@ -484,6 +525,8 @@ func (m *mover) record(actor string, request MoveRequest) *MoveSpec {
 func (m *mover) instead(request MoveRequest) string {
 	command := "'tenantmesh tenant move " + m.tenant.Metadata.Name
 	switch {
+	case request.Transition == MoveRollback && m.aborted():
+		return fmt.Sprintf(": the move is given up already, and the tenant has not left %s", m.p.Cell)
 	case request.Transition == MoveRollback && slices.Contains(steps[MoveAbort].from, m.p.State):
 		return fmt.Sprintf(": the tenant has not left %s, and %s --abort' keeps it there", m.p.Cell, command)
 	case request.Transition == MoveAbort && slices.Contains(steps[MoveRollback].from, m.p.State) && m.p.Target != "":
@@ -520,6 +563,10 @@ func (m *mover) problems(request MoveRequest) (problems Problems) {
 		add("tenant", "must be Active to be moved (is %s)", m.tenant.Status.Phase)
 	}
 	if m.p.Target != "" {
+		if m.aborted() {
+			add("tenant", "must not have given up a move (is in %s, and what was brought to %s is being deleted; see 'tenantmesh tenant move status %s', or --abort to leave it there)", m.p.Cell, m.p.Target, m.tenant.Metadata.Name)
+			return problems
+		}
 		if m.p.State == StateFinal {
 			add("tenant", "must not move already (is FINAL in %s, and %s keeps its copy for the grace; see 'tenantmesh tenant move status %s', or take --rollback)", m.p.Cell, m.p.Target, m.tenant.Metadata.Name)
 			return problems
@@ -546,7 +593,7 @@ func (m *mover) problems(request MoveRequest) (problems Problems) {
 
 // forget removes what members said about a tenant that does not move any more.
 func (t *draft) forget(tenant string) {
-	for _, key := range keysOf(t.objects, KindPosition) {
+	for _, key := range keysOf(t.few, KindPosition) {
 		if t.objects[key].Position.Tenant == tenant {
 			t.remove(key)
 		}

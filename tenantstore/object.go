@@ -365,6 +365,8 @@ type MemberSpec struct {
 	Control   string `json:"control,omitempty"` // control plane that it reported to last
 	Left      bool   `json:"left,omitempty"`    // left by a clean drain
 	Fenced    bool   `json:"fenced,omitempty"`  // by an operator: it may never come back
+	// Counted are the groups in which its part of shared limits is its own: every other member there knows of it.
+	Counted []string `json:"counted,omitempty"`
 	// Certificates are the last ones that it showed its peers, which refuse them once it is fenced.
 	Certificates []Certificate `json:"certificates,omitempty"`
 }
@@ -389,6 +391,7 @@ type MoveSpec struct {
 	Fences   int       `json:"fences"`            // how often the fence was tried
 	Trouble  string    `json:"trouble,omitempty"` // what the last fence waited for in vain
 	Rollback bool      `json:"rollback,omitempty"`
+	Aborted  bool      `json:"aborted,omitempty"` // it was given up; while it is open, what it brought to To is deleted
 	Outcome  Outcome   `json:"outcome,omitempty"`
 }
 

@@ -14,14 +14,14 @@ import (
 // Candidates returns how every cell would do for a tenant, the best first, as [placement.Place] does. The tenant
 // itself is not counted where it is.
 func Candidates(objects map[Key]*Object, tenant *Object) []placement.Candidate {
-	return placement.Place(placed(objects, tenant), cellsOf(objects, tenant.Key()))
+	return placement.Place(placed(Tiers(objects), tenant), cellsOf(objects, tenant.Key()))
 }
 
 // placed is what matters of a tenant for its place.
-func placed(objects map[Key]*Object, tenant *Object) placement.Tenant {
+func placed(tiers map[string]policy.TierSpec, tenant *Object) placement.Tenant {
 	return placement.Tenant{
 		Region: tenant.Tenant.Region, Residency: tenant.Tenant.Residency,
-		Dedicated: Tiers(objects)[tenant.Tenant.Tier].Isolation == policy.DedicatedCell,
+		Dedicated: tiers[tenant.Tenant.Tier].Isolation == policy.DedicatedCell,
 	}
 }
 
@@ -50,10 +50,10 @@ func (t *draft) place() {
 		return
 	}
 	slices.SortFunc(waiting, compareKeys)
-	cells := cellsOf(t.objects, Key{})
+	cells, tiers := cellsOf(t.objects, Key{}), Tiers(t.few)
 	for _, key := range waiting {
 		tenant := t.objects[key]
-		candidates := placement.Place(placed(t.objects, tenant), cells)
+		candidates := placement.Place(placed(tiers, tenant), cells)
 		found := tenant.Clone()
 		condition := Condition{Type: "Placed", Status: "True"}
 		if len(candidates) == 0 || candidates[0].Rejected != "" {

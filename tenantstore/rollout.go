@@ -172,7 +172,7 @@ func (r *RolloutRequest) problems(t *draft, steps []float64) (problems Problems)
 	add := func(path, format string, args ...any) {
 		problems = append(problems, Problem{Object: key.String(), Path: path, Text: fmt.Sprintf(format, args...)})
 	}
-	switch _, tier := Tiers(t.objects)[key.Name]; {
+	switch _, tier := Tiers(t.few)[key.Name]; {
 	case key.Kind == KindTenant:
 		add("kind", "must be Tier or AccessPolicy: one tenant is its own canary, apply it without a rollout (got %q)", key.Kind)
 	case key.Kind != KindTier && key.Kind != KindAccessPolicy:
@@ -207,12 +207,14 @@ func (r *RolloutRequest) problems(t *draft, steps []float64) (problems Problems)
 
 // candidate is what would be wrong if the object were applied.
 func (r *RolloutRequest) candidate(t *draft) Problems {
-	trial := &draft{before: t.before, objects: maps.Clone(t.objects)}
+	tier := Tiers(t.few)[r.Object.Metadata.Name]
+	trial := &draft{view: t.view, was: map[Key]*Object{}}
+	defer trial.undo()
 	trial.put(r.Object)
-	problems := validate(trial.objects, []Key{r.Object.Key()}, false)
+	problems := validate(trial.view, []Key{r.Object.Key()}, nil)
 	same := trial.changes[0].Action == Unchanged
 	if r.Object.Kind == KindTier {
-		same = same || reflect.DeepEqual(Tiers(t.objects)[r.Object.Metadata.Name], *r.Object.Tier)
+		same = same || reflect.DeepEqual(tier, *r.Object.Tier)
 	}
 	if same {
 		problems = append(problems, Problem{Object: r.Object.Key().String(), Path: "spec", Text: "must change something (got what is in force)"})

@@ -20,12 +20,15 @@ import (
 // Validate returns every problem of the changed objects in themselves, and every reference in objects, which
 // is the whole store as it would be, that names nothing.
 func Validate(objects map[Key]*Object, changed []Key) Problems {
-	return validate(objects, changed, true)
+	all := newView(Snapshot{Objects: objects})
+	return validate(all, changed, slices.Collect(maps.Keys(objects)))
 }
 
-// validate spares the references of tenants that did not change where nothing was removed: they name what is there.
-func validate(objects map[Key]*Object, changed []Key, removed bool) Problems {
-	v := &validation{objects: objects, tiers: Tiers(objects)}
+// validate looks at what changed, and at the references of what did not where the change may have broken them: where
+// something is gone that others name, or there is more of what must be unique.
+func validate(on *view, changed, removed []Key) Problems {
+	objects := on.objects
+	v := &validation{objects: objects, tiers: Tiers(on.few)}
 	v.names = slices.ContainsFunc(changed, func(key Key) bool {
 		return key.Kind == KindWorkload || key.Kind == KindDependency || key.Kind == KindCell
 	})
@@ -35,20 +38,24 @@ func validate(objects map[Key]*Object, changed []Key, removed bool) Problems {
 			v.object(object)
 		}
 	}
-	var keys []Key
-	for key := range objects {
-		if removed || key.Kind != KindTenant {
-			keys = append(keys, key)
+	look := map[Key]bool{}
+	for _, key := range changed {
+		look[key] = objects[key] != nil
+	}
+	of := func(keys []Key, kinds ...Kind) bool {
+		return slices.ContainsFunc(keys, func(key Key) bool { return slices.Contains(kinds, key.Kind) })
+	}
+	if v.names || of(changed, KindTokenIssuer) || of(removed, KindTenant, KindWorkload, KindDependency) {
+		for key := range on.few {
+			look[key] = true
 		}
 	}
-	if !removed {
-		for _, key := range changed {
-			if key.Kind == KindTenant && objects[key] != nil {
-				keys = append(keys, key)
-			}
+	if of(removed, KindCell, KindTier) { // tenants name nothing else
+		for key := range objects {
+			look[key] = true
 		}
 	}
-	slices.SortFunc(keys, compareKeys)
+	keys := slices.DeleteFunc(slices.SortedFunc(maps.Keys(look), compareKeys), func(key Key) bool { return !look[key] })
 	v.unique = map[string]Key{}
 	for _, key := range keys {
 		v.at = key

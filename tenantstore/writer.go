@@ -8,10 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/ledger"
@@ -24,10 +24,14 @@ import (
 type Writer struct {
 	store Store
 	now   func() time.Time
+	turn  chan struct{} // guards kept: who writes
+	kept  *view         // the store after the last write; nil: not known
 }
 
 // NewWriter returns a writer to store.
-func NewWriter(store Store, now func() time.Time) *Writer { return &Writer{store, now} }
+func NewWriter(store Store, now func() time.Time) *Writer {
+	return &Writer{store: store, now: now, turn: make(chan struct{}, 1)}
+}
 
 // ApplyOptions say how to write.
 type ApplyOptions struct {
@@ -118,7 +122,7 @@ func (w *Writer) PutSystem(ctx context.Context, actor string, put []*Object, rem
 // RemoveEndpoints removes the endpoints that gone says are gone, as they are in the store when that happens.
 func (w *Writer) RemoveEndpoints(ctx context.Context, gone func(member string, at *EndpointSpec) bool) error {
 	_, err := w.transact(ctx, ApplyOptions{}, func(t *draft) {
-		for key, o := range t.before {
+		for key, o := range t.few {
 			if key.Kind == KindEndpoint && gone(key.Name, o.Endpoint) {
 				t.remove(key)
 			}
@@ -140,7 +144,7 @@ func (w *Writer) FenceMember(ctx context.Context, actor, id string) (Revision, e
 		fenced := member.Clone()
 		fenced.Member.Fenced = true
 		t.put(fenced)
-		for key, o := range t.before {
+		for key, o := range t.few {
 			if key.Kind == KindEndpoint && key.Name == id || key.Kind == KindSignerKey && o.SignerKey.Member == id {
 				t.remove(key)
 			}
@@ -148,6 +152,22 @@ func (w *Writer) FenceMember(ctx context.Context, actor, id string) (Revision, e
 		t.audit(actor, w.now())
 	})
 	return result.Revision, err
+}
+
+// CountMembers notes that members' parts of the limits that a group shares are their own.
+func (w *Writer) CountMembers(ctx context.Context, actor, group string, ids []string) error {
+	_, err := w.transact(ctx, ApplyOptions{}, func(t *draft) {
+		for _, id := range ids {
+			member := t.objects[Key{KindMember, id}]
+			if member == nil || member.Member.Fenced || member.Member.Left || slices.Contains(member.Member.Counted, group) {
+				continue
+			}
+			counted := member.Clone()
+			counted.Member.Counted = append(counted.Member.Counted, group)
+			t.put(counted)
+		}
+	})
+	return err
 }
 
 // KeepKeys keeps the key set that was fetched for an issuer, unless it names another URI by now.
@@ -168,66 +188,92 @@ func (w *Writer) KeepKeys(ctx context.Context, actor, issuer string, keys Issuer
 // attempts bounds how often a write is made again because the store changed meanwhile.
 const attempts = 50
 
+// transact makes a change on the store as this writer has it, which costs what the change touches. That may be old by
+// now: whatever comes of it but a write, which the store would have refused, is looked at again by the store as it is.
 func (w *Writer) transact(ctx context.Context, options ApplyOptions, change func(*draft)) (Result, error) {
+	select {
+	case w.turn <- struct{}{}:
+	default:
+		select {
+		case w.turn <- struct{}{}:
+		case <-ctx.Done():
+			return Result{}, ctx.Err()
+		}
+	}
+	defer func() { <-w.turn }()
+	if w.kept != nil {
+		if result, written, err := w.attempt(ctx, w.kept, options, change); written && !errors.Is(err, ErrConflict) {
+			return result, err
+		}
+	}
 	for range attempts {
+		w.kept = nil
 		snapshot, err := w.store.Snapshot(ctx)
 		if err != nil {
 			return Result{}, err
 		}
-		for key, revision := range options.IfMatch {
-			have := int64(0)
-			if object := snapshot.Objects[key]; object != nil {
-				have = object.Metadata.Revision
-			}
-			if have != revision {
-				return Result{}, fmt.Errorf("%v is at revision %d, not %d: %w", key, have, revision, ErrPrecondition)
-			}
+		w.kept = newView(snapshot)
+		result, _, err := w.attempt(ctx, w.kept, options, change)
+		if !errors.Is(err, ErrConflict) {
+			return result, err
 		}
-		for key, met := range options.If {
-			have := int64(0)
-			if object := snapshot.Objects[key]; object != nil {
-				have = object.Metadata.Revision
-			}
-			if !met(have) {
-				return Result{}, fmt.Errorf("%v is at revision %d (0: it does not exist): %w", key, have, ErrPrecondition)
-			}
-		}
-		t := &draft{before: snapshot.Objects, objects: maps.Clone(snapshot.Objects), details: map[Key]string{}, Transaction: Transaction{Expect: snapshot.Revision}}
-		change(t)
-		if t.err != nil {
-			return Result{}, t.err
-		}
-		if problems := validate(t.objects, t.changed(), len(t.Transaction.Delete) > 0); len(problems) > 0 {
-			return Result{}, problems
-		}
-		if problems := t.prove(w.now()); len(problems) > 0 {
-			return Result{}, problems
-		}
-		result := Result{snapshot.Revision, t.changes}
-		if options.DryRun || len(t.Put)+len(t.Delete) == 0 {
-			return result, nil
-		}
-		result.Revision, err = w.store.Apply(ctx, t.Transaction)
-		if errors.Is(err, ErrConflict) {
-			continue
-		}
-		for _, c := range t.changes {
-			if c.Action == Created || c.Action == Updated {
-				c.Object.Metadata.Revision = result.Revision
-			}
-		}
-		return result, err
 	}
 	return Result{}, ErrConflict
+}
+
+// attempt makes a change on a view, and reports whether it asked the store to write. The view is as the store is after
+// it, or as it was before.
+func (w *Writer) attempt(ctx context.Context, on *view, options ApplyOptions, change func(*draft)) (result Result, written bool, err error) {
+	for key, revision := range options.IfMatch {
+		if have := on.revisionOf(key); have != revision {
+			return Result{}, false, fmt.Errorf("%v is at revision %d, not %d: %w", key, have, revision, ErrPrecondition)
+		}
+	}
+	for key, met := range options.If {
+		if have := on.revisionOf(key); !met(have) {
+			return Result{}, false, fmt.Errorf("%v is at revision %d (0: it does not exist): %w", key, have, ErrPrecondition)
+		}
+	}
+	t := &draft{view: on, was: map[Key]*Object{}, details: map[Key]string{}, Transaction: Transaction{Expect: on.revision}}
+	defer func() {
+		if !written || err != nil {
+			t.undo()
+		}
+	}()
+	if change(t); t.err != nil {
+		return Result{}, false, t.err
+	}
+	if problems := validate(on, t.changed(), t.Transaction.Delete); len(problems) > 0 {
+		return Result{}, false, problems
+	}
+	if problems := t.prove(w.now()); len(problems) > 0 {
+		return Result{}, false, problems
+	}
+	result = Result{on.revision, t.changes}
+	if options.DryRun || len(t.Put)+len(t.Delete) == 0 {
+		return result, false, nil
+	}
+	if result.Revision, err = w.store.Apply(ctx, t.Transaction); err != nil {
+		return result, true, err
+	}
+	for _, c := range t.changes {
+		if c.Action == Created || c.Action == Updated {
+			c.Object.Metadata.Revision = result.Revision
+			on.set(c.Key, c.Object.Clone()) // what is returned is the caller's
+		}
+	}
+	on.revision = result.Revision
+	return result, true, nil
 }
 
 // draft is a transaction in the making, with the store as it would be.
 type draft struct {
 	Transaction
-	before, objects map[Key]*Object
-	changes         []ObjectChange
-	details         map[Key]string // more to say in the audit event
-	err             error
+	*view                   // as it would be
+	was     map[Key]*Object // what the draft changed, as it was; nil: it was not there
+	changes []ObjectChange
+	details map[Key]string // more to say in the audit event
+	err     error
 }
 
 func (t *draft) changed() []Key {
@@ -245,7 +291,7 @@ func (t *draft) put(object *Object) {
 	object.APIVersion = APIVersion
 	object.Status = Status{}
 	key, action := object.Key(), Created
-	if old := t.before[key]; old != nil {
+	if old := t.before(key); old != nil {
 		action = Updated
 		object.Metadata.UID, object.Metadata.Revision, object.Status = old.Metadata.UID, old.Metadata.Revision, old.Clone().Status
 	} else {
@@ -254,22 +300,25 @@ func (t *draft) put(object *Object) {
 	if object.Kind == KindTenant {
 		object.Status.Phase = phase(object)
 	}
-	if fenced := t.before[Key{KindMember, ownerOf(object)}]; fenced != nil && fenced.Member.Fenced {
+	if fenced := t.before(Key{KindMember, ownerOf(object)}); fenced != nil && fenced.Member.Fenced {
 		t.err = errors.Join(t.err, fmt.Errorf("%v of member %s: %w", key, fenced.Metadata.Name, ErrFenced))
 		return
 	}
 	// Whatever a member still reports: that it was shut out is never forgotten, nor what its peers know it by.
-	if old := t.before[key]; old != nil && old.Kind == KindMember {
+	if old := t.before(key); old != nil && old.Kind == KindMember {
 		object.Member.Fenced = object.Member.Fenced || old.Member.Fenced
 		if object.Member.Certificates == nil {
 			object.Member.Certificates = old.Member.Certificates
 		}
+		if object.Member.Counted == nil && !old.Member.Left { // one that left comes back as a new one
+			object.Member.Counted = old.Member.Counted
+		}
 	}
-	if old := t.before[key]; old != nil && old.Equal(object) {
+	if old := t.before(key); old != nil && old.Equal(object) {
 		t.changes = append(t.changes, ObjectChange{key, Unchanged, old})
 		return
 	}
-	t.objects[key] = object
+	t.change(key, object)
 	t.Put = append(t.Put, object)
 	t.changes = append(t.changes, ObjectChange{key, action, object})
 }
@@ -298,7 +347,7 @@ func (t *draft) remove(key Key) {
 		t.err = errors.Join(t.err, Problems{{Object: key.String(), Text: "must not move while it is deleted: abort the move, or wait for its end"}})
 		return
 	}
-	delete(t.objects, key)
+	t.change(key, nil)
 	t.Transaction.Delete = append(t.Transaction.Delete, key)
 	t.changes = append(t.changes, ObjectChange{key, Removed, old})
 }
@@ -319,7 +368,7 @@ func (t *draft) replace(object *Object) {
 	if t.objects[object.Key()].Equal(object) {
 		return
 	}
-	t.objects[object.Key()] = object
+	t.change(object.Key(), object)
 	for i, put := range t.Put {
 		if put.Key() == object.Key() {
 			t.Put[i] = object
@@ -337,14 +386,14 @@ func (t *draft) replace(object *Object) {
 
 func (t *draft) audit(actor string, now time.Time) {
 	for _, c := range t.changes {
-		if c.Action == Unchanged || c.Key.Kind == KindEndpoint || c.Key.Kind == KindPosition || reconnected(t.before[c.Key], c.Object) {
+		if c.Action == Unchanged || c.Key.Kind == KindEndpoint || c.Key.Kind == KindPosition || reconnected(t.before(c.Key), c.Object) {
 			continue
 		}
 		event := ledger.Event{Time: now, Actor: actor, Action: string(c.Action), Object: c.Key.String(), Revision: t.Expect, Detail: t.details[c.Key]}
 		if c.Key.Kind == KindTenant {
 			event.Tenant = c.Key.Name
 		}
-		if old := t.before[c.Key]; old != nil {
+		if old := t.before(c.Key); old != nil {
 			event.Before, _ = json.Marshal(old)
 		}
 		if c.Action != Removed {
@@ -360,7 +409,7 @@ func reconnected(before, after *Object) bool {
 		return false
 	}
 	same := *before.Member
-	same.Control, same.Certificates = after.Member.Control, after.Member.Certificates
+	same.Control, same.Certificates, same.Counted = after.Member.Control, after.Member.Certificates, after.Member.Counted
 	return reflect.DeepEqual(same, *after.Member)
 }
 

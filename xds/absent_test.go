@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 
@@ -54,4 +55,29 @@ func TestAbsent(t *testing.T) {
 		want("1", "2", "4")
 		check(t, m.Joined(t.Context(), edge))
 	}
+	// The same while it is followed, and what changes then.
+	go func() { _ = m.Follow(t.Context()) }()
+	followed := func(good func() bool) {
+		t.Helper()
+		for {
+			m.mu.Lock()
+			now := m.follows && good()
+			m.mu.Unlock()
+			if now {
+				return
+			}
+			if t.Context().Err() != nil {
+				t.Fatal("it is not followed")
+			}
+			runtime.Gosched()
+		}
+	}
+	followed(func() bool { return len(m.known) == 6 })
+	want("1", "4")
+	_, err = m.Writer.PutSystem(t.Context(), "test", []*tenantstore.Object{system(tenantstore.KindMember, "0000000000007", func(o *tenantstore.Object) {
+		o.Member = &tenantstore.MemberSpec{Principal: "spiffe://mesh.test/gateway/edge"}
+	})}, nil)
+	check(t, err)
+	followed(func() bool { return m.known["0000000000007"] != nil })
+	want("1", "4", "7")
 }

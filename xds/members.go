@@ -50,11 +50,14 @@ type Members struct {
 	mu      sync.Mutex
 	present map[string]*server.Peer // by member ID
 	asked   map[question][]chan *api.Explanation
+	known   map[string]*tenantstore.Object // members of the store, by ID
+	follows bool                           // known is kept as the store changes
+	tops    map[string]top                 // by member ID: who uses most of what it serves
 }
 
 // NewMembers returns the members, whose work in the background ends with ctx.
 func NewMembers(ctx context.Context, config MembersConfig) *Members {
-	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}}
+	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}, tops: map[string]top{}}
 }
 
 // Sweep removes the endpoints whose members reported to a control plane that is gone, once that was so for a lease's
@@ -160,6 +163,7 @@ func (m *Members) Gone(peer *server.Peer) {
 	current := m.present[peer.Hello.MemberId] == peer
 	if current {
 		delete(m.present, peer.Hello.MemberId)
+		delete(m.tops, peer.Hello.MemberId)
 	}
 	m.mu.Unlock()
 	if current {
@@ -211,6 +215,8 @@ func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.M
 		return m.position(ctx, peer, r.Position)
 	case *api.MemberReport_Certificate:
 		return m.certificate(ctx, peer, r.Certificate)
+	case *api.MemberReport_Top:
+		return m.topped(ctx, peer, r.Top)
 	default:
 		return status.Errorf(codes.InvalidArgument, "a hello comes first and once, and nothing else than a report follows (got %T)", r)
 	}
@@ -291,6 +297,7 @@ func (m *Members) usage(ctx context.Context, peer *server.Peer, batch *api.Usage
 		records = append(records, ledger.UsageRecord{
 			Minute: r.Minute.AsTime(), Tenant: r.Tenant, TenantUID: r.TenantUid, Workload: r.Workload, Class: r.Class, Requests: r.Requests,
 			Refused: r.Refused, Errors: r.Errors, BytesReceived: r.BytesReceived, BytesSent: r.BytesSent, Duration: r.Duration.AsDuration(),
+			UnderShare: r.UnderShare, UnderShareRefused: r.UnderShareRefused, UnderShareLate: r.UnderShareLate,
 		})
 	}
 	if err := m.Usage.Append(peer.Hello.MemberId, batch.Sequence, records); err != nil {
@@ -390,6 +397,7 @@ func (m *Members) position(ctx context.Context, peer *server.Peer, at *api.Posit
 
 // Follow ends the stream of each member that is fenced, until ctx ends.
 func (m *Members) Follow(ctx context.Context) error {
+	defer m.unfollowed()
 	for ctx.Err() == nil {
 		snapshot, err := m.Store.Snapshot(ctx)
 		if err != nil {
@@ -399,6 +407,7 @@ func (m *Members) Follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		m.learn(snapshot.Objects, true)
 		for key, o := range snapshot.Objects {
 			if key.Kind == tenantstore.KindMember && o.Member.Fenced {
 				m.end(key.Name)
@@ -408,6 +417,7 @@ func (m *Members) Follow(ctx context.Context) error {
 			if change.Err != nil && !errors.Is(change.Err, tenantstore.ErrCompacted) {
 				return change.Err
 			}
+			m.note(change)
 			for _, o := range change.Put {
 				if o.Kind == tenantstore.KindMember && o.Member.Fenced {
 					m.end(o.Metadata.Name)

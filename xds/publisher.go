@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/xds/ir"
 	"github.com/tenantmesh/tenantmesh/xds/server"
@@ -42,6 +43,7 @@ type Publisher struct {
 
 	// Owned by Run.
 	objects map[tenantstore.Key]*tenantstore.Object
+	tiers   map[string]policy.TierSpec
 	shared  map[server.Key]struct{} // published, but for tenants
 	tenants map[string][]server.Key // published, by tenant
 }
@@ -235,6 +237,7 @@ func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
 		p.shared = now
 	}
 	if b.all || len(b.tiers) > 0 {
+		p.tiers = tenantstore.Tiers(p.objects)
 		for key, o := range p.objects {
 			if key.Kind != tenantstore.KindTenant {
 				continue
@@ -244,15 +247,11 @@ func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
 			}
 		}
 	}
-	tiers := tenantstore.Tiers(nil)
-	if len(b.tenants) > 0 {
-		tiers = tenantstore.Tiers(p.objects)
-	}
 	for name := range b.tenants {
 		had := p.tenants[name]
 		delete(p.tenants, name)
 		now := map[server.Key]struct{}{}
-		if tenant, ok := ir.BuildTenant(p.objects, tiers, name); ok {
+		if tenant, ok := ir.BuildTenant(p.objects, p.tiers, name); ok {
 			for _, r := range translator.Tenant(tenant) {
 				key := server.Key{TypeURL: r.TypeURL, Audience: r.Audience, Name: r.Name}
 				put = append(put, server.Resource{Key: key, Message: r.Message})

@@ -52,6 +52,8 @@ func root() *cobra.Command {
 	flags.StringVar(&config.MoverAddress, "mover-address", "", "IP address of a gateway's mover port, which only gateways of the mesh may use (default: --address; must be set where that is 0.0.0.0 or ::)")
 	flags.IntVar(&config.Concurrency, "concurrency", 0, "worker threads of Envoy (default: 1, of a gateway one a CPU)")
 	flags.Int64Var(&config.MaxBody, "max-body", 0, "bytes that a request of a tenant that moves may have (default 64 MiB)")
+	flags.StringVar(&config.RateLimitAddress, "ratelimit-address", "", "host:port at which Envoys that are not the mesh's may ask the rate limit service, over mTLS (default: none)")
+	flags.StringSliceVar(&config.RateLimitClients, "ratelimit-clients", nil, "SPIFFE patterns of who may ask there")
 	for name, command := range map[string]*[]string{"export": &config.DataCommands.Export, "import": &config.DataCommands.Import, "delete": &config.DataCommands.Delete} {
 		flags.Func("data-"+name, "command, with its arguments after spaces, that moves a tenant's data: "+name+" (where the Workload says tenantData.commands)", func(text string) error {
 			*command = strings.Fields(text)
@@ -139,6 +141,7 @@ func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config)
 		"mover-port": {&config.MoverPort, flags.MoverPort}, "mover-address": {&config.MoverAddress, flags.MoverAddress},
 		"concurrency": {&config.Concurrency, flags.Concurrency}, "max-body": {&config.MaxBody, flags.MaxBody},
 		"data-export": {&config.DataCommands.Export, flags.DataCommands.Export}, "data-import": {&config.DataCommands.Import, flags.DataCommands.Import},
+		"ratelimit-address": {&config.RateLimitAddress, flags.RateLimitAddress}, "ratelimit-clients": {&config.RateLimitClients, flags.RateLimitClients},
 		"data-delete": {&config.DataCommands.Delete, flags.DataCommands.Delete},
 		"drain":       {&config.Drain, flags.Drain}, "max-grant-age": {&config.Staleness.Grants, flags.Staleness.Grants}, "max-issuer-age": {&config.Staleness.Issuers, flags.Staleness.Issuers},
 	} {

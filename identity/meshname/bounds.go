@@ -12,3 +12,6 @@ const (
 	RenewalTime  = 30 * time.Second                      // how often an open stream says that it is
 	LeaseTime    = StreamTime + RenewalTime              // after which a stream that has not said so has ended
 )
+
+// MaxOpen is how many requests may be open at once at one Envoy.
+const MaxOpen = 100_000

@@ -4,6 +4,8 @@
 // It imports time only.
 package meshname
 
+import "time"
+
 // Envoy's listeners. The control plane writes the well-known ports below; the Go process beside an Envoy
 // replaces them by its own settings before it relays the listener.
 const (
@@ -26,6 +28,7 @@ const (
 	ClusterSidecar = "tenantmesh_sidecar" // gRPC: ADS, ext_authz, ratelimit, access log
 	ClusterJWKS    = "tenantmesh_jwks"    // HTTP/1.1: GET /jwks/<issuer>
 	ClusterMove    = "tenantmesh_move"    // HTTP/2: requests of tenants that move
+	ClusterStreams = "tenantmesh_streams" // gRPC: ext_proc, one call as long as an upgrade is open; apart, so that they leave checks their room
 )
 
 // ClusterLocalService is the service beside this Envoy; its endpoint (EDS) is added by the Go process.
@@ -82,6 +85,7 @@ const (
 const (
 	SocketSidecar = "sidecar.sock" // gRPC for Envoy
 	SocketJWKS    = "jwks.sock"    // HTTP for Envoy's remote_jwks
+	SocketStreams = "streams.sock" // gRPC for Envoy: calls that stay open, which would take the workers of checks
 	SocketMove    = "move.sock"    // HTTP/2 for requests of tenants that move; at a sidecar, for the commands that move data
 	SocketEgress  = "egress.sock"  // Envoy's, for the Go process
 )
@@ -96,6 +100,43 @@ const (
 	TypeTokenIssuer  = typePrefix + "TokenIssuer"
 	TypeProxyConfig  = typePrefix + "ProxyConfig" // one, named "self": what this sidecar is
 )
+
+// GroupGateways is the group of members that enforce tenants' own limits together: the gateways. A tenant to whom workloads
+// are bound has a group of its own, of the gateways and those workloads' members; limits of classes have one at each workload.
+const GroupGateways = "gateways"
+
+// GroupWorkload is the group of a workload's members in a cell.
+func GroupWorkload(cell, workload string) string { return "workload/" + cell + "/" + workload }
+
+// GroupTenant is the group of a tenant to whom workloads are bound.
+func GroupTenant(tenant string) string { return "tenant/" + tenant }
+
+// The quota protocol (envoy.service.rate_limit_quota.v3) as it is spoken between a member and the control plane: its
+// domain, and the keys of its bucket IDs. A report begins with a bucket of [QuotaReport], and after a bucket of
+// [QuotaMember] alone nothing follows until the control plane has answered with one of [QuotaAllocator].
+const (
+	QuotaDomain    = "tenantmesh"
+	QuotaMember    = "member"    // member ID
+	QuotaAllocator = "allocator" // who divides
+	QuotaReport    = "report"    // number of a report; in a response, of the newest that it answers
+	QuotaResponse  = "response"  // number of a response; in a report, of the newest that the member has
+	QuotaLends     = "lends"     // "all", or "rate": of what its part is, nobody else has lent that to somebody
+	QuotaGroup     = "group"
+	QuotaRank      = "rank" // of the member in the group, from 0
+	QuotaOf        = "of"   // members of the group
+	QuotaDigest    = "digest"
+	QuotaCounted   = "counted" // "true": the part is the member's own
+	QuotaTenant    = "tenant"
+	QuotaUID       = "uid"
+	QuotaClass     = "class"
+	QuotaGrant     = "grant" // number of a grant
+	QuotaStanding  = "standing"
+	QuotaKind      = "kind" // QuotaOpen, or absent for a rate; QuotaStanding of a part that something is standing of
+	QuotaOpen      = "concurrency"
+)
+
+// QuotaRateUnit is the fill interval of granted rates.
+const QuotaRateUnit = 1000 * time.Second
 
 // MetadataRevision is the gRPC metadata by which a sidecar tells a control plane which revision it has.
 const MetadataRevision = "tenantmesh-revision"

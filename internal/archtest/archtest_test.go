@@ -44,7 +44,7 @@ var rooms = []room{
 	{"xds/translator", []string{"identity/...", "policy", "xds/ir", "api/..."}, "a translator sees the mesh, not the store"},
 	{"xds/bootstrap", []string{"identity/meshname"}, "sidecars link it"},
 	{"xds/server", []string{"identity/...", "api/..."}, "who gets what does not depend on what it is"},
-	{"xds", []string{"identity/...", "policy", "ledger", "tenantstore", "xds/...", "api/..."}, "the publisher joins the store and the server"},
+	{"xds", []string{"identity/...", "policy/...", "ledger", "tenantstore", "xds/...", "api/..."}, "the publisher joins the store and the server"},
 	{"sidecar/...", []string{"identity/...", "policy/...", "ledger", "api/...", "sidecar/...", "xds/bootstrap"}, "the control plane is off the hot path: a sidecar works from what was pushed"},
 	{"api/...", nil, "it is generated"},
 	{"internal/command", nil, "both programs end alike"},

@@ -77,7 +77,7 @@ func TestMetrics(t *testing.T) {
 			decide.NewMetrics(r)
 			sidecar.RegisterMetrics(r, sidecar.Gauges{})
 		}},
-		{"The control plane", "At `/metrics` of `--metrics-address`.", func(r prometheus.Registerer) { control.RegisterMetrics(r, nil) }},
+		{"The control plane", "At `/metrics` of `--metrics-address`.", func(r prometheus.Registerer) { control.RegisterMetrics(r, nil, nil) }},
 	} {
 		c := &catalogue{}
 		program.register(c)

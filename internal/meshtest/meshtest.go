@@ -176,6 +176,9 @@ func (m *Mesh) startControl(t testing.TB, i int) (stop func(), socket string) {
 	return stop, socket
 }
 
+// WorkloadAPI is where this process gets the SVID of the control plane.
+func (m *Mesh) WorkloadAPI() string { return "unix://" + filepath.Join(m.dir, "ca.sock") }
+
 // AdminSocket is the path of the control plane's admin socket.
 func (m *Mesh) AdminSocket() string { return filepath.Join(m.dir, "control", "admin.sock") }
 
@@ -310,7 +313,7 @@ func (m *Mesh) GatewayAt(t testing.TB, name string, flags ...string) *Sidecar {
 		settled := 0
 		for key, o := range snapshot.Objects {
 			at := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindEndpoint, Name: key.Name}]
-			if key.Kind == tenantstore.KindMember && o.Member.Principal == id.String() && len(o.Member.Certificates) > 0 && at != nil && at.Endpoint.Ready {
+			if key.Kind == tenantstore.KindMember && o.Member.Principal == id.String() && len(o.Member.Certificates) > 0 && len(o.Member.Counted) > 0 && at != nil && at.Endpoint.Ready {
 				settled++
 			}
 		}
@@ -346,7 +349,9 @@ func (m *Mesh) workload(t testing.TB, cell, name, folder, service string, flags 
 	m.waitFor(t, func(snapshot tenantstore.Snapshot) bool {
 		for _, o := range snapshot.Objects {
 			if o.Kind == tenantstore.KindEndpoint && o.Endpoint.Cell == cell && o.Endpoint.Workload == name && o.Endpoint.Ready && strconv.Itoa(o.Endpoint.Port) == at {
-				return true
+				// Its part of limits is its own: nothing of it changes any more by itself.
+				member := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindMember, Name: o.Metadata.Name}]
+				return member != nil && len(member.Member.Counted) > 0
 			}
 		}
 		return false

@@ -7,6 +7,9 @@
 // the burst allows. There is no window, so none can be straddled; and a bucket whose time has passed is exactly a
 // new one, so forgetting it grants nothing back.
 //
+// A member's part of a limit that several share changes all the time. Its bucket then holds what it held: a larger burst is
+// filled at the rate, or parts that go from one to another would multiply it (policy/limit/share).
+//
 // # Leases
 //
 // A lease is held for each open request, under a key that was made before the request was judged. It ends with

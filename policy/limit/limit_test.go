@@ -245,16 +245,3 @@ func TestLeasesAreBounded(t *testing.T) {
 		t.Errorf("the third of two: %v, %d leases, %d deadlines", last, l.Leases(start), len(l.deadlines))
 	}
 }
-
-func BenchmarkAdmit(b *testing.B) {
-	l, r := New(Options{}), tenRequest()
-	r.Limits.RequestsPerSecond, r.Limits.Burst = 1e6, 1e6
-	b.ReportAllocs()
-	now := start
-	for b.Loop() {
-		now = now.Add(time.Microsecond)
-		r.Lease = "k"
-		l.Admit(now, r)
-		l.Release(now, "k")
-	}
-}

@@ -2,7 +2,6 @@ package limit
 
 import (
 	"container/heap"
-	"container/list"
 	"sync"
 	"time"
 
@@ -23,6 +22,7 @@ type Request struct {
 	ChargeTenant bool          // the tenant's own limits count too: this is where the transaction enters
 	Lease        string        // key of the open request; "" takes none, and concurrency is not counted
 	LeaseTTL     time.Duration // after which a lease that nobody released ends
+	Shared       bool          // Limits are this member's part of what several share: a burst that grows is filled at the rate
 	Hits         int           // how many requests it counts as against rates; 0: one; at most 1,000,000 are counted
 }
 
@@ -90,7 +90,8 @@ type Limiter struct {
 
 	mu        sync.Mutex
 	buckets   map[bucketKey]*bucket
-	recent    list.List // of *bucket, most recently used first
+	first     *bucket // most recently used
+	last      *bucket
 	leases    map[string]*lease
 	deadlines deadlines // of leases
 	retired   []*lease  // to be used again
@@ -105,8 +106,10 @@ type bucket struct {
 	key      bucketKey
 	arrival  int64         // GCRA, see [rate.admit]
 	interval time.Duration // of the rate under which arrival was counted
+	burst    time.Duration // of the same
 	open     int           // leases held
-	element  *list.Element
+	before   *bucket       // used more recently
+	after    *bucket
 }
 
 type lease struct {
@@ -189,7 +192,7 @@ func (l *Limiter) Explain(now time.Time, r *Request) Verdict {
 			if found, ok := l.buckets[part.key]; ok {
 				held = *found
 			}
-			parts[n] = part.on(&held, now.UnixNano())
+			parts[n] = part.on(&held, now.UnixNano(), r.Shared)
 			n++
 		}
 	}
@@ -280,9 +283,9 @@ type part struct {
 	kind    Kind
 }
 
-func (p part) on(b *bucket, at int64) counted {
+func (p part) on(b *bucket, at int64, shared bool) counted {
 	r := newRate(p.limits.RequestsPerSecond, p.limits.Burst)
-	b.follow(r, at)
+	b.follow(r, at, shared)
 	if r.interval > 0 {
 		b.arrival = r.reached(b.arrival, at)
 	}
@@ -291,14 +294,18 @@ func (p part) on(b *bucket, at int64) counted {
 
 // follow takes over a rate that changed: what was used stays used, in requests and not in time, up to the new burst.
 // A rate that was far too low is then over at once, and one that became low does not shut the tenant out for hours.
-func (b *bucket) follow(r rate, at int64) {
-	if r.interval == 0 || r.interval == b.interval {
+func (b *bucket) follow(r rate, at int64, shared bool) {
+	if r.interval == 0 || r == (rate{b.interval, b.burst}) {
+		return
+	}
+	if shared {
+		b.hold(r, at)
 		return
 	}
 	if owed := b.arrival - at; owed > 0 {
 		b.arrival = at + int64(min(float64(owed)/float64(b.interval)*float64(r.interval), float64(r.burst)))
 	}
-	b.interval = r.interval
+	b.interval, b.burst = r.interval, r.burst
 }
 
 func (r *Request) hits() int { return min(max(1, r.Hits), maxHits) }
@@ -320,11 +327,11 @@ func (l *Limiter) count(at int64, r *Request, into *[2]counted) (n int, full boo
 		}
 		found, ok := l.buckets[part.key]
 		if ok {
-			l.recent.MoveToFront(found.element)
+			l.use(found)
 		} else if found = l.make(at, part.key, into[0].bucket); found == nil {
 			return n, true
 		}
-		into[n] = part.on(found, at)
+		into[n] = part.on(found, at, r.Shared)
 		n++
 	}
 	return n, false
@@ -334,16 +341,15 @@ func (l *Limiter) count(at int64, r *Request, into *[2]counted) (n int, full boo
 // idle ones go, others get a second chance. keep is not looked at: the request at hand is about to use it.
 func (l *Limiter) make(at int64, key bucketKey, keep *bucket) *bucket {
 	for range 4 {
-		last := l.recent.Back()
-		if last == nil || last.Value.(*bucket) == keep {
+		old := l.last
+		if old == nil || old == keep {
 			break
 		}
-		old := last.Value.(*bucket)
 		if old.arrival <= at && old.open == 0 {
-			l.recent.Remove(last)
+			l.take(old)
 			delete(l.buckets, old.key)
 		} else if len(l.buckets) >= l.options.MaxEntries {
-			l.recent.MoveToFront(last)
+			l.use(old)
 		} else {
 			break
 		}
@@ -352,9 +358,42 @@ func (l *Limiter) make(at int64, key bucketKey, keep *bucket) *bucket {
 		return nil
 	}
 	b := &bucket{key: key}
-	b.element = l.recent.PushFront(b)
+	l.put(b)
 	l.buckets[key] = b
 	return b
+}
+
+// use makes b the most recently used.
+func (l *Limiter) use(b *bucket) {
+	if l.first != b {
+		l.take(b)
+		l.put(b)
+	}
+}
+
+// put puts b first.
+func (l *Limiter) put(b *bucket) {
+	b.before, b.after = nil, l.first
+	if l.first != nil {
+		l.first.before = b
+	} else {
+		l.last = b
+	}
+	l.first = b
+}
+
+// take takes b out of the order.
+func (l *Limiter) take(b *bucket) {
+	if b.before != nil {
+		b.before.after = b.after
+	} else {
+		l.first = b.after
+	}
+	if b.after != nil {
+		b.after.before = b.before
+	} else {
+		l.last = b.before
+	}
 }
 
 func (l *Limiter) expire(at int64) {

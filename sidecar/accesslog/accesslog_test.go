@@ -19,6 +19,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
+	"github.com/tenantmesh/tenantmesh/sidecar/wire"
 )
 
 // TestEntries sends what Envoy sends of a socket that is open for an hour: each entry before the last renews it.
@@ -35,8 +36,8 @@ func TestEntries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := grpc.NewServer()
-	logv3.RegisterAccessLogServiceServer(g, &Server{Decider: d})
+	g := grpc.NewServer(wire.ServerOption())
+	Register(g, d)
 	go func() { _ = g.Serve(listener) }()
 	defer g.Stop()
 	conn, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -66,7 +67,7 @@ func TestEntries(t *testing.T) {
 	for end := now.Add(time.Hour); now.Before(end); now = now.Add(meshname.RenewalTime) {
 		send(datav3.AccessLogType_DownstreamPeriodic)
 	}
-	if d.Limiter.Leases(now) != 1 || d.InFlight.Older(now, "u", 2) != 1 || len(d.Meter.Take()) != 0 {
+	if older, _ := d.InFlight.Older(now, "u", 2); d.Limiter.Leases(now) != 1 || older != 1 || len(d.Meter.Take()) != 0 {
 		t.Errorf("after an hour: %d leases, %d open", d.Limiter.Leases(now), d.InFlight.Open())
 	}
 	send(datav3.AccessLogType_DownstreamEnd)

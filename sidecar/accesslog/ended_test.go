@@ -29,25 +29,25 @@ func TestEnded(t *testing.T) {
 		"a refusal by name": {entry{status: 503, headers: map[string]string{propagation.HeaderReason: "overloaded"}}, decide.Ended{Status: 503, Reason: "overloaded"}},
 		"a reset":           {entry{status: 503, flags: &datav3.ResponseFlags{UpstreamConnectionTermination: true}}, decide.Ended{Status: 503, Broken: true}},
 		"a timeout":         {entry{status: 504, flags: &datav3.ResponseFlags{UpstreamRequestTimeout: true}, details: "response_timeout"}, decide.Ended{Settled: true, Status: 504, Broken: true}},
-		"no room":           {entry{status: 503, flags: &datav3.ResponseFlags{UpstreamOverflow: true}}, decide.Ended{Status: 503}},
+		"no room":           {entry{status: 503, flags: &datav3.ResponseFlags{UpstreamOverflow: true}}, decide.Ended{Status: 503, Overflow: true}},
 		"who asked is gone": {entry{flags: &datav3.ResponseFlags{DownstreamConnectionTermination: true}}, decide.Ended{Aborted: true}},
 		"reset by who asked": {
 			entry{flags: &datav3.ResponseFlags{DownstreamRemoteReset: true, UpstreamRemoteReset: true}}, decide.Ended{Aborted: true, Broken: true},
 		},
-		"refused":          {entry{status: 403, flags: unauthorized, details: "ext_authz_denied"}, decide.Ended{Refused: true, Status: 403, Aborted: true}},
-		"a check too slow": {entry{status: 503, flags: unauthorized, details: "ext_authz_error"}, decide.Ended{Status: 503, Aborted: true}},
+		"refused":          {entry{status: 403, flags: denied, details: "ext_authz_denied"}, decide.Ended{Refused: true, Status: 403, Aborted: true}},
+		"a check too slow": {entry{status: 503, flags: denied, details: "ext_authz_error"}, decide.Ended{Status: 503, Aborted: true}},
 	} {
-		got := ended(&datav3.HTTPAccessLogEntry{
+		got := decoded(t, &datav3.HTTPAccessLogEntry{
 			CommonProperties: &datav3.AccessLogCommon{ResponseFlags: test.entry.flags},
 			Response: &datav3.HTTPResponseProperties{
 				ResponseCode: wrapperspb.UInt32(test.entry.status), ResponseCodeDetails: test.entry.details,
 				ResponseHeaders: test.entry.headers, ResponseTrailers: test.entry.trailers,
 			},
 		})
-		if got != test.want {
+		if got := got.ended(); got != test.want {
 			t.Errorf("%s: %+v, want %+v", name, got, test.want)
 		}
 	}
 }
 
-var unauthorized = &datav3.ResponseFlags{UnauthorizedDetails: &datav3.ResponseFlags_Unauthorized{}}
+var denied = &datav3.ResponseFlags{UnauthorizedDetails: &datav3.ResponseFlags_Unauthorized{}}

@@ -23,7 +23,8 @@ func TestInService(t *testing.T) {
 		"an early answer":         {&datav3.AccessLogCommon{TimeToLastUpstreamTxByte: ms(500), TimeToFirstUpstreamRxByte: ms(2), Duration: ms(501)}, 0, false},
 		"nothing at all":          {&datav3.AccessLogCommon{}, 0, false},
 	} {
-		if service, unanswered := inService(test.common); service != test.service || unanswered != test.unanswered {
+		e := decoded(t, &datav3.HTTPAccessLogEntry{CommonProperties: test.common})
+		if service, unanswered := e.inService(); service != test.service || unanswered != test.unanswered {
 			t.Errorf("%s: %v, unanswered %v", name, service, unanswered)
 		}
 	}

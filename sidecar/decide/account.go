@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
@@ -17,9 +18,14 @@ import (
 // that cannot be waited for is refused (the caller releases it), and so is one whose client has hung up, who will not see it.
 func (a *attempt) enter(t *policyset.Tenant) bool {
 	d := &a.answer.Decision
-	r := inflight.Request{UID: t.UID, Epoch: t.Epoch, Since: a.now, Place: a.place.ticket}
+	r := inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Since: a.now, Place: a.place.ticket}
+	if r.Stream {
+		peer, err := identity.ParsePrincipal(a.request.Peer)
+		r.Within = err == nil && identity.InCell(peer, a.set.Self.Cell)
+	}
 	if a.request.Listener == meshname.ListenerInbound {
 		r.Usage = ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1}
+		a.isolated(&r.Usage, false)
 	}
 	switch a.InFlight.Begin(a.request.Lease, r) {
 	case inflight.Begun:
@@ -31,6 +37,7 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 		}
 		return true
 	case inflight.Gone:
+		a.place.under = false // nobody was kept out
 		a.Metrics.abandon(d.Point, true)
 		return a.refuse(policy.Overloaded, "the client hung up before the decision")
 	default:
@@ -50,7 +57,12 @@ func (a *attempt) account() {
 	if d.Allowed || d.Tenant == "" || d.TenantUID == "" {
 		return
 	}
-	a.Meter.Add(ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1, Refused: 1})
+	usage := ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1, Refused: 1}
+	if d.Reason == policy.Overloaded {
+		a.isolated(&usage, true)
+	}
+	a.Meter.Add(usage)
+	a.Use.Add(a.now, Incarnation{d.Tenant, d.TenantUID}, true)
 }
 
 // Ended is told of each request once its stream has ended.
@@ -67,6 +79,7 @@ type Ended struct {
 	Duration                 time.Duration
 	Service                  time.Duration // between the last byte sent to the service and the first of its answer; 0: not known
 	Unanswered               bool          // Service is how long it was waited for in vain
+	Overflow                 bool          // Envoy had no connection to the service for it
 }
 
 // End releases what the request held, and counts what it used, once.
@@ -86,6 +99,10 @@ func (d *Decider) End(e Ended) {
 		if e.Status >= http.StatusInternalServerError {
 			r.Usage.Errors = 1
 		}
+		if e.Overflow {
+			d.overflowed(&r.Usage)
+		}
+		d.Use.Add(now, Incarnation{r.Usage.Tenant, r.Usage.TenantUID}, false)
 		d.Meter.Add(r.Usage)
 	}
 }

@@ -15,7 +15,7 @@ func (a *attempt) closed() bool {
 	if decision.TenantUID == "" {
 		return true
 	}
-	target := a.request.Target
+	target := strings.Clone(a.request.Target) // it outlives the request
 	retry, ok := a.Breakers.Admit(a.now, a.request.Lease, breaker.Pair{Tenant: decision.TenantUID, Target: target}, a.set.Self.Breakers[target])
 	if ok {
 		return true

@@ -19,11 +19,13 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/limit"
 	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
 	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
+	"github.com/tenantmesh/tenantmesh/policy/limit/heavy"
 	"github.com/tenantmesh/tenantmesh/policy/limit/retry"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
+	"github.com/tenantmesh/tenantmesh/sidecar/quota"
 )
 
 // Answer is what to do.
@@ -39,6 +41,7 @@ type Answer struct {
 type Config struct {
 	Sets        *policyset.Holder
 	Limiter     *limit.Limiter
+	Shares      *quota.Shares // what of limits that several members enforce may be used here; nil: all
 	Attribution *attribution.Ledger
 	InFlight    *inflight.Ledger
 	Log         *decisionlog.Log
@@ -71,6 +74,7 @@ const (
 // Decider decides.
 type Decider struct {
 	Config
+	Use       *heavy.Sketch[Incarnation] // of those that ended here, and those that were refused
 	Breakers  *breaker.Set
 	Retries   *retry.Budgets
 	verifiers verifiers
@@ -87,7 +91,9 @@ func New(config Config) *Decider {
 	if config.Fair == nil {
 		config.Fair = fair.New(0)
 	}
-	return &Decider{Config: config, Breakers: breaker.New(breaker.Options{Lifetime: meshname.LeaseTime}), Retries: retry.New(retry.Options{})}
+	return &Decider{
+		Config: config, Breakers: breaker.New(breaker.Options{Lifetime: meshname.LeaseTime}), Retries: retry.New(retry.Options{}), Use: heavy.New[Incarnation](heaviest),
+	}
 }
 
 // attempt is one decision in the making.
@@ -201,7 +207,7 @@ func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
 
 // admit counts the request against its limits.
 func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bool {
-	verdict := a.Limiter.Admit(a.now, &limit.Request{
+	verdict := a.Shares.Admit(a.Limiter, a.now, t.ID.String(), &limit.Request{
 		UID: t.UID, Class: class, Limits: t.Limits, ChargeTenant: chargeTenant, Lease: a.request.Lease, LeaseTTL: meshname.LeaseTime,
 	})
 	decision := &a.answer.Decision

@@ -16,10 +16,19 @@ type Metrics struct {
 	decisions    *prometheus.CounterVec
 	seconds      *prometheus.HistogramVec
 	attributions *prometheus.CounterVec
+	ended        *prometheus.CounterVec
+	isolation    *prometheus.CounterVec
 	abandoned    *prometheus.CounterVec
 
 	outcomes atomic.Pointer[map[outcome]counted] // nobody changes a map once it is here
 }
+
+// How requests fare whose tenant is under its share. One that Envoy refuses for want of connections was served before.
+const (
+	isolationServed  = "served"
+	isolationLate    = "late"
+	isolationRefused = "refused"
+)
 
 // NewMetrics registers the metrics.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
@@ -33,11 +42,18 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		attributions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_attributions_total", Help: "Outbound calls, by how their tenant was proven (empty: not).",
 		}, []string{"proof"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tenantmesh_streams_ended_total", Help: "Open upgrades that were ended, by the reason for which they would be refused now.",
+		}, []string{"reason"}),
+		isolation: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tenantmesh_isolation_requests_total",
+			Help: "Requests that came while their tenant was under its share of the service, by its tier, and by outcome: served, late (decided after more than 10 ms), refused (for want of capacity).",
+		}, []string{"tier", "outcome"}),
 		abandoned: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_abandoned_checks_total", Help: "Checks whose client hung up before their answer, by where they were made, and by whether the end of the request was known before the decision.",
 		}, []string{"point", "known"}),
 	}
-	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned)
+	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned, m.ended, m.isolation)
 	return m
 }
 

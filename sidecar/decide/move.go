@@ -94,7 +94,7 @@ func (a *attempt) onward() (Onward, bool) {
 		return Onward{}, a.refuse(policy.TenantDeleted, "the context is of another incarnation of the tenant")
 	}
 	if a.request.Forwarded {
-		if a.InFlight.Begin(a.request.Lease, inflight.Request{UID: t.UID, Epoch: t.Epoch, Since: a.now}) != inflight.Begun {
+		if a.InFlight.Begin(a.request.Lease, inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Since: a.now}) != inflight.Begun {
 			return Onward{}, a.refuse(policy.Overloaded, "too many requests are open")
 		}
 	} else if !a.InFlight.Readmit(a.request.Lease, t.Epoch) {

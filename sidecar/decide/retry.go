@@ -34,7 +34,7 @@ func (a *attempt) triedOut() bool {
 func (a *attempt) try(uid string, share float64) bool {
 	try := retry.Try{Tenant: uid, Method: a.request.Method, Path: a.request.Path, Again: a.repeated(), Share: share}
 	if a.request.Listener == meshname.ListenerOutbound {
-		try.Target = a.request.Target
+		try.Target = strings.Clone(a.request.Target) // it outlives the request
 	}
 	try.Key, _ = a.request.header(propagation.HeaderIdempotencyKey)
 	admission, wait, ok := a.Retries.Admit(a.now, &try)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
@@ -49,8 +50,38 @@ func (a *attempt) share(t *policyset.Tenant) bool {
 	return a.refuse(policy.Overloaded, fmt.Sprintf("the service is full, and tenant %s has %d requests open of a share of %.1f", t.ID, verdict.Open, verdict.Share))
 }
 
-// late reports whether a request of a tenant under its share has waited for too long.
-func (a *attempt) late() bool { return a.place.under && a.Now().Sub(a.now) > lateBound }
+// Incarnation is a tenant's, by its name and uid.
+type Incarnation struct{ Tenant, UID string }
+
+// heaviest is how many tenants' use is followed at once.
+const heaviest = 128
+
+// isolated completes the usage of a request with whether its tenant was under its share, and how it fared.
+func (a *attempt) isolated(usage *ledger.UsageRecord, refused bool) {
+	if !a.place.under {
+		return
+	}
+	usage.UnderShare = 1
+	outcome := isolationServed
+	if refused {
+		usage.UnderShareRefused, outcome = 1, isolationRefused
+	} else if a.Now().Sub(a.now) > lateBound {
+		usage.UnderShareLate, outcome = 1, isolationLate
+	}
+	a.Metrics.isolation.WithLabelValues(a.answer.Decision.Tier, outcome).Inc()
+}
+
+// overflowed counts a request that Envoy refused because the service has no connection for it: whoever was under its share was kept
+// out all the same.
+func (d *Decider) overflowed(usage *ledger.UsageRecord) {
+	if usage.UnderShare == 0 {
+		return
+	}
+	usage.UnderShareRefused, usage.UnderShareLate = 1, 0
+	if t, ok := d.Sets.Load().Tenant(usage.Tenant); ok {
+		d.Metrics.isolation.WithLabelValues(t.Tier, isolationRefused).Inc()
+	}
+}
 
 // answered is what the end of a request says about the service.
 func (e *Ended) answered() fair.Answered {

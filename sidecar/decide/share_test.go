@@ -9,6 +9,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
@@ -206,5 +207,42 @@ func TestAnswered(t *testing.T) {
 		if got := test.ended.answered(); got != (fair.Answered{Failed: test.failed}) {
 			t.Errorf("%+v: %+v", test.ended, got)
 		}
+	}
+}
+
+// TestIsolation: requests of a tenant under its share are counted, with those that were kept out all the same; who is over its own
+// does not count, nor does who hung up.
+func TestIsolation(t *testing.T) {
+	w, send := crowd(t)
+	for i := range 4 {
+		send(fmt.Sprint("a", i), "acme", policy.Permitted)
+	}
+	w.now = w.now.Add(5 * time.Second)
+	send("a4", "acme", policy.Overloaded)
+	send("g0", "globex", policy.Permitted)
+	send("g1", "globex", policy.Permitted)
+	w.decider.End(Ended{Lease: "g0", Status: 503, Overflow: true})
+	w.decider.End(Ended{Lease: "g1", Status: 200})
+	w.decider.End(Ended{Lease: "g2"})
+	send("g2", "globex", policy.Overloaded) // hung up
+	late := w.now
+	w.decider.Now = func() time.Time { late = late.Add(11 * time.Millisecond); return late }
+	send("g3", "globex", policy.Permitted)
+	w.decider.EnvoyEnded()
+	sums := map[string]ledger.UsageRecord{}
+	for _, u := range w.meter.Take() {
+		sum := sums[u.Tenant]
+		sum.Requests, sum.UnderShare = sum.Requests+u.Requests, sum.UnderShare+u.UnderShare
+		sum.UnderShareRefused, sum.UnderShareLate = sum.UnderShareRefused+u.UnderShareRefused, sum.UnderShareLate+u.UnderShareLate
+		sums[u.Tenant] = sum
+	}
+	if got := sums["acme"]; got != (ledger.UsageRecord{Requests: 5, UnderShare: 4}) {
+		t.Errorf("acme: %+v", got)
+	}
+	if got := sums["globex"]; got != (ledger.UsageRecord{Requests: 4, UnderShare: 3, UnderShareRefused: 1, UnderShareLate: 1}) {
+		t.Errorf("globex: %+v", got)
+	}
+	if top := w.decider.Use.Top(w.now); len(top) != 2 {
+		t.Errorf("%+v", top)
 	}
 }

@@ -8,13 +8,15 @@
 //
 // A [Ledger] may be used from many goroutines. Time is an argument.
 //
-// It imports identity/meshname, policy/limit/fair and ledger.
+// It imports identity, policy/limit/fair and ledger.
 package inflight
 
 import (
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
@@ -22,7 +24,7 @@ import (
 
 // Options of a [Ledger]; zero fields take the defaults named there.
 type Options struct {
-	MaxOpen  int           // requests open at once; default 100,000
+	MaxOpen  int           // requests open at once; default [meshname.MaxOpen]
 	Lifetime time.Duration // after which a request whose end was not seen has ended, as Envoy's bounds say; default [meshname.LeaseTime]
 	Early    time.Duration // at least as long as a check may take; default 10 s
 }
@@ -32,11 +34,14 @@ const maxEarly = 16384
 
 // Request is an admitted request.
 type Request struct {
-	UID   string             // of the tenant's incarnation
-	Epoch int64              // of the placement that it was admitted under
-	Usage ledger.UsageRecord // to be completed at its end; Requests is 0 for none
-	Since time.Time          // or when it was last renewed
-	Place fair.Ticket        // in the service; zero: it takes none
+	Tenant identity.TenantID
+	UID    string             // of the tenant's incarnation
+	Epoch  int64              // of the placement that it was admitted under
+	Stream bool               // an upgrade: it lasts as long as it is used
+	Within bool               // it came from another workload of the cell
+	Usage  ledger.UsageRecord // to be completed at its end; Requests is 0 for none
+	Since  time.Time          // or when it was last renewed
+	Place  fair.Ticket        // in the service; zero: it takes none
 }
 
 // Ledger knows the open requests by their lease.
@@ -53,7 +58,7 @@ type Ledger struct {
 // New returns an empty ledger.
 func New(options Options) *Ledger {
 	if options.MaxOpen == 0 {
-		options.MaxOpen = 100_000
+		options.MaxOpen = meshname.MaxOpen
 	}
 	if options.Lifetime == 0 {
 		options.Lifetime = meshname.LeaseTime
@@ -164,7 +169,7 @@ func (l *Ledger) End(now time.Time, lease string, settled bool) (Request, bool) 
 	if len(l.fresh) >= maxEarly || now.Sub(l.turned) >= l.options.Early {
 		l.fresh, l.former, l.turned = map[string]struct{}{}, l.fresh, now
 	}
-	l.fresh[lease] = struct{}{}
+	l.fresh[strings.Clone(lease)] = struct{}{} // what it was cut from is not remembered
 	return Request{}, false
 }
 
@@ -195,17 +200,28 @@ func (l *Ledger) Open() int {
 	return len(l.open)
 }
 
-// Older is how many requests of a tenant are open that were admitted under an epoch before epoch. It looks at all
-// that are open: only a move asks.
-func (l *Ledger) Older(now time.Time, uid string, epoch int64) int {
+// Find returns an open request.
+func (l *Ledger) Find(lease string) (Request, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r, ok := l.open[lease]; ok {
+		return *r, true
+	}
+	return Request{}, false
+}
+
+// Older is how many requests of a tenant are open that were admitted under an epoch before epoch, and how many of them
+// are streams. It looks at all that are open: only a move asks.
+func (l *Ledger) Older(now time.Time, uid string, epoch int64) (count, streams int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire(now)
-	count := 0
 	for _, r := range l.open {
 		if r.UID == uid && r.Epoch < epoch {
-			count++
+			if count++; r.Stream {
+				streams++
+			}
 		}
 	}
-	return count
+	return count, streams
 }

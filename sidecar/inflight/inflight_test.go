@@ -14,14 +14,14 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 func TestOlderCountsOneTenantUnderOlderEpochs(t *testing.T) {
 	l := New(Options{})
 	for i, r := range []Request{
-		{UID: "acme", Epoch: 1, Since: start}, {UID: "acme", Epoch: 2, Since: start}, {UID: "acme", Epoch: 3, Since: start}, {UID: "globex", Epoch: 1, Since: start},
+		{UID: "acme", Epoch: 1, Since: start}, {UID: "acme", Epoch: 2, Stream: true, Since: start}, {UID: "acme", Epoch: 3, Since: start}, {UID: "globex", Epoch: 1, Since: start},
 	} {
 		if l.Begin(fmt.Sprint(i), r) != Begun {
 			t.Fatal("no room")
 		}
 	}
-	if got := l.Older(start, "acme", 3); got != 2 {
-		t.Errorf("%d older than epoch 3, want 2", got)
+	if got, streams := l.Older(start, "acme", 3); got != 2 || streams != 1 {
+		t.Errorf("%d older than epoch 3, %d of them streams, want 2 and 1", got, streams)
 	}
 	if r, ok := l.End(start, "0", false); !ok || r.Epoch != 1 {
 		t.Errorf("ended %+v, %v", r, ok)
@@ -34,7 +34,7 @@ func TestOlderCountsOneTenantUnderOlderEpochs(t *testing.T) {
 		l.Renew(at, "1")
 		l.Renew(at, "unknown")
 	}
-	if got := l.Older(start.Add(time.Hour), "acme", 9); got != 1 {
+	if got, _ := l.Older(start.Add(time.Hour), "acme", 9); got != 1 {
 		t.Errorf("%d after an hour, want the stream only", got)
 	}
 	if open := l.Clear(); len(open) != 1 || l.Open() != 0 {

@@ -74,6 +74,12 @@ func (p *Placement) Moving() bool {
 	return p.State == Migrating || p.State == Fencing || p.State == Cutover
 }
 
+// EndsStreams reports whether upgrades from before are ended where they enter: nothing can hold or repeat what they write. In
+// MIGRATING they stay, unless all that is written must pass by the mover.
+func (p *Placement) EndsStreams() bool {
+	return p.Moving() && (p.State != Migrating || p.Follow != 0)
+}
+
 // Self is what this sidecar is.
 type Self struct {
 	Role           string // gateway, sidecar
@@ -96,7 +102,8 @@ type Self struct {
 	Movers         map[string]string           // gateway: member ID -> host:port for the writes of tenants that it moves
 	Breakers       map[string]breaker.Settings // by the names of Dependencies; none: the defaults
 	Admission      Admission
-	HideLimits     map[string]bool // workloads whose callers are not told of the limits that refuse them
+	Groups         []*api.ShareGroup // who enforces limits together
+	HideLimits     map[string]bool   // workloads whose callers are not told of the limits that refuse them
 }
 
 // Strategy is how a workload's data follows a tenant that moves; "" when it keeps none.
@@ -397,7 +404,7 @@ func signerKey(m *api.SignerKey) (tenanttoken.Key, error) {
 func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
-		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers,
+		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers, Groups: m.ShareGroups,
 		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{},
 	}
 	for _, workload := range m.HideLimits {

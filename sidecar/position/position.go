@@ -67,7 +67,11 @@ func (t *Tracker) Positions(now time.Time) (positions []*api.Position, changed <
 	set, changed := t.saved, t.changed
 	t.mu.Unlock()
 	for name, tenant := range set.Moving() {
-		position := &api.Position{Tenant: name, TenantUid: tenant.UID, Epoch: tenant.Epoch, Drained: t.inflight.Older(now, tenant.UID, tenant.Epoch) == 0}
+		older, streams := t.inflight.Older(now, tenant.UID, tenant.Epoch)
+		if !tenant.EndsStreams() {
+			older -= streams // they are ended when the tenant is fenced
+		}
+		position := &api.Position{Tenant: name, TenantUid: tenant.UID, Epoch: tenant.Epoch, Drained: older == 0}
 		t.mu.Lock()
 		if c, ok := t.copies[name]; ok && c.epoch == tenant.Epoch {
 			position.Copies = c.copies

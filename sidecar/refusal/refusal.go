@@ -68,7 +68,7 @@ func Of(answer *decide.Answer, grpc bool) Refusal {
 		}
 	}
 	if answer.Limited && answer.Level.Exceeded && !answer.Hidden {
-		r.Headers = append(r.Headers, limitHeaders(answer, seconds)...)
+		r.Headers = append(r.Headers, LimitHeaders(answer, seconds)...)
 	}
 	if grpc {
 		// Envoy would make a status of the HTTP one, which is UNAVAILABLE for 429, and so a reason to try again at once.
@@ -100,10 +100,10 @@ func rounded(d, unit time.Duration) int64 {
 	return n
 }
 
-// limitHeaders are those of the IETF draft "RateLimit header fields for HTTP" (draft-ietf-httpapi-ratelimit-headers), which are
+// LimitHeaders are those of the IETF draft "RateLimit header fields for HTTP" (draft-ietf-httpapi-ratelimit-headers), which are
 // structured fields (RFC 9651): t is the very moment that Retry-After says, and the partition key a hash, by which its tenant
 // can tell its quotas apart and nobody else can tell whose they are.
-func limitHeaders(answer *decide.Answer, seconds int64) []Header {
+func LimitHeaders(answer *decide.Answer, seconds int64) []Header {
 	level := &answer.Level
 	name := strconv.Quote(strings.ReplaceAll(level.Kind.String(), " ", "-"))
 	key := ";pk=:" + partition(&answer.Decision, level.Kind) + ":"

@@ -45,7 +45,8 @@ type Config struct {
 	Zap       *zap.Logger
 	// Certificate is the one that this member shows its peers.
 	Certificate func() (*x509.Certificate, error)
-	Pulse       func(now time.Time) // told each time that the control plane says it reaches its store
+	Pulse       func(now time.Time)                 // told each time that the control plane says it reaches its store
+	Top         func(now time.Time) []*api.TopEntry // who uses most; nil: nothing is said of it
 }
 
 const (
@@ -55,6 +56,7 @@ const (
 	keyRenewal    = 24 * time.Hour
 	keyInterval   = time.Minute // between two looks at the key's age
 	usageInterval = 5 * time.Second
+	topInterval   = time.Second
 	minBackoff    = 100 * time.Millisecond
 	maxBackoff    = 2 * time.Second
 )
@@ -223,6 +225,9 @@ func (r *Reporter) stream(ctx context.Context) error {
 	defer look.Stop()
 	usage := time.NewTicker(usageInterval)
 	defer usage.Stop()
+	top := time.NewTicker(topInterval)
+	defer top.Stop()
+	topped := false // something was said of who uses most
 	age := time.NewTicker(keyInterval)
 	defer age.Stop()
 	published, said, shown := "", false, ""
@@ -267,6 +272,10 @@ func (r *Reporter) stream(ctx context.Context) error {
 			}
 		case <-usage.C:
 			if err := r.sendUsage(stream); err != nil {
+				return err
+			}
+		case now := <-top.C:
+			if topped, err = r.sendTop(stream, now, topped); err != nil {
 				return err
 			}
 		case done := <-r.leaving:
@@ -365,10 +374,23 @@ func (r *Reporter) sendUsage(stream api.MemberService_ReportClient) error {
 			r.batch.Records = append(r.batch.Records, &api.UsageRecord{
 				Minute: timestamppb.New(u.Minute), Tenant: u.Tenant, TenantUid: u.TenantUID, Workload: u.Workload, Class: u.Class, Requests: u.Requests,
 				BytesReceived: u.BytesReceived, BytesSent: u.BytesSent, Duration: durationpb.New(u.Duration), Refused: u.Refused, Errors: u.Errors,
+				UnderShare: u.UnderShare, UnderShareRefused: u.UnderShareRefused, UnderShareLate: u.UnderShareLate,
 			})
 		}
 	}
 	return stream.Send(&api.MemberReport{Report: &api.MemberReport_Usage{Usage: r.batch}})
+}
+
+// sendTop says who uses most, and once that nobody does any more.
+func (r *Reporter) sendTop(stream api.MemberService_ReportClient, now time.Time, said bool) (bool, error) {
+	if r.Top == nil {
+		return false, nil
+	}
+	list := r.Top(now)
+	if len(list) == 0 && !said {
+		return false, nil
+	}
+	return len(list) > 0, stream.Send(&api.MemberReport{Report: &api.MemberReport_Top{Top: &api.Top{Tenants: list}}})
 }
 
 func (r *Reporter) heard(stream api.MemberService_ReportClient, message *api.ControlMessage) error {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec of all other messages
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Decoder is a message that reads itself. The string stays as it is for as long as any part of it is kept.
@@ -116,10 +117,13 @@ func (r *Reader) Next() bool {
 		if ok = whole && size <= uint64(len(r.rest)); ok {
 			r.Bytes, r.rest = r.rest[:size], r.rest[size:]
 		}
-	default: // groups went out of use before these messages were made
-		return r.fail("a wire type")
+	default: // a group, which went out of use before these messages were made, is stepped over; others are none
+		size := protowire.ConsumeFieldValue(protowire.Number(r.Number), protowire.Type(tag&7), []byte(r.rest))
+		if ok = size >= 0; ok {
+			r.rest = r.rest[size:]
+		}
 	}
-	return ok || r.fail("a length")
+	return ok || r.fail("a value")
 }
 
 func (r *Reader) fail(what string) bool {

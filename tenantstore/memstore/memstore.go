@@ -19,7 +19,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 )
 
-// logLength is how many changes a watcher may be behind.
+// logLength is how many changes a watcher may be behind, at least.
 const logLength = 4096
 
 // Store is a store in memory.
@@ -29,7 +29,7 @@ type Store struct {
 	mu      sync.Mutex
 	closed  bool
 	objects map[tenantstore.Key]*tenantstore.Object
-	log     []tenantstore.Change // the last logLength
+	log     []tenantstore.Change // the last logLength, or up to twice as many
 	head    ledger.Head
 	events  []ledger.Event
 	rev     tenantstore.Revision
@@ -73,8 +73,8 @@ func (s *Store) Apply(ctx context.Context, tx tenantstore.Transaction) (tenantst
 		event, s.head = s.head.Seal(event)
 		s.events = append(s.events, event)
 	}
-	if len(s.log) == logLength {
-		s.log = append([]tenantstore.Change(nil), s.log[1:]...)
+	if len(s.log) == 2*logLength {
+		s.log = slices.Clone(s.log[logLength:])
 	}
 	s.log = append(s.log, change)
 	close(s.changed)

@@ -44,8 +44,12 @@ func Run(ctx context.Context, config Config) error {
 func (c *Config) follow(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object, changes <-chan tenantstore.Change) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	work := work{moves: map[string]struct{}{}, draining: map[string]struct{}{}}
+	for _, o := range objects {
+		work.note(o)
+	}
 	for {
-		if err := c.step(ctx, objects); err != nil {
+		if err := c.step(ctx, objects, work); err != nil {
 			return err
 		}
 		select {
@@ -55,9 +59,11 @@ func (c *Config) follow(ctx context.Context, objects map[tenantstore.Key]*tenant
 			}
 			for _, o := range change.Put {
 				objects[o.Key()] = o
+				work.note(o)
 			}
 			for _, key := range change.Delete {
 				delete(objects, key)
+				work.gone(key)
 			}
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -66,23 +72,53 @@ func (c *Config) follow(ctx context.Context, objects map[tenantstore.Key]*tenant
 	}
 }
 
-// step makes the next step of every move that waits for nothing.
-func (c *Config) step(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object) error {
-	for _, request := range tenantstore.NextDrains(objects) {
-		if err := c.make(ctx, request); err != nil {
-			return err
+// work is what there may be to do: while there is none, a change of the store costs nothing here.
+type work struct {
+	moves    map[string]struct{} // that are open, by tenant
+	draining map[string]struct{} // cells
+}
+
+func (w work) note(o *tenantstore.Object) {
+	in := func(set map[string]struct{}, open bool) {
+		if delete(set, o.Metadata.Name); open {
+			set[o.Metadata.Name] = struct{}{}
 		}
 	}
-	for key, o := range objects {
-		if key.Kind != tenantstore.KindMove || o.Move.Outcome != "" {
-			continue
+	switch o.Kind {
+	case tenantstore.KindMove:
+		in(w.moves, o.Move.Outcome == "")
+	case tenantstore.KindCell:
+		in(w.draining, o.Cell.State == tenantstore.CellDraining)
+	default:
+	}
+}
+
+func (w work) gone(key tenantstore.Key) {
+	switch key.Kind {
+	case tenantstore.KindMove:
+		delete(w.moves, key.Name)
+	case tenantstore.KindCell:
+		delete(w.draining, key.Name)
+	default:
+	}
+}
+
+// step makes the next step of every move that waits for nothing.
+func (c *Config) step(ctx context.Context, objects map[tenantstore.Key]*tenantstore.Object, work work) error {
+	if len(work.draining) > 0 {
+		for _, request := range tenantstore.NextDrains(objects) {
+			if err := c.make(ctx, request); err != nil {
+				return err
+			}
 		}
-		next, waits := tenantstore.NextMove(objects, key.Name, c.Now())
+	}
+	for tenant := range work.moves {
+		next, waits := tenantstore.NextMove(objects, tenant, c.Now())
 		if next == "" || len(waits) > 0 {
 			continue
 		}
-		epoch := objects[tenantstore.Key{Kind: tenantstore.KindTenant, Name: key.Name}].Status.Placement.Epoch
-		if err := c.make(ctx, tenantstore.MoveRequest{Tenant: key.Name, Transition: next, Epoch: epoch}); err != nil {
+		epoch := objects[tenantstore.Key{Kind: tenantstore.KindTenant, Name: tenant}].Status.Placement.Epoch
+		if err := c.make(ctx, tenantstore.MoveRequest{Tenant: tenant, Transition: next, Epoch: epoch}); err != nil {
 			return err
 		}
 	}

@@ -44,11 +44,11 @@ func BenchmarkCheck(b *testing.B) {
 			if kind == "gateway" {
 				listener = meshname.ListenerGateway
 			}
-			d, err := decider(listener, k)
+			d, err := decider(listener, k, 1000)
 			if err != nil {
 				b.Fatal(err)
 			}
-			made, err := newRequests(kind)
+			made, err := newRequests(kind, 1000)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -31,13 +31,22 @@ type child struct {
 	socket string
 }
 
-func start(ctx context.Context, dir, kind string) (*child, error) {
+// subject is what is measured.
+type subject struct {
+	kind    string
+	tenants int
+}
+
+// subjects are all there are; the last is there for what more tenants cost.
+var subjects = []subject{{"inbound-seen", 12_000}, {"inbound-new", 12_000}, {"gateway", 12_000}, {"inbound-seen", 100}}
+
+func start(ctx context.Context, dir string, s subject) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	c := &child{socket: filepath.Join(dir, kind+".sock")}
-	c.cmd = exec.CommandContext(ctx, self, "-serve", kind, "-socket", c.socket)
+	c := &child{socket: filepath.Join(dir, fmt.Sprint(s.kind, s.tenants, ".sock"))}
+	c.cmd = exec.CommandContext(ctx, self, "-serve", s.kind, "-socket", c.socket, "-tenants", strconv.Itoa(s.tenants))
 	c.cmd.Stderr = os.Stderr
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.cmd.Start(); err != nil {
@@ -66,10 +75,12 @@ func (c *child) stop() {
 
 // cpu is the CPU time of the process's threads so far, in nanoseconds as the scheduler counts it (proc_pid_schedstat(5)
 // has it to a thread; its ticks in proc_pid_stat(5) are a hundredth of a second, which is a twentieth of a batch).
-func (c *child) cpu() (time.Duration, error) {
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", c.cmd.Process.Pid))
+func (c *child) cpu() (time.Duration, error) { return cpuOf(c.cmd.Process.Pid) }
+
+func cpuOf(pid int) (time.Duration, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(threads) == 0 {
-		return 0, fmt.Errorf("process %d: no schedstat of its threads (%w)", c.cmd.Process.Pid, err)
+		return 0, fmt.Errorf("process %d: no schedstat of its threads (%w)", pid, err)
 	}
 	var sum time.Duration
 	for _, thread := range threads {
@@ -128,20 +139,13 @@ func measureDecisions(ctx context.Context, rounds int) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if err := os.Setenv("BENCH_KEY", filepath.Join(dir, "key.json")); err != nil {
-		return err
-	}
-	kinds := []string{"inbound-seen", "inbound-new", "gateway"}
-	servers := map[string]*child{}
-	for _, kind := range append([]string{"floor"}, kinds...) {
-		if _, err := key(); err != nil {
-			return err
-		}
-		servers[kind], err = start(ctx, dir, kind)
+	servers := map[subject]*child{}
+	for _, one := range append([]subject{floorSubject}, subjects...) {
+		servers[one], err = start(ctx, dir, one)
 		if err != nil {
 			return err
 		}
-		defer servers[kind].stop()
+		defer servers[one].stop()
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 	signatures, err := measureSignatures(rounds)
@@ -149,40 +153,63 @@ func measureDecisions(ctx context.Context, rounds int) error {
 		return err
 	}
 	fmt.Fprintln(out, "decisions a CPU-second\tin flight\tfloor (always allows)\ttenantmesh\tratio to the floor\tto the floor and its signature")
-	for _, kind := range kinds {
-		made, err := newRequests(kind)
+	cost := map[subject][]float64{} // ratios at 64 in flight
+	for _, one := range subjects {
+		made, err := newRequests(one.kind, one.tenants)
 		if err != nil {
 			return err
 		}
 		for _, flight := range []int{1, 16, 64} {
 			var base, ours, ratio, signed []float64
 			for range rounds {
-				checks := make([]*auth.CheckRequest, batch)
-				for i := range checks {
-					if checks[i], err = made.next(); err != nil {
+				if one.kind == "inbound-seen" { // now
+					if err := see(ctx, servers[one], made); err != nil {
 						return err
 					}
 				}
-				b, err := servers["floor"].run(ctx, checks, flight)
+				checks, err := made.batch()
 				if err != nil {
 					return err
 				}
-				o, err := servers[kind].run(ctx, checks, flight)
+				b, err := servers[floorSubject].run(ctx, checks, flight)
+				if err != nil {
+					return err
+				}
+				o, err := servers[one].run(ctx, checks, flight)
 				if err != nil {
 					return err
 				}
 				base, ours, ratio = append(base, b), append(ours, o), append(ratio, o/b)
-				signed = append(signed, o*(1/b+signatures[kind].Seconds()))
+				signed = append(signed, o*(1/b+signatures[one.kind].Seconds()))
 			}
 			beside := "none is made"
-			if signatures[kind] > 0 {
+			if signatures[one.kind] > 0 {
 				beside = spread(signed, "%.2f")
 			}
-			fmt.Fprintf(out, "%s\t%d\t%s\t%s\t%s\t%s\n", kind, flight, spread(base, "%.0f"), spread(ours, "%.0f"), spread(ratio, "%.2f"), beside)
+			cost[one] = ratio
+			fmt.Fprintf(out, "%s, %d tenants\t%d\t%s\t%s\t%s\t%s\n", one.kind, one.tenants, flight, spread(base, "%.0f"), spread(ours, "%.0f"), spread(ratio, "%.2f"), beside)
 		}
 	}
-	fmt.Fprintln(out)
+	var growth []float64
+	for i, few := range cost[subjects[len(subjects)-1]] {
+		growth = append(growth, few/cost[subjects[0]][i])
+	}
+	fmt.Fprintf(out, "a decision's cost at %d tenants, to %d (both against the floor, 64 in flight): %s\n\n", subjects[0].tenants, subjects[len(subjects)-1].tenants, spread(growth, "%.2f"))
 	return out.Flush()
+}
+
+var floorSubject = subject{kind: "floor"}
+
+// see sends the contexts of the next batch, in requests of their own.
+func see(ctx context.Context, server *child, made *requests) error {
+	at := made.n.Load()
+	checks, err := made.batch()
+	if err != nil {
+		return err
+	}
+	made.n.Store(at)
+	_, err = server.run(ctx, checks, 16)
+	return err
 }
 
 // measureSignatures is what the one Ed25519 signature of a decision costs alone, by its kind: a gateway makes one, and a

@@ -139,26 +139,28 @@ func (p *plane) fill(ctx context.Context, tenants int) error {
 	return nil
 }
 
-// generate starts a load generator that holds n streams.
-func (p *plane) generate(ctx context.Context, n int) (g *generator, stop func(), err error) {
+// generate starts a load generator that holds n streams. whole is the bytes that came over all of them until each had
+// everything.
+func (p *plane) generate(ctx context.Context, n int, more ...string) (g *generator, whole int64, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, "-streams", fmt.Sprint(n), "-control", p.xds)
+	cmd.Args = append(cmd.Args, more...)
 	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(p.dir, "ca.sock"))
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	stop = func() {
 		_ = cmd.Process.Kill()
@@ -177,12 +179,12 @@ func (p *plane) generate(ctx context.Context, n int) (g *generator, stop func(),
 		err = fmt.Errorf("the load generator says %q", line)
 	}
 	if err == nil {
-		_, err = g.bytes()
+		whole, err = g.bytes()
 	}
 	if err != nil {
 		stop()
 	}
-	return g, stop, err
+	return g, whole, stop, err
 }
 
 // change writes a tenant and returns how long it took until every stream had accepted it.
@@ -206,14 +208,17 @@ func (p *plane) change(ctx context.Context, suspended bool) (time.Duration, erro
 // figures are those of one size.
 type figures struct {
 	took  []float64 // ms to the last ACK
-	cpu   float64   // ms of this process a change
+	cpu   []float64 // ms of this process a change, by round
 	bytes float64   // a change and stream
 	heap  float64   // KiB a stream
 }
 
-func (p *plane) figures(ctx context.Context, streams, changes int) (f figures, err error) {
+// changesARound are suspensions, each with its end.
+const changesARound = 20
+
+func (p *plane) figures(ctx context.Context, streams, rounds, changes int) (f figures, err error) {
 	before := inUse()
-	g, stop, err := p.generate(ctx, streams)
+	g, _, stop, err := p.generate(ctx, streams)
 	if err != nil {
 		return f, err
 	}
@@ -222,20 +227,22 @@ func (p *plane) figures(ctx context.Context, streams, changes int) (f figures, e
 	if _, err := g.bytes(); err != nil {
 		return f, err
 	}
-	spent := selfCPU()
-	for range changes {
-		took, err := p.change(ctx, true) // a suspension waits for nothing
-		if err == nil {
-			_, err = p.change(ctx, false)
+	for range rounds {
+		spent := selfCPU()
+		for range changes {
+			took, err := p.change(ctx, true) // a suspension waits for nothing
+			if err == nil {
+				_, err = p.change(ctx, false)
+			}
+			if err != nil {
+				return f, err
+			}
+			f.took = append(f.took, float64(took.Microseconds())/1000)
 		}
-		if err != nil {
-			return f, err
-		}
-		f.took = append(f.took, float64(took.Microseconds())/1000)
+		f.cpu = append(f.cpu, float64((selfCPU()-spent).Microseconds())/1000/float64(2*changes))
 	}
-	f.cpu = float64((selfCPU() - spent).Microseconds()) / 1000 / float64(2*changes)
 	bytes, err := g.bytes()
-	f.bytes = float64(bytes) / float64(2*changes*streams)
+	f.bytes = float64(bytes) / float64(2*changes*rounds*streams)
 	return f, err
 }
 
@@ -256,44 +263,72 @@ func selfCPU() time.Duration {
 
 // measurePush measures how long the suspension of a tenant takes from the command to the last ACK, at more streams and
 // at more tenants; it waits for no other change, as most changes do for 50 ms. CPU and bytes are those of suspensions and
-// their ends alike; bytes are those of the messages. Ratios are of medians, to the smallest case of the run.
+// their ends alike; bytes are those of the messages. Ratios are to the median of the smallest case of the run; in the column
+// "to 100 tenants", to that of as many streams at 100 tenants.
 func measurePush(ctx context.Context, rounds int) error {
 	out := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(out, "a tenant is suspended\tstreams\tms to the last ACK\tp99\tratio\tCPU ms a change\tratio\tbytes a response\tKiB a stream")
+	fmt.Fprintln(out, "a tenant is suspended\tstreams\tms to the last ACK\tp99\tratio\tCPU ms a change\tratio\tto 100 tenants\tbytes a response\tKiB a stream")
 	var base *figures
-	for _, size := range []struct {
-		tenants int
-		streams []int
-	}{{100, []int{1, 10, 100, 1000}}, {manyTenants, []int{1, 10, 100}}} {
-		if err := func() error {
-			dir, err := os.MkdirTemp("", "push-")
-			if err != nil {
-				return err
-			}
-			defer func() { _ = os.RemoveAll(dir) }()
-			p, err := newPlane(ctx, dir, size.tenants)
-			if err != nil {
-				return err
-			}
-			defer p.stop()
+	few := map[int]figures{} // of 100 tenants, by streams
+	for _, size := range pushSizes {
+		err := withPlane(ctx, size.tenants, func(p *plane) error {
 			for _, streams := range size.streams {
-				f, err := p.figures(ctx, streams, 20*rounds)
+				f, err := p.figures(ctx, streams, rounds, changesARound)
 				if err != nil {
 					return fmt.Errorf("%d tenants, %d streams: %w", size.tenants, streams, err)
 				}
 				if base == nil {
 					base = &f
 				}
+				if _, ok := few[streams]; !ok {
+					few[streams] = f
+				}
 				sorted := slices.Sorted(slices.Values(f.took))
-				fmt.Fprintf(out, "%d tenants\t%d\t%s\t%.1f\t%.1f\t%.2f\t%.1f\t%.0f\t%.0f\n", size.tenants, streams, spread(f.took, "%.1f"),
-					sorted[(len(sorted)-1)*99/100], sorted[len(sorted)/2]/median(base.took), f.cpu, f.cpu/base.cpu, f.bytes, f.heap)
+				fmt.Fprintf(out, "%d tenants\t%d\t%s\t%.1f\t%s\t%s\t%s\t%s\t%.0f\t%.0f\n", size.tenants, streams, spread(f.took, "%.1f"), sorted[(len(sorted)-1)*99/100],
+					spread(over(f.took, median(base.took)), "%.1f"), spread(f.cpu, "%.2f"), spread(over(f.cpu, median(base.cpu)), "%.1f"),
+					spread(over(f.cpu, median(few[streams].cpu)), "%.1f"), f.bytes, f.heap)
 			}
 			return nil
-		}(); err != nil {
+		})
+		if err != nil {
 			return err
 		}
 	}
-	return out.Flush()
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stdout)
+	return measureMoves(ctx, rounds)
+}
+
+// pushSizes are what is measured; those of the fewest tenants first.
+var pushSizes = []struct {
+	tenants int
+	streams []int
+}{{100, []int{1, 10, 100, 1000}}, {manyTenants, []int{1, 10, 100}}}
+
+// withPlane does work with a control plane that has so many tenants.
+func withPlane(ctx context.Context, tenants int, work func(*plane) error) error {
+	dir, err := os.MkdirTemp("", "push-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	p, err := newPlane(ctx, dir, tenants)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	return work(p)
+}
+
+// over are values as ratios to one.
+func over(values []float64, base float64) []float64 {
+	ratios := make([]float64, len(values))
+	for i, v := range values {
+		ratios[i] = v / base
+	}
+	return ratios
 }
 
 func median(values []float64) float64 {

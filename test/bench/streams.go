@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -21,10 +23,12 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/svid"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 	"github.com/tenantmesh/tenantmesh/sidecar/policysync"
+	"github.com/tenantmesh/tenantmesh/xds/bootstrap"
 )
 
 // Limits of the load generator.
@@ -36,7 +40,8 @@ const (
 // holdStreams is the load generator: it holds n streams to a control plane, each over a connection of its own as
 // sidecars do, and accepts whatever comes. It says "ready" on its output once each has all that there was, and answers
 // each line on its input with the bytes of responses that came since the last.
-func holdStreams(ctx context.Context, control string, n int) error {
+// With report, each is a member too, which says how far it is with a tenant that moves.
+func holdStreams(ctx context.Context, control string, n int, report bool) error {
 	source, err := svid.Open(ctx, "")
 	if err != nil {
 		return err
@@ -65,7 +70,7 @@ func holdStreams(ctx context.Context, control string, n int) error {
 			}
 			for {
 				first := make(chan error, 1)
-				go func() { failed <- accept(ctx, conn, &bytes, first) }()
+				go func() { failed <- accept(ctx, conn, &bytes, first, report) }()
 				if err = <-first; err == nil || connecting.Err() != nil {
 					return err
 				}
@@ -100,8 +105,15 @@ func holdStreams(ctx context.Context, control string, n int) error {
 }
 
 // accept subscribes to everything and accepts what comes. first is told once every type has come.
-func accept(ctx context.Context, conn *grpc.ClientConn, bytes *atomic.Int64, first chan<- error) error {
+func accept(ctx context.Context, conn *grpc.ClientConn, bytes *atomic.Int64, first chan<- error, report bool) (err error) {
 	tell := sync.OnceFunc(func() { first <- nil })
+	say := func(*discovery.DeltaDiscoveryResponse) error { return nil }
+	if report {
+		if say, err = join(ctx, conn); err != nil {
+			first <- err
+			return err
+		}
+	}
 	stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	types := append(policyset.Types(), policysync.EnvoyTypes...)
 	for i := 0; err == nil && i < len(types); i++ {
@@ -115,6 +127,9 @@ func accept(ctx context.Context, conn *grpc.ClientConn, bytes *atomic.Int64, fir
 		}
 		bytes.Add(int64(proto.Size(response)))
 		err = stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: response.TypeUrl, ResponseNonce: response.Nonce})
+		if err == nil {
+			err = say(response)
+		}
 		if came[response.TypeUrl] = true; len(came) == len(types) {
 			tell()
 		}
@@ -124,6 +139,43 @@ func accept(ctx context.Context, conn *grpc.ClientConn, bytes *atomic.Int64, fir
 	default:
 	}
 	return err
+}
+
+// join makes a member of the connection. say reports that it is at the newest epoch of each tenant that moves, and that
+// nothing of before is open.
+func join(ctx context.Context, conn *grpc.ClientConn) (say func(*discovery.DeltaDiscoveryResponse) error, err error) {
+	stream, err := api.NewMemberServiceClient(conn).Report(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // does not fail (its package documentation)
+	send := func(report *api.MemberReport) error { return stream.Send(report) }
+	if err := send(&api.MemberReport{Report: &api.MemberReport_Hello{Hello: &api.Hello{MemberId: hex.EncodeToString(id), Version: "bench", EnvoyVersion: bootstrap.MinVersion, Address: "127.0.0.1", Port: 1}}}); err != nil {
+		return nil, err
+	}
+	if _, err := stream.Recv(); err != nil { // welcome: it counts from now on
+		return nil, err
+	}
+	go func() {
+		for {
+			if _, err := stream.Recv(); err != nil {
+				return
+			}
+		}
+	}()
+	return func(response *discovery.DeltaDiscoveryResponse) error {
+		for _, r := range response.Resources {
+			tenant := &api.TenantPolicy{}
+			if r.Resource.UnmarshalTo(tenant) != nil || tenant.Placement.GetTarget() == "" {
+				continue
+			}
+			if err := send(&api.MemberReport{Report: &api.MemberReport_Position{Position: &api.Position{Tenant: tenant.Tenant, TenantUid: tenant.Uid, Epoch: tenant.Placement.Epoch, Drained: true}}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
 }
 
 // generator is a load generator in a process of its own.

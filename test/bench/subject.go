@@ -14,6 +14,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	logv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	procv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -40,7 +41,7 @@ import (
 
 const (
 	trustDomain = "bench.example"
-	tenants     = 1000
+	policies    = 1000
 	gatewayID   = "spiffe://" + trustDomain + "/gateway/edge"
 )
 
@@ -51,6 +52,40 @@ type floor struct {
 
 func (floor) Check(context.Context, *auth.CheckRequest) (*auth.CheckResponse, error) {
 	return &auth.CheckResponse{Status: &status.Status{}, HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: &auth.OkHttpResponse{}}}, nil
+}
+
+// floorLog takes each entry of an access log, and does nothing with it.
+type floorLog struct {
+	logv3.UnimplementedAccessLogServiceServer
+}
+
+func (floorLog) StreamAccessLogs(stream logv3.AccessLogService_StreamAccessLogsServer) error {
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+	}
+}
+
+// floorProcessor lets everything go on.
+type floorProcessor struct {
+	procv3.UnimplementedExternalProcessorServer
+}
+
+func (floorProcessor) Process(stream procv3.ExternalProcessor_ProcessServer) error {
+	for {
+		message, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		answer := &procv3.ProcessingResponse{Response: &procv3.ProcessingResponse_RequestHeaders{RequestHeaders: &procv3.HeadersResponse{}}}
+		if message.GetResponseTrailers() != nil {
+			answer.Response = &procv3.ProcessingResponse_ResponseTrailers{ResponseTrailers: &procv3.TrailersResponse{}}
+		}
+		if err := stream.Send(answer); err != nil {
+			return err
+		}
+	}
 }
 
 // ending decides as the product does, and ends each request at once, as the access log would.
@@ -67,8 +102,8 @@ func key() (tenanttoken.SigningKey, error) {
 	return tenanttoken.LoadOrCreateKey(os.Getenv("BENCH_KEY"), 24*time.Hour, time.Now())
 }
 
-// decider is the product's decision, with a thousand tenants and a log that is encoded and thrown away.
-func decider(listener string, k tenanttoken.SigningKey) (*decide.Decider, error) {
+// decider is the product's decision, with a thousand policies and a log that is encoded and thrown away.
+func decider(listener string, k tenanttoken.SigningKey, tenants int) (*decide.Decider, error) {
 	self := &api.ProxyConfig{
 		Role: "sidecar", TrustDomain: trustDomain, Principal: "spiffe://" + trustDomain + "/cell/us-1/workload/front", Cell: "us-1", Workload: "front",
 	}
@@ -80,9 +115,9 @@ func decider(listener string, k tenanttoken.SigningKey) (*decide.Decider, error)
 		{TypeURL: meshname.TypeSignerKey, Name: k.KID, Message: &api.SignerKey{Kid: k.KID, Principal: gatewayID, PublicKey: k.Public(), Role: "gateway", NotAfter: timestamppb.New(k.NotAfter)}},
 		{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "tenant", Tenants: []string{"*"}}},
 	}
-	for i := range 20 {
+	for i := range policies {
 		changes = append(changes, policyset.Change{TypeURL: meshname.TypeAccessPolicy, Name: fmt.Sprint("p", i), Message: &api.AccessPolicy{
-			Name: fmt.Sprintf("p%02d", i), Effect: "Permit", Principals: []string{fmt.Sprintf("spiffe://%s/cell/*/workload/w%d", trustDomain, i)}, Targets: []*api.Target{{Workload: "front"}},
+			Name: fmt.Sprintf("p%03d", i), Effect: "Permit", Principals: []string{fmt.Sprintf("spiffe://%s/cell/*/workload/w%d", trustDomain, i)}, Targets: []*api.Target{{Workload: "front"}},
 		}})
 	}
 	changes = append(changes, policyset.Change{TypeURL: meshname.TypeAccessPolicy, Name: "z", Message: &api.AccessPolicy{
@@ -126,7 +161,7 @@ func tenantChange(i int) policyset.Change {
 	}}
 }
 
-func serveChecks(kind, socket string) error {
+func serveChecks(kind, socket string, tenants int) error {
 	debug.SetGCPercent(400) // as the product's, for the floor too
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
@@ -135,6 +170,8 @@ func serveChecks(kind, socket string) error {
 	if kind == "floor" {
 		g := grpc.NewServer(grpc.MaxConcurrentStreams(4096))
 		auth.RegisterAuthorizationServer(g, floor{})
+		logv3.RegisterAccessLogServiceServer(g, floorLog{})
+		procv3.RegisterExternalProcessorServer(g, floorProcessor{})
 		return g.Serve(listener)
 	}
 	k, err := key()
@@ -146,13 +183,13 @@ func serveChecks(kind, socket string) error {
 	if kind == "gateway" || kind == "gateway-logged" {
 		name = meshname.ListenerGateway
 	}
-	d, err := decider(name, k)
+	d, err := decider(name, k, tenants)
 	if err != nil {
 		return err
 	}
 	if kind == "gateway-logged" { // a real Envoy ends its requests by its access log
 		extauthz.Register(g, d)
-		logv3.RegisterAccessLogServiceServer(g, &accesslog.Server{Decider: d})
+		accesslog.Register(g, d)
 	} else {
 		extauthz.Register(g, ending{d})
 	}
@@ -163,11 +200,11 @@ func serveChecks(kind, socket string) error {
 type requests struct {
 	kind   string
 	signer *tenanttoken.Signer
-	seen   []string
+	seen   []string // by tenant
 	n      atomic.Int64
 }
 
-func newRequests(kind string) (*requests, error) {
+func newRequests(kind string, tenants int) (*requests, error) {
 	r := &requests{kind: kind}
 	k, err := key()
 	if err != nil {
@@ -208,8 +245,20 @@ func random() string {
 	return hex.EncodeToString(b[:])
 }
 
+// batch is as many checks as one measurement sends.
+func (r *requests) batch() ([]*auth.CheckRequest, error) {
+	checks := make([]*auth.CheckRequest, batch)
+	for i := range checks {
+		var err error
+		if checks[i], err = r.next(); err != nil {
+			return nil, err
+		}
+	}
+	return checks, nil
+}
+
 func (r *requests) next() (*auth.CheckRequest, error) {
-	i := int(r.n.Add(1)) % tenants
+	i := int(r.n.Add(1)) % len(r.seen)
 	headers := map[string]string{
 		":authority": "front", ":method": "GET", ":path": "/front/documents/1?page=2", ":scheme": "http", "user-agent": "bench/1.0", "accept": "*/*",
 		"x-request-id": random(), "traceparent": "00-" + random() + "-0123456789abcdef-01", "x-forwarded-proto": "http", "x-tenantmesh-lease": random(),

@@ -166,10 +166,12 @@ func TestAbortsLeakNothing(t *testing.T) {
 	until(t, func() bool { return leases(t, w.gateway) == 0 && leases(t, w.front) == 0 })
 	// Else it proves nothing: many a client hung up while Envoy waited for the decision, or before it was made.
 	for point, s := range map[string]*meshtest.Sidecar{"gateway": w.gateway, "inbound": w.front} {
+		abandoned := 0.0
 		for _, known := range []string{"true", "false"} {
-			if series(t, s, fmt.Sprintf("tenantmesh_abandoned_checks_total{known=%q,point=%q}", known, point)) == 0 {
-				t.Errorf("no client hung up while its check was pending at %s, with its end known before the decision: %s", point, known)
-			}
+			abandoned += series(t, s, fmt.Sprintf("tenantmesh_abandoned_checks_total{known=%q,point=%q}", known, point))
+		}
+		if abandoned == 0 {
+			t.Errorf("no client hung up at the %s while its check was pending", point)
 		}
 	}
 }

@@ -115,7 +115,47 @@ func TestMoveWaitsForHooks(t *testing.T) {
 			if kept := cells["us-1"].kept(); len(kept) != written {
 				t.Errorf("%d rows are kept of %d", len(kept), written)
 			}
+			if left := cells["us-2"].kept(); len(left) != 0 {
+				t.Errorf("what was given up leaves %v in us-2", left)
+			}
 		})
+	}
+	deleted := func(what string) (n int) {
+		events, err := w.Store.Events(t.Context(), 0, 10_000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if strings.Contains(e.Detail, what) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := deleted("given up: what it brought to us-2 is deleted"); n != 6 {
+		t.Errorf("the ledger has %d deletions of what was given up, want 6", n)
+	}
+	// A copy that cannot be deleted keeps nobody but the next move waiting, and can be left.
+	cells["us-2"].spoil("DELETE /rows/data", fails)
+	cells["us-1"].spoil("GET /rows/digest", lies)
+	w.move(t, adminapi.MoveInput{Transition: tenantstore.MoveStart, To: "us-2", Grace: 1})
+	until(t, func() bool { return waitsFor(t, tenantstore.StateMigrating, "equal digests").Move.Fences > 0 })
+	w.move(t, adminapi.MoveInput{Transition: tenantstore.MoveAbort})
+	cells["us-1"].spoil("", sound)
+	if status := waitsFor(t, tenantstore.StateFinal, "DELETE /rows/data in us-2 answers 500"); status.Placement.Cell != "us-1" || !strings.Contains(status.Waits[0].Hint, "--abort") {
+		t.Errorf("given up: %+v", status)
+	}
+	write(t)
+	for transition, want := range map[tenantstore.Transition]string{tenantstore.MoveStart: "must not have given up a move", tenantstore.MoveRollback: "the move is given up already"} {
+		if _, err := w.Admin.Move(t.Context(), "acme", adminapi.MoveInput{Transition: transition, To: "us-2"}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s of what was given up: %v, want %q", transition, err, want)
+		}
+	}
+	w.move(t, adminapi.MoveInput{Transition: tenantstore.MoveAbort})
+	w.settled(t, "us-1")
+	cells["us-2"].spoil("", sound)
+	if n := deleted("given up: what it brought to us-2 stays there"); n != 1 {
+		t.Errorf("the ledger has %d copies that were left, want 1", n)
 	}
 	// Behind the cutover only the end of the move waits, for the deletion at the source.
 	cells["us-1"].spoil("DELETE /rows/data", fails)

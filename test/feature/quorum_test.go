@@ -2,6 +2,7 @@ package feature
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -17,6 +18,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/internal/freeport"
 	"github.com/tenantmesh/tenantmesh/internal/meshtest"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
+	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
 	"github.com/tenantmesh/tenantmesh/tenantstore/etcdstore"
 )
 
@@ -80,8 +82,53 @@ func revision(t *testing.T, s *meshtest.Sidecar) float64 {
 	return value
 }
 
+// epochs looks at a tenant's epoch as whoever may say so has it, and fails when one goes backwards.
+type epochs struct {
+	*meshtest.Mesh
+	gateway *meshtest.Sidecar
+	seen    map[string]int64 // by who says so
+}
+
+func (e *epochs) note(t *testing.T, who string, epoch int64) {
+	t.Helper()
+	if epoch < e.seen[who] {
+		t.Fatalf("the epoch of acme went from %d to %d, says %s", e.seen[who], epoch, who)
+	}
+	e.seen[who] = epoch
+}
+
+// look asks the control plane, and the sidecar that refuses what nobody may read.
+func (e *epochs) look(t *testing.T) {
+	t.Helper()
+	if status, err := e.Admin.MoveStatus(t.Context(), "acme"); err == nil {
+		e.note(t, "the control plane", status.Placement.Epoch)
+	}
+	refused := e.Get(t, e.gateway.URL+"/front/secret/x", "acme")
+	if refused.Reason() != "denied_by_policy" {
+		return
+	}
+	if d, err := e.Admin.Explain(t.Context(), refused.Header.Get("x-tenantmesh-decision")); err == nil {
+		e.note(t, d.Point+" in "+d.Cell, d.Epoch)
+	}
+}
+
+// moved moves acme, and returns once it has arrived.
+func (e *epochs) moved(t *testing.T, to string) {
+	t.Helper()
+	until(t, func() bool {
+		_, err := e.Admin.Move(t.Context(), "acme", adminapi.MoveInput{Transition: tenantstore.MoveStart, To: to, Grace: 1})
+		return err == nil
+	})
+	until(t, func() bool {
+		e.look(t)
+		status, err := e.Admin.MoveStatus(t.Context(), "acme")
+		return err == nil && status.Placement.Cell == to && status.Placement.Target == "" && e.Get(t, e.gateway.URL+"/front/x", "acme").Status == 200
+	})
+	e.look(t)
+}
+
 // TestQuorum: two control planes over an etcd of three. One etcd and one control plane end: sidecars go on with the other,
-// what changes is in force, and nothing that they have goes backwards.
+// what changes is in force, tenants move, and nothing that they have goes backwards: no revision, and no epoch.
 func TestQuorum(t *testing.T) {
 	endpoints, stop := cluster(t)
 	store, err := etcdstore.Open(t.Context(), etcdstore.Config{Endpoints: endpoints, Log: zap.NewNop()})
@@ -89,12 +136,17 @@ func TestQuorum(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	m := meshtest.Start(t, objects, meshtest.Others(1), meshtest.Lease(time.Second), meshtest.Through(func(before tenantstore.Store) tenantstore.Store {
+	m := meshtest.Start(t, objects+secondCell, meshtest.Others(1), meshtest.Lease(time.Second), meshtest.Through(func(before tenantstore.Store) tenantstore.Store {
 		_ = before.Close()
 		return store
 	}))
 	gateway := m.Gateway(t)
-	m.Workload(t, "us-1", "front", http.HandlerFunc(tell))
+	for _, cell := range []string{"us-1", "us-2"} {
+		m.Workload(t, cell, "front", http.HandlerFunc(tell))
+	}
+	e := &epochs{m, gateway, map[string]int64{}}
+	e.moved(t, "us-2")
+	before := maps.Clone(e.seen)
 	want(t, "before", m.Get(t, gateway.URL+"/front/x", "acme"), 200, "")
 	had := revision(t, gateway)
 	stop[0]()
@@ -104,7 +156,7 @@ func TestQuorum(t *testing.T) {
 	for _, change := range []struct {
 		objects, reason string
 		status          int
-	}{{suspendedAcme, "tenant_suspended", 403}, {objects, "", 200}} {
+	}{{suspendedAcme, "tenant_suspended", 403}, {objects + secondCell, "", 200}} {
 		until(t, func() bool { // who votes must first find out
 			_, err := m.ApplyOnly(t, change.objects)
 			return err == nil
@@ -115,8 +167,18 @@ func TestQuorum(t *testing.T) {
 				t.Fatalf("the gateway went from revision %v to %v", had, now)
 			}
 			had = now
+			e.look(t)
 			answer := m.Get(t, gateway.URL+"/front/x", "acme")
 			return answer.Status == change.status && answer.Reason() == change.reason
 		})
+	}
+	e.moved(t, "us-1")
+	for who, epoch := range before {
+		if e.seen[who] <= epoch {
+			t.Errorf("%s had epoch %d, and has %d after a move with one of each gone", who, epoch, e.seen[who])
+		}
+	}
+	if len(before) < 2 {
+		t.Errorf("only %v told of an epoch", before)
 	}
 }

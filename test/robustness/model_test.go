@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -54,6 +55,15 @@ type world struct {
 	nodes   []*node
 	keys    map[string]tenanttoken.SigningKey // by gateway, made once: they are the dear part
 
+	strategy string               // of the workload's data
+	progress map[string]*progress // of movers, by gateway
+	journal  []*entry             // of movers, on their disks
+	late     []func()             // messages that may come again
+	fences   map[string]int64     // greatest fencing token of a hook, by cell
+	tokens   int64                // fencing tokens given out
+	spared   int                  // times that all data was there before the seal
+	repeated int                  // writes, at the other cell
+
 	requests []*request                // anywhere on their way
 	data     map[string]map[string]int // what each cell's service keeps: how often each write was applied
 	acked    map[string]bool
@@ -76,6 +86,7 @@ const (
 	fenceIsIgnored       // sidecars let writes pass as if they were reads
 	reportsUnsaved       // members report what is not on their disk yet
 	readsStayOpen        // nobody holds reads before the cutover
+	digestsUnread        // the mover believes that the other cell has followed
 	copiesNothing        // the mover reports equal digests and has not copied
 )
 
@@ -100,7 +111,11 @@ type request struct {
 	at        stage
 	lease     string
 	gateway   *node
-	life      int // of the gateway when it took it: a gateway that crashed answers nobody
+	mover     *node // who sends it on, when that is another gateway
+	moverLife int
+	forwarded string // lease there
+	entry     *entry // set: the mover repeats it at the other cell
+	life      int    // of the gateway when it took it: a gateway that crashed answers nobody
 	cell      string
 	token     string
 	sidecar   *node
@@ -132,9 +147,11 @@ func newWorld(seed uint64, broken fault, keys map[string]tenanttoken.SigningKey,
 	w := &world{
 		random: rand.New(rand.NewPCG(seed, 1)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), store: memstore.New(), keys: keys,
 		data: map[string]map[string]int{"a": {}, "b": {}}, acked: map[string]bool{}, fault: broken,
+		progress: map[string]*progress{}, fences: map[string]int64{},
 	}
+	w.strategy = []string{policyset.StrategyFenced, policyset.StrategyCatchUp, policyset.StrategyDualWrite}[w.random.IntN(3)]
 	w.writer = tenantstore.NewWriter(w.store, func() time.Time { return w.now })
-	documents, err := tenantstore.DecodeYAML("", strings.NewReader(objects))
+	documents, err := tenantstore.DecodeYAML("", strings.NewReader(fmt.Sprintf(objects, w.strategy)))
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +209,7 @@ spec: {tier: gold, region: us, limits: {requestsPerSecond: -1, concurrency: -1}}
 apiVersion: tenantmesh.dev/v1alpha1
 kind: Workload
 metadata: {name: front}
-spec: {expose: [{pathPrefix: /}], tenantData: {hooks: {export: /x, import: /x, digest: /d}}}
+spec: {expose: [{pathPrefix: /}], tenantData: {strategy: %s, hooks: {export: /x, import: /x, digest: /d}}}
 ---
 apiVersion: tenantmesh.dev/v1alpha1
 kind: AccessPolicy
@@ -239,6 +256,10 @@ func (w *world) fixed(n *node) (*policyset.Set, error) {
 	}
 	mesh := ir.Build(snapshot, ir.Options{TrustDomain: trustDomain})
 	mesh.Gateways = nil
+	mesh.Movers = map[string]ir.Endpoint{}
+	for id := range w.keys {
+		mesh.Movers[id] = ir.Endpoint{Address: id, Port: moverPort}
+	}
 	var changes []policyset.Change
 	for _, r := range translator.Translate(mesh) {
 		if policyset.New(r.TypeURL) != nil && w.hears(n, r.Audience) {
@@ -315,6 +336,9 @@ func (w *world) report(n *node) {
 			w.fail("epochs only grow, across reboots too: %s reported %d after %d", n.id, p.Epoch, n.shown)
 		}
 		n.shown = p.Epoch
+		w.again(func() {
+			_ = w.members.Reported(context.Background(), n.peer, &api.MemberReport{Report: &api.MemberReport_Position{Position: p}})
+		})
 		if err := w.members.Reported(context.Background(), n.peer, &api.MemberReport{Report: &api.MemberReport_Position{Position: p}}); err != nil {
 			w.fail("report: %w", err)
 		}
@@ -410,9 +434,11 @@ func (w *world) advance(r *request) bool {
 		if r.sidecar.life == r.innerLife {
 			r.sidecar.decider.End(decide.Ended{Lease: r.inner})
 		}
+		through := r.mover == nil || r.mover.life == r.moverLife
+		w.answered(r, r.sidecar.life == r.innerLife)
 		if r.gateway.life == r.life {
 			r.gateway.decider.End(decide.Ended{Lease: r.lease})
-			if r.sidecar.life == r.innerLife && !r.failed {
+			if r.sidecar.life == r.innerLife && !r.failed && through {
 				if r.write {
 					w.acked[r.id] = true
 				}
@@ -454,13 +480,17 @@ func (w *world) onward(r *request) bool {
 		return false
 	}
 	onward, _, ok := r.gateway.decider.Onward(&decide.Request{
-		Listener: meshname.ListenerGateway, Method: r.method(), Path: "/rows", Lease: r.lease, Headers: decide.HeadersOf(map[string][]string{propagation.HeaderTxnToken: {r.token}}),
+		Listener: meshname.ListenerGateway, Target: "workload/front", Method: r.method(), Path: "/rows", Lease: r.lease, Headers: decide.HeadersOf(map[string][]string{propagation.HeaderTxnToken: {r.token}}),
 	})
+	if ok && onward.Via != "" {
+		onward = w.forward(r, onward.Via)
+	}
 	if !ok || onward.Held && w.random.IntN(10) == 0 { // it was held for as long as it may
 		r.gateway.decider.End(decide.Ended{Lease: r.lease})
 		return false
 	}
 	if !onward.Held {
+		w.intend(r, &onward)
 		r.token, r.cell, r.at = onward.Token, onward.Cell, onTheWay
 	}
 	return true
@@ -481,6 +511,7 @@ func (w *world) serve(r *request) bool {
 	}
 	answer := w.inbound(r.sidecar, r.gateway, method, "/rows", r.inner, r.token)
 	if !answer.Decision.Allowed {
+		w.untaken(r)
 		again := answer.Decision.Reason == policy.Misdirected || answer.Decision.Reason == policy.WriteFenced
 		if r.byMover && again && r.gateway.life == r.life {
 			r.at = held
@@ -521,34 +552,17 @@ func (w *world) inbound(n, gateway *node, method, path, lease, token string) dec
 // copy lets a gateway that finds itself the mover copy, by the way of the cells' sidecars.
 func (w *world) copy(g *node) {
 	t, ok := g.sets.Load().Tenant(tenant)
-	if !ok || !t.Copy || t.Mover != g.id || t.State != policyset.Fencing {
+	if !ok || !t.Copy || t.Mover != g.id || t.State == policyset.Final {
 		return
 	}
-	hook := func(cell, method string, role tenanttoken.Role) bool {
-		token, err := g.decider.ForData(t, cell, role)
-		if err != nil {
-			w.fail("for data: %w", err)
-			return false
-		}
-		for _, n := range w.nodes {
-			if n.cell == cell {
-				lease := fmt.Sprint("hook-", w.random.Uint64())
-				allowed := w.inbound(n, g, method, "/x", lease, token).Decision.Allowed
-				n.decider.End(decide.Ended{Lease: lease})
-				return allowed
-			}
-		}
-		return false
+	if t.State == policyset.Migrating {
+		w.follow(g, t)
+		return
 	}
-	if w.fault != copiesNothing {
-		if !hook(t.Cell, "GET", tenanttoken.Owner) || !hook(t.Target, "PUT", tenanttoken.Replica) {
+	if w.fault != copiesNothing && !w.caughtUp(g, t) {
+		if !w.hook(g, t, t.Cell, "GET", tenanttoken.Owner, nil) || !w.hook(g, t, t.Target, "PUT", tenanttoken.Replica, maps.Clone(w.data[t.Cell])) {
 			return // it is tried again
 		}
-		copied := map[string]int{}
-		for id, n := range w.data[t.Cell] {
-			copied[id] = n
-		}
-		w.data[t.Target] = copied
 	}
 	g.tracker.Copied(tenant, t.Epoch, []*api.Copy{{Workload: "front", DigestFrom: "d", DigestTo: "d"}})
 }
@@ -574,8 +588,12 @@ func (w *world) run(events int) error {
 			if w.random.IntN(10) < 9 {
 				w.report(n)
 			}
-		case k < 69:
+		case k < 68:
 			w.save(n)
+		case k < 69:
+			if len(w.late) > 0 {
+				w.late[w.random.IntN(len(w.late))]()
+			}
 		case k < 76:
 			w.report(n)
 		case k < 88:
@@ -590,6 +608,7 @@ func (w *world) run(events int) error {
 		case k < 96:
 			w.operate()
 		case k < 97:
+			w.crashed(n)
 			if err := w.boot(n); err != nil { // it crashes, and starts from its disk
 				return err
 			}

@@ -63,15 +63,18 @@ func TestMoveModel(t *testing.T) {
 		return
 	}
 	accepted, called, acked, moved := 0, 0, 0, 0
+	spared, repeated, by := 0, 0, map[string]int{}
 	for s := range uint64(*seeds) {
 		w, err := play(t, s+1, none, keys, used)
 		if err != nil {
 			t.Fatalf("%v\nreplay: go test ./test/robustness -run TestMoveModel -seed %d", err, s+1)
 		}
 		accepted, called, acked, moved = accepted+w.accepted, called+w.called, acked+len(w.acked), moved+w.underway
+		spared, repeated = spared+w.spared, repeated+w.repeated
+		by[w.strategy] += w.underway
 	}
-	t.Logf("%d runs of %d events: %d writes accepted, %d from within a cell, %d acknowledged, %d cutovers under way", *seeds, events, accepted, called, acked, moved)
-	if 5*moved < *seeds || accepted < 10**seeds || called < *seeds {
+	t.Logf("%d runs of %d events: %d writes accepted, %d from within a cell, %d acknowledged, %d cutovers under way %v; %d writes repeated at the other cell, %d times all was there before the seal", *seeds, events, accepted, called, acked, moved, by, repeated, spared)
+	if 10*moved < *seeds || len(by) < 3 || accepted < 10**seeds || called < *seeds || repeated < *seeds || 20*spared < *seeds {
 		t.Errorf("too little happened to prove anything")
 	}
 }
@@ -79,7 +82,7 @@ func TestMoveModel(t *testing.T) {
 // TestMoveModelCatches breaks the protocol on purpose: a model that holds all the same would prove nothing.
 func TestMoveModelCatches(t *testing.T) {
 	keys, used := signingKeys(t), usage(t)
-	for broken, name := range map[fault]string{drainedLies: "drains that are reported too early", fenceIsIgnored: "a fence that is ignored", reportsUnsaved: "reports of what is not on the disk", copiesNothing: "a copy that was not made", readsStayOpen: "reads that are not held before the cutover"} {
+	for broken, name := range map[fault]string{drainedLies: "drains that are reported too early", fenceIsIgnored: "a fence that is ignored", reportsUnsaved: "reports of what is not on the disk", copiesNothing: "a copy that was not made", digestsUnread: "digests that nobody reads", readsStayOpen: "reads that are not held before the cutover"} {
 		caught := ""
 		for s := uint64(1); s <= 1000 && caught == ""; s++ {
 			if _, err := play(t, s, broken, keys, used); err != nil {

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 )
@@ -63,13 +64,18 @@ func Render(config Config) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	streams, err := unixCluster(meshname.ClusterStreams, filepath.Join(config.RunDir, meshname.SocketStreams), true)
+	if err != nil {
+		return nil, err
+	}
+	streams.CircuitBreakers = &cluster.CircuitBreakers{Thresholds: []*cluster.CircuitBreakers_Thresholds{{MaxRequests: wrapperspb.UInt32(meshname.MaxOpen)}}}
 	ads := &core.ConfigSource{ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}}, ResourceApiVersion: core.ApiVersion_V3}
 	return protojson.Marshal(&bootstrap.Bootstrap{
 		Node: &core.Node{Id: config.NodeID, Cluster: config.Cluster},
 		Admin: &bootstrap.Admin{Address: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
 			Address: "127.0.0.1", PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(config.AdminPort)},
 		}}}},
-		StaticResources: &bootstrap.Bootstrap_StaticResources{Clusters: []*cluster.Cluster{sidecar, jwks, move}},
+		StaticResources: &bootstrap.Bootstrap_StaticResources{Clusters: []*cluster.Cluster{sidecar, jwks, move, streams}},
 		DynamicResources: &bootstrap.Bootstrap_DynamicResources{
 			LdsConfig: ads, CdsConfig: ads,
 			AdsConfig: &core.ApiConfigSource{

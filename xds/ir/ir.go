@@ -33,6 +33,7 @@ type Mesh struct {
 	Gateways     []identity.Principal
 	Fenced       []string            // SHA-256 of certificates of members that were shut out, hexadecimal
 	Movers       map[string]Endpoint // by member: where a gateway takes the writes of tenants that it moves
+	Groups       map[string]tenantstore.Group
 	Workloads    []Workload
 	Dependencies []Dependency
 	Issuers      []Issuer
@@ -121,6 +122,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision, Movers: map[string]Endpoint{}}
 	mesh.Control, _ = identity.ControlID(options.TrustDomain)
 	objects := snapshot.Objects
+	mesh.Groups = tenantstore.Groups(objects)
 	tiers := tenantstore.Tiers(objects)
 	for _, key := range slices.SortedFunc(maps.Keys(objects), func(a, b tenantstore.Key) int {
 		return cmp.Or(strings.Compare(string(a.Kind), string(b.Kind)), strings.Compare(a.Name, b.Name))

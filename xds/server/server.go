@@ -8,6 +8,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	quota "github.com/envoyproxy/go-control-plane/envoy/service/rate_limit_quota/v3"
 	deltaserver "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
@@ -42,14 +43,15 @@ type Config struct {
 	Cache     *Cache
 	Directory Directory
 	Members   Members
+	Quota     Quota // nil: limits are not divided here
 	Log       *zap.Logger
 	// Admission bounds how many new streams are taken a second, so that sidecars that all come back at once do not
 	// starve those that are there; 0: DefaultAdmission. As many may come at once.
 	Admission float64
 }
 
-// DefaultAdmission is how many new streams are taken a second. A sidecar has two.
-const DefaultAdmission = 400
+// DefaultAdmission is how many new streams are taken a second. A sidecar has three.
+const DefaultAdmission = 600
 
 // Register serves ADS and the member service on g, until ctx ends.
 func Register(ctx context.Context, g *grpc.Server, config Config) {
@@ -59,6 +61,9 @@ func Register(ctx context.Context, g *grpc.Server, config Config) {
 	go sessions.follow(ctx)
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, &adsServer{delta: deltaserver.NewServer(ctx, config.Cache, callbacks), sessions: sessions, log: config.Log})
 	api.RegisterMemberServiceServer(g, &memberServer{config: config, sessions: sessions})
+	if config.Quota != nil {
+		quota.RegisterRateLimitQuotaServiceServer(g, &quotaServer{config: config, sessions: sessions})
+	}
 }
 
 type adsServer struct {

@@ -51,6 +51,13 @@ func enforcement(mesh *ir.Mesh) []Resource {
 		gateways.HideLimits = append(gateways.HideLimits, hideLimits(&mesh.Workloads[i])...)
 		gateways.TenantData = append(gateways.TenantData, tenantData(&mesh.Workloads[i])...)
 	}
+	groups := []string{meshname.GroupGateways}
+	for _, w := range mesh.Workloads {
+		if name := meshname.GroupTenant(w.Spec.BoundTenant); w.Spec.BoundTenant != "" && !slices.Contains(groups, name) {
+			groups = append(groups, name)
+		}
+	}
+	gateways.ShareGroups = shareGroups(mesh, groups...)
 	resources = append(resources, Resource{meshname.TypeProxyConfig, meshname.ProxyConfigName, AudienceGateway, gateways})
 	for i := range mesh.Workloads {
 		for _, instance := range mesh.Workloads[i].Instances {
@@ -135,6 +142,10 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 	if a := w.Spec.Admission; a.Mode != "" || a.Min > 0 || a.Max > 0 {
 		config.Admission = &api.Admission{Off: a.Mode == "off", Min: int32(a.Min), Max: int32(a.Max)}
 	}
+	config.ShareGroups = shareGroups(mesh, meshname.GroupWorkload(instance.Cell, w.Name))
+	if w.Spec.BoundTenant != "" {
+		config.ShareGroups = append(config.ShareGroups, shareGroups(mesh, meshname.GroupTenant(w.Spec.BoundTenant))...)
+	}
 	for _, class := range w.Spec.Classes {
 		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths, Bulkhead: class.Bulkhead != nil, Priority: string(class.Priority)})
 	}
@@ -154,6 +165,15 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 		config.DependsOn = append(config.DependsOn, dependency)
 	}
 	return Resource{meshname.TypeProxyConfig, meshname.ProxyConfigName, AudienceWorkload(instance.Cell, w.Name), config}
+}
+
+// shareGroups are groups by name, also those that are empty.
+func shareGroups(mesh *ir.Mesh, names ...string) (groups []*api.ShareGroup) {
+	for _, name := range names {
+		group := mesh.Groups[name]
+		groups = append(groups, &api.ShareGroup{Name: name, Members: group.Members, Counted: group.Counted})
+	}
+	return groups
 }
 
 // Tenant returns the resources of one tenant: for every gateway, and for the cell that owns it.

@@ -82,6 +82,7 @@ func gatewayListener() *listener.Listener {
 	manager.HttpFilters = filters(meshname.ListenerGateway, &hcm.HttpFilter{Name: meshname.ExtensionJWT, ConfigType: &hcm.HttpFilter_ConfigDiscovery{ConfigDiscovery: &core.ExtensionConfigSource{
 		ConfigSource: ads, TypeUrls: []string{"type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"},
 	}}})
+	hold(manager)
 	manager.RouteSpecifier = &hcm.HttpConnectionManager_ScopedRoutes{ScopedRoutes: &hcm.ScopedRoutes{
 		Name: meshname.ListenerGateway,
 		ScopeKeyBuilder: &hcm.ScopedRoutes_ScopeKeyBuilder{Fragments: []*hcm.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder{{
@@ -112,7 +113,9 @@ func verifyTokens(issuers []ir.Issuer) *core.TypedExtensionConfig {
 					Uri: "http://jwks/jwks/" + issuer.Name, HttpUpstreamType: &core.HttpUri_Cluster{Cluster: meshname.ClusterJWKS},
 					Timeout: durationpb.New(2 * time.Second),
 				},
-				CacheDuration: durationpb.New(5 * time.Second),
+				// Fetched once a second, aside: Envoy fetches 5 s before the keys are stale. No request waits for a fetch, or
+				// fails with it.
+				CacheDuration: durationpb.New(6 * time.Second), AsyncFetch: &jwtauthn.JwksAsyncFetch{},
 			}},
 		}
 		anyOf.Requirements = append(anyOf.Requirements, &jwtauthn.JwtRequirement{RequiresType: &jwtauthn.JwtRequirement_ProviderName{ProviderName: issuer.Name}})

@@ -29,6 +29,7 @@ func cellListeners(cell string) []Resource {
 	outbound.HttpFilters = filters(meshname.ListenerOutbound, nil, more...)
 	// Which instance of the peer it is: one may have been shut out.
 	inbound.HttpFilters = filters(meshname.ListenerInbound, nil, append(more, remove(propagation.HeaderClass), set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256%"))...)
+	hold(inbound)
 	outbound.ForwardClientCertDetails, outbound.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil
 	audience := AudienceCell(cell)
 	return []Resource{

@@ -996,6 +996,7 @@ type ProxyConfig struct {
 	TenantData     []*TenantData          `protobuf:"bytes,16,rep,name=tenant_data,json=tenantData,proto3" json:"tenant_data,omitempty"`                                                 // a sidecar: of its workload; a gateway: of every workload
 	Fenced         []string               `protobuf:"bytes,18,rep,name=fenced,proto3" json:"fenced,omitempty"`                                                                           // SHA-256 of certificates of members that an operator shut out, hexadecimal
 	Movers         map[string]string      `protobuf:"bytes,17,rep,name=movers,proto3" json:"movers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // gateway: member ID -> host:port at which that gateway takes the writes of tenants that it moves
+	ShareGroups    []*ShareGroup          `protobuf:"bytes,19,rep,name=share_groups,json=shareGroups,proto3" json:"share_groups,omitempty"`                                              // that enforce limits together
 	Admission      *Admission             `protobuf:"bytes,30,opt,name=admission,proto3" json:"admission,omitempty"`                                                                     // none: the defaults
 	HideLimits     []string               `protobuf:"bytes,31,rep,name=hide_limits,json=hideLimits,proto3" json:"hide_limits,omitempty"`                                                 // workloads whose callers are not told of the limits that refuse them; a sidecar's own, a gateway's of all
 	unknownFields  protoimpl.UnknownFields
@@ -1158,6 +1159,13 @@ func (x *ProxyConfig) GetMovers() map[string]string {
 	return nil
 }
 
+func (x *ProxyConfig) GetShareGroups() []*ShareGroup {
+	if x != nil {
+		return x.ShareGroups
+	}
+	return nil
+}
+
 func (x *ProxyConfig) GetAdmission() *Admission {
 	if x != nil {
 		return x.Admission
@@ -1168,6 +1176,67 @@ func (x *ProxyConfig) GetAdmission() *Admission {
 func (x *ProxyConfig) GetHideLimits() []string {
 	if x != nil {
 		return x.HideLimits
+	}
+	return nil
+}
+
+// ShareGroup is who enforces a limit together: each of so many has a part of it.
+type ShareGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // IDs, sorted
+	Counted       []string               `protobuf:"bytes,3,rep,name=counted,proto3" json:"counted,omitempty"` // those of them whose part is their own: every other one knows of them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShareGroup) Reset() {
+	*x = ShareGroup{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShareGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShareGroup) ProtoMessage() {}
+
+func (x *ShareGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShareGroup.ProtoReflect.Descriptor instead.
+func (*ShareGroup) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ShareGroup) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ShareGroup) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *ShareGroup) GetCounted() []string {
+	if x != nil {
+		return x.Counted
 	}
 	return nil
 }
@@ -1184,7 +1253,7 @@ type Admission struct {
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1265,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1278,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{12}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Admission) GetOff() bool {
@@ -1249,7 +1318,7 @@ type TenantData struct {
 
 func (x *TenantData) Reset() {
 	*x = TenantData{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1330,7 @@ func (x *TenantData) String() string {
 func (*TenantData) ProtoMessage() {}
 
 func (x *TenantData) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1343,7 @@ func (x *TenantData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TenantData.ProtoReflect.Descriptor instead.
 func (*TenantData) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{13}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TenantData) GetWorkload() string {
@@ -1339,7 +1408,7 @@ type Class struct {
 
 func (x *Class) Reset() {
 	*x = Class{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1420,7 @@ func (x *Class) String() string {
 func (*Class) ProtoMessage() {}
 
 func (x *Class) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1433,7 @@ func (x *Class) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Class.ProtoReflect.Descriptor instead.
 func (*Class) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{14}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Class) GetName() string {
@@ -1414,7 +1483,7 @@ type Dependency struct {
 
 func (x *Dependency) Reset() {
 	*x = Dependency{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1495,7 @@ func (x *Dependency) String() string {
 func (*Dependency) ProtoMessage() {}
 
 func (x *Dependency) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1508,7 @@ func (x *Dependency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
 func (*Dependency) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{15}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Dependency) GetKind() string {
@@ -1484,7 +1553,7 @@ type Breaker struct {
 
 func (x *Breaker) Reset() {
 	*x = Breaker{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1565,7 @@ func (x *Breaker) String() string {
 func (*Breaker) ProtoMessage() {}
 
 func (x *Breaker) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1578,7 @@ func (x *Breaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Breaker.ProtoReflect.Descriptor instead.
 func (*Breaker) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{16}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Breaker) GetFailures() int32 {
@@ -1559,6 +1628,7 @@ type MemberReport struct {
 	//	*MemberReport_Leave
 	//	*MemberReport_Position
 	//	*MemberReport_Certificate
+	//	*MemberReport_Top
 	Report        isMemberReport_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1566,7 +1636,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1648,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1661,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{17}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MemberReport) GetReport() isMemberReport_Report {
@@ -1673,6 +1743,15 @@ func (x *MemberReport) GetCertificate() *Certificate {
 	return nil
 }
 
+func (x *MemberReport) GetTop() *Top {
+	if x != nil {
+		if x, ok := x.Report.(*MemberReport_Top); ok {
+			return x.Top
+		}
+	}
+	return nil
+}
+
 type isMemberReport_Report interface {
 	isMemberReport_Report()
 }
@@ -1709,6 +1788,10 @@ type MemberReport_Certificate struct {
 	Certificate *Certificate `protobuf:"bytes,8,opt,name=certificate,proto3,oneof"`
 }
 
+type MemberReport_Top struct {
+	Top *Top `protobuf:"bytes,20,opt,name=top,proto3,oneof"`
+}
+
 func (*MemberReport_Hello) isMemberReport_Report() {}
 
 func (*MemberReport_Readiness) isMemberReport_Report() {}
@@ -1725,6 +1808,8 @@ func (*MemberReport_Position) isMemberReport_Report() {}
 
 func (*MemberReport_Certificate) isMemberReport_Report() {}
 
+func (*MemberReport_Top) isMemberReport_Report() {}
+
 // Hello registers a durable member.
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1739,7 +1824,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1836,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1849,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{18}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Hello) GetMemberId() string {
@@ -1813,7 +1898,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +1910,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +1923,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{19}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Certificate) GetSha256() string {
@@ -1865,7 +1950,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +1962,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +1975,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{20}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Readiness) GetReady() bool {
@@ -1912,7 +1997,7 @@ type PublishKey struct {
 
 func (x *PublishKey) Reset() {
 	*x = PublishKey{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +2009,7 @@ func (x *PublishKey) String() string {
 func (*PublishKey) ProtoMessage() {}
 
 func (x *PublishKey) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +2022,7 @@ func (x *PublishKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishKey.ProtoReflect.Descriptor instead.
 func (*PublishKey) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{21}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PublishKey) GetKid() string {
@@ -1972,7 +2057,7 @@ type UsageBatch struct {
 
 func (x *UsageBatch) Reset() {
 	*x = UsageBatch{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2069,7 @@ func (x *UsageBatch) String() string {
 func (*UsageBatch) ProtoMessage() {}
 
 func (x *UsageBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2082,7 @@ func (x *UsageBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageBatch.ProtoReflect.Descriptor instead.
 func (*UsageBatch) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UsageBatch) GetSequence() int64 {
@@ -2016,25 +2101,28 @@ func (x *UsageBatch) GetRecords() []*UsageRecord {
 
 // UsageRecord sums one minute of one tenant's requests.
 type UsageRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Minute        *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=minute,proto3" json:"minute,omitempty"`
-	Tenant        string                 `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	TenantUid     string                 `protobuf:"bytes,3,opt,name=tenant_uid,json=tenantUid,proto3" json:"tenant_uid,omitempty"`
-	Workload      string                 `protobuf:"bytes,4,opt,name=workload,proto3" json:"workload,omitempty"`
-	Class         string                 `protobuf:"bytes,5,opt,name=class,proto3" json:"class,omitempty"`
-	Requests      int64                  `protobuf:"varint,6,opt,name=requests,proto3" json:"requests,omitempty"`
-	BytesReceived int64                  `protobuf:"varint,7,opt,name=bytes_received,json=bytesReceived,proto3" json:"bytes_received,omitempty"`
-	BytesSent     int64                  `protobuf:"varint,8,opt,name=bytes_sent,json=bytesSent,proto3" json:"bytes_sent,omitempty"`
-	Duration      *durationpb.Duration   `protobuf:"bytes,9,opt,name=duration,proto3" json:"duration,omitempty"` // summed
-	Refused       int64                  `protobuf:"varint,10,opt,name=refused,proto3" json:"refused,omitempty"`
-	Errors        int64                  `protobuf:"varint,11,opt,name=errors,proto3" json:"errors,omitempty"` // answered with a status of 500 or more by what was behind the decision
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Minute            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=minute,proto3" json:"minute,omitempty"`
+	Tenant            string                 `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	TenantUid         string                 `protobuf:"bytes,3,opt,name=tenant_uid,json=tenantUid,proto3" json:"tenant_uid,omitempty"`
+	Workload          string                 `protobuf:"bytes,4,opt,name=workload,proto3" json:"workload,omitempty"`
+	Class             string                 `protobuf:"bytes,5,opt,name=class,proto3" json:"class,omitempty"`
+	Requests          int64                  `protobuf:"varint,6,opt,name=requests,proto3" json:"requests,omitempty"`
+	BytesReceived     int64                  `protobuf:"varint,7,opt,name=bytes_received,json=bytesReceived,proto3" json:"bytes_received,omitempty"`
+	BytesSent         int64                  `protobuf:"varint,8,opt,name=bytes_sent,json=bytesSent,proto3" json:"bytes_sent,omitempty"`
+	Duration          *durationpb.Duration   `protobuf:"bytes,9,opt,name=duration,proto3" json:"duration,omitempty"` // summed
+	Refused           int64                  `protobuf:"varint,10,opt,name=refused,proto3" json:"refused,omitempty"`
+	Errors            int64                  `protobuf:"varint,11,opt,name=errors,proto3" json:"errors,omitempty"`                                                  // answered with a status of 500 or more by what was behind the decision
+	UnderShare        int64                  `protobuf:"varint,20,opt,name=under_share,json=underShare,proto3" json:"under_share,omitempty"`                        // while the tenant was under its share of the service, so that nobody but we could keep it out
+	UnderShareRefused int64                  `protobuf:"varint,21,opt,name=under_share_refused,json=underShareRefused,proto3" json:"under_share_refused,omitempty"` // of under_share: for want of capacity
+	UnderShareLate    int64                  `protobuf:"varint,22,opt,name=under_share_late,json=underShareLate,proto3" json:"under_share_late,omitempty"`          // of under_share: decided late
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *UsageRecord) Reset() {
 	*x = UsageRecord{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2134,7 @@ func (x *UsageRecord) String() string {
 func (*UsageRecord) ProtoMessage() {}
 
 func (x *UsageRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2147,7 @@ func (x *UsageRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRecord.ProtoReflect.Descriptor instead.
 func (*UsageRecord) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UsageRecord) GetMinute() *timestamppb.Timestamp {
@@ -2139,6 +2227,180 @@ func (x *UsageRecord) GetErrors() int64 {
 	return 0
 }
 
+func (x *UsageRecord) GetUnderShare() int64 {
+	if x != nil {
+		return x.UnderShare
+	}
+	return 0
+}
+
+func (x *UsageRecord) GetUnderShareRefused() int64 {
+	if x != nil {
+		return x.UnderShareRefused
+	}
+	return 0
+}
+
+func (x *UsageRecord) GetUnderShareLate() int64 {
+	if x != nil {
+		return x.UnderShareLate
+	}
+	return 0
+}
+
+// Top is who uses most of what this member serves, now.
+type Top struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenants       []*TopEntry            `protobuf:"bytes,1,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Top) Reset() {
+	*x = Top{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Top) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Top) ProtoMessage() {}
+
+func (x *Top) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Top.ProtoReflect.Descriptor instead.
+func (*Top) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Top) GetTenants() []*TopEntry {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
+type TopEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	TenantUid     string                 `protobuf:"bytes,2,opt,name=tenant_uid,json=tenantUid,proto3" json:"tenant_uid,omitempty"`
+	Requests      float64                `protobuf:"fixed64,3,opt,name=requests,proto3" json:"requests,omitempty"` // a second, refused ones too
+	Refused       float64                `protobuf:"fixed64,4,opt,name=refused,proto3" json:"refused,omitempty"`   // a second
+	Over          float64                `protobuf:"fixed64,5,opt,name=over,proto3" json:"over,omitempty"`         // by how much requests may be too high
+	Open          int64                  `protobuf:"varint,6,opt,name=open,proto3" json:"open,omitempty"`          // at the service
+	Share         float64                `protobuf:"fixed64,7,opt,name=share,proto3" json:"share,omitempty"`       // of the service; 0: it has none
+	Level         float64                `protobuf:"fixed64,8,opt,name=level,proto3" json:"level,omitempty"`       // of the limit that is nearest to its end: 0 to 1 is used
+	Limit         string                 `protobuf:"bytes,9,opt,name=limit,proto3" json:"limit,omitempty"`         // which that is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopEntry) Reset() {
+	*x = TopEntry{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopEntry) ProtoMessage() {}
+
+func (x *TopEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopEntry.ProtoReflect.Descriptor instead.
+func (*TopEntry) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *TopEntry) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *TopEntry) GetTenantUid() string {
+	if x != nil {
+		return x.TenantUid
+	}
+	return ""
+}
+
+func (x *TopEntry) GetRequests() float64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *TopEntry) GetRefused() float64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *TopEntry) GetOver() float64 {
+	if x != nil {
+		return x.Over
+	}
+	return 0
+}
+
+func (x *TopEntry) GetOpen() int64 {
+	if x != nil {
+		return x.Open
+	}
+	return 0
+}
+
+func (x *TopEntry) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *TopEntry) GetLevel() float64 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *TopEntry) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
 // Explanation answers an Explain.
 type Explanation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2151,7 +2413,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2425,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,7 +2438,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Explanation) GetDecisionId() string {
@@ -2209,7 +2471,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2483,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2496,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{25}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{28}
 }
 
 // Position says that the member has applied a tenant's placement of an epoch, and keeps it on its disk.
@@ -2251,7 +2513,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2525,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2538,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{26}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Position) GetTenant() string {
@@ -2333,7 +2595,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2607,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2620,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{27}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Copy) GetWorkload() string {
@@ -2447,7 +2709,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2721,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2734,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{28}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ControlMessage) GetMessage() isControlMessage_Message {
@@ -2570,7 +2832,7 @@ type Pulse struct {
 
 func (x *Pulse) Reset() {
 	*x = Pulse{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +2844,7 @@ func (x *Pulse) String() string {
 func (*Pulse) ProtoMessage() {}
 
 func (x *Pulse) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +2857,7 @@ func (x *Pulse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pulse.ProtoReflect.Descriptor instead.
 func (*Pulse) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{29}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{32}
 }
 
 type Welcome struct {
@@ -2611,7 +2873,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +2885,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +2898,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{30}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Welcome) GetPrincipal() string {
@@ -2684,7 +2946,7 @@ type KeyInForce struct {
 
 func (x *KeyInForce) Reset() {
 	*x = KeyInForce{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +2958,7 @@ func (x *KeyInForce) String() string {
 func (*KeyInForce) ProtoMessage() {}
 
 func (x *KeyInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +2971,7 @@ func (x *KeyInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyInForce.ProtoReflect.Descriptor instead.
 func (*KeyInForce) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *KeyInForce) GetKid() string {
@@ -2728,7 +2990,7 @@ type UsageAck struct {
 
 func (x *UsageAck) Reset() {
 	*x = UsageAck{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +3002,7 @@ func (x *UsageAck) String() string {
 func (*UsageAck) ProtoMessage() {}
 
 func (x *UsageAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +3015,7 @@ func (x *UsageAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAck.ProtoReflect.Descriptor instead.
 func (*UsageAck) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{32}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UsageAck) GetSequence() int64 {
@@ -2772,7 +3034,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +3046,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +3059,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{33}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Explain) GetDecisionId() string {
@@ -2909,7 +3171,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\atenants\x18\x06 \x03(\tR\atenants\x12\x1e\n" +
 	"\n" +
 	"algorithms\x18\a \x03(\tR\n" +
-	"algorithms\"\x9f\a\n" +
+	"algorithms\"\xe3\a\n" +
 	"\vProxyConfig\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x1c\n" +
@@ -2931,7 +3193,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\vtenant_data\x18\x10 \x03(\v2\x1f.tenantmesh.v1alpha1.TenantDataR\n" +
 	"tenantData\x12\x16\n" +
 	"\x06fenced\x18\x12 \x03(\tR\x06fenced\x12D\n" +
-	"\x06movers\x18\x11 \x03(\v2,.tenantmesh.v1alpha1.ProxyConfig.MoversEntryR\x06movers\x12<\n" +
+	"\x06movers\x18\x11 \x03(\v2,.tenantmesh.v1alpha1.ProxyConfig.MoversEntryR\x06movers\x12B\n" +
+	"\fshare_groups\x18\x13 \x03(\v2\x1f.tenantmesh.v1alpha1.ShareGroupR\vshareGroups\x12<\n" +
 	"\tadmission\x18\x1e \x01(\v2\x1e.tenantmesh.v1alpha1.AdmissionR\tadmission\x12\x1f\n" +
 	"\vhide_limits\x18\x1f \x03(\tR\n" +
 	"hideLimits\x1a8\n" +
@@ -2941,7 +3204,12 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vMoversEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"A\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"T\n" +
+	"\n" +
+	"ShareGroup\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\x12\x18\n" +
+	"\acounted\x18\x03 \x03(\tR\acounted\"A\n" +
 	"\tAdmission\x12\x10\n" +
 	"\x03off\x18\x01 \x01(\bR\x03off\x12\x10\n" +
 	"\x03min\x18\x02 \x01(\x05R\x03min\x12\x10\n" +
@@ -2972,7 +3240,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05share\x18\x02 \x01(\x01R\x05share\x121\n" +
 	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12-\n" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x124\n" +
-	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\x86\x04\n" +
+	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xb4\x04\n" +
 	"\fMemberReport\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.tenantmesh.v1alpha1.HelloH\x00R\x05hello\x12>\n" +
 	"\treadiness\x18\x02 \x01(\v2\x1e.tenantmesh.v1alpha1.ReadinessH\x00R\treadiness\x12B\n" +
@@ -2982,7 +3250,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\vexplanation\x18\x05 \x01(\v2 .tenantmesh.v1alpha1.ExplanationH\x00R\vexplanation\x122\n" +
 	"\x05leave\x18\x06 \x01(\v2\x1a.tenantmesh.v1alpha1.LeaveH\x00R\x05leave\x12;\n" +
 	"\bposition\x18\a \x01(\v2\x1d.tenantmesh.v1alpha1.PositionH\x00R\bposition\x12D\n" +
-	"\vcertificate\x18\b \x01(\v2 .tenantmesh.v1alpha1.CertificateH\x00R\vcertificateB\b\n" +
+	"\vcertificate\x18\b \x01(\v2 .tenantmesh.v1alpha1.CertificateH\x00R\vcertificate\x12,\n" +
+	"\x03top\x18\x14 \x01(\v2\x18.tenantmesh.v1alpha1.TopH\x00R\x03topB\b\n" +
 	"\x06report\"\x91\x01\n" +
 	"\x05Hello\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
@@ -3004,7 +3273,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\n" +
 	"UsageBatch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12:\n" +
-	"\arecords\x18\x02 \x03(\v2 .tenantmesh.v1alpha1.UsageRecordR\arecords\"\xf5\x02\n" +
+	"\arecords\x18\x02 \x03(\v2 .tenantmesh.v1alpha1.UsageRecordR\arecords\"\xf0\x03\n" +
 	"\vUsageRecord\x122\n" +
 	"\x06minute\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x06minute\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x1d\n" +
@@ -3019,7 +3288,24 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\bduration\x18\t \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
 	"\arefused\x18\n" +
 	" \x01(\x03R\arefused\x12\x16\n" +
-	"\x06errors\x18\v \x01(\x03R\x06errors\"X\n" +
+	"\x06errors\x18\v \x01(\x03R\x06errors\x12\x1f\n" +
+	"\vunder_share\x18\x14 \x01(\x03R\n" +
+	"underShare\x12.\n" +
+	"\x13under_share_refused\x18\x15 \x01(\x03R\x11underShareRefused\x12(\n" +
+	"\x10under_share_late\x18\x16 \x01(\x03R\x0eunderShareLate\">\n" +
+	"\x03Top\x127\n" +
+	"\atenants\x18\x01 \x03(\v2\x1d.tenantmesh.v1alpha1.TopEntryR\atenants\"\xe1\x01\n" +
+	"\bTopEntry\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1d\n" +
+	"\n" +
+	"tenant_uid\x18\x02 \x01(\tR\ttenantUid\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x01R\brequests\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\x01R\arefused\x12\x12\n" +
+	"\x04over\x18\x05 \x01(\x01R\x04over\x12\x12\n" +
+	"\x04open\x18\x06 \x01(\x03R\x04open\x12\x14\n" +
+	"\x05share\x18\a \x01(\x01R\x05share\x12\x14\n" +
+	"\x05level\x18\b \x01(\x01R\x05level\x12\x14\n" +
+	"\x05limit\x18\t \x01(\tR\x05limit\"X\n" +
 	"\vExplanation\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x14\n" +
@@ -3084,7 +3370,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*FailMode)(nil),              // 1: tenantmesh.v1alpha1.FailMode
@@ -3098,89 +3384,95 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*SignerKey)(nil),             // 9: tenantmesh.v1alpha1.SignerKey
 	(*TokenIssuer)(nil),           // 10: tenantmesh.v1alpha1.TokenIssuer
 	(*ProxyConfig)(nil),           // 11: tenantmesh.v1alpha1.ProxyConfig
-	(*Admission)(nil),             // 12: tenantmesh.v1alpha1.Admission
-	(*TenantData)(nil),            // 13: tenantmesh.v1alpha1.TenantData
-	(*Class)(nil),                 // 14: tenantmesh.v1alpha1.Class
-	(*Dependency)(nil),            // 15: tenantmesh.v1alpha1.Dependency
-	(*Breaker)(nil),               // 16: tenantmesh.v1alpha1.Breaker
-	(*MemberReport)(nil),          // 17: tenantmesh.v1alpha1.MemberReport
-	(*Hello)(nil),                 // 18: tenantmesh.v1alpha1.Hello
-	(*Certificate)(nil),           // 19: tenantmesh.v1alpha1.Certificate
-	(*Readiness)(nil),             // 20: tenantmesh.v1alpha1.Readiness
-	(*PublishKey)(nil),            // 21: tenantmesh.v1alpha1.PublishKey
-	(*UsageBatch)(nil),            // 22: tenantmesh.v1alpha1.UsageBatch
-	(*UsageRecord)(nil),           // 23: tenantmesh.v1alpha1.UsageRecord
-	(*Explanation)(nil),           // 24: tenantmesh.v1alpha1.Explanation
-	(*Leave)(nil),                 // 25: tenantmesh.v1alpha1.Leave
-	(*Position)(nil),              // 26: tenantmesh.v1alpha1.Position
-	(*Copy)(nil),                  // 27: tenantmesh.v1alpha1.Copy
-	(*ControlMessage)(nil),        // 28: tenantmesh.v1alpha1.ControlMessage
-	(*Pulse)(nil),                 // 29: tenantmesh.v1alpha1.Pulse
-	(*Welcome)(nil),               // 30: tenantmesh.v1alpha1.Welcome
-	(*KeyInForce)(nil),            // 31: tenantmesh.v1alpha1.KeyInForce
-	(*UsageAck)(nil),              // 32: tenantmesh.v1alpha1.UsageAck
-	(*Explain)(nil),               // 33: tenantmesh.v1alpha1.Explain
-	nil,                           // 34: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
-	nil,                           // 35: tenantmesh.v1alpha1.Limits.ClassesEntry
-	nil,                           // 36: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	nil,                           // 37: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	nil,                           // 38: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*ShareGroup)(nil),            // 12: tenantmesh.v1alpha1.ShareGroup
+	(*Admission)(nil),             // 13: tenantmesh.v1alpha1.Admission
+	(*TenantData)(nil),            // 14: tenantmesh.v1alpha1.TenantData
+	(*Class)(nil),                 // 15: tenantmesh.v1alpha1.Class
+	(*Dependency)(nil),            // 16: tenantmesh.v1alpha1.Dependency
+	(*Breaker)(nil),               // 17: tenantmesh.v1alpha1.Breaker
+	(*MemberReport)(nil),          // 18: tenantmesh.v1alpha1.MemberReport
+	(*Hello)(nil),                 // 19: tenantmesh.v1alpha1.Hello
+	(*Certificate)(nil),           // 20: tenantmesh.v1alpha1.Certificate
+	(*Readiness)(nil),             // 21: tenantmesh.v1alpha1.Readiness
+	(*PublishKey)(nil),            // 22: tenantmesh.v1alpha1.PublishKey
+	(*UsageBatch)(nil),            // 23: tenantmesh.v1alpha1.UsageBatch
+	(*UsageRecord)(nil),           // 24: tenantmesh.v1alpha1.UsageRecord
+	(*Top)(nil),                   // 25: tenantmesh.v1alpha1.Top
+	(*TopEntry)(nil),              // 26: tenantmesh.v1alpha1.TopEntry
+	(*Explanation)(nil),           // 27: tenantmesh.v1alpha1.Explanation
+	(*Leave)(nil),                 // 28: tenantmesh.v1alpha1.Leave
+	(*Position)(nil),              // 29: tenantmesh.v1alpha1.Position
+	(*Copy)(nil),                  // 30: tenantmesh.v1alpha1.Copy
+	(*ControlMessage)(nil),        // 31: tenantmesh.v1alpha1.ControlMessage
+	(*Pulse)(nil),                 // 32: tenantmesh.v1alpha1.Pulse
+	(*Welcome)(nil),               // 33: tenantmesh.v1alpha1.Welcome
+	(*KeyInForce)(nil),            // 34: tenantmesh.v1alpha1.KeyInForce
+	(*UsageAck)(nil),              // 35: tenantmesh.v1alpha1.UsageAck
+	(*Explain)(nil),               // 36: tenantmesh.v1alpha1.Explain
+	nil,                           // 37: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	nil,                           // 38: tenantmesh.v1alpha1.Limits.ClassesEntry
+	nil,                           // 39: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	nil,                           // 40: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	nil,                           // 41: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
-	34, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	37, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	2,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	3,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
 	1,  // 3: tenantmesh.v1alpha1.TenantPolicy.fail_mode:type_name -> tenantmesh.v1alpha1.FailMode
-	39, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	39, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
-	35, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	42, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	42, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	38, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
 	7,  // 7: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
 	8,  // 8: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	40, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	43, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
 	6,  // 10: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
 	5,  // 11: tenantmesh.v1alpha1.Canary.before:type_name -> tenantmesh.v1alpha1.AccessPolicy
 	5,  // 12: tenantmesh.v1alpha1.Canary.after:type_name -> tenantmesh.v1alpha1.AccessPolicy
-	36, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	40, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
-	14, // 15: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
-	15, // 16: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	37, // 17: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	13, // 18: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
-	38, // 19: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	12, // 20: tenantmesh.v1alpha1.ProxyConfig.admission:type_name -> tenantmesh.v1alpha1.Admission
-	16, // 21: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
-	39, // 22: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
-	39, // 23: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
-	39, // 24: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
-	18, // 25: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
-	20, // 26: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
-	21, // 27: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
-	22, // 28: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	24, // 29: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	25, // 30: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	26, // 31: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
-	19, // 32: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
-	40, // 33: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	40, // 34: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	23, // 35: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	40, // 36: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	39, // 37: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	27, // 38: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	30, // 39: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	31, // 40: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	32, // 41: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	33, // 42: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	29, // 43: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
-	4,  // 44: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	17, // 45: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	28, // 46: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	46, // [46:47] is the sub-list for method output_type
-	45, // [45:46] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	39, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	43, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	15, // 15: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
+	16, // 16: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
+	40, // 17: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	14, // 18: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
+	41, // 19: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	12, // 20: tenantmesh.v1alpha1.ProxyConfig.share_groups:type_name -> tenantmesh.v1alpha1.ShareGroup
+	13, // 21: tenantmesh.v1alpha1.ProxyConfig.admission:type_name -> tenantmesh.v1alpha1.Admission
+	17, // 22: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
+	42, // 23: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
+	42, // 24: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
+	42, // 25: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
+	19, // 26: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
+	21, // 27: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
+	22, // 28: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
+	23, // 29: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
+	27, // 30: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	28, // 31: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	29, // 32: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	20, // 33: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
+	25, // 34: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
+	43, // 35: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	43, // 36: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	24, // 37: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	43, // 38: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	42, // 39: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	26, // 40: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
+	30, // 41: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	33, // 42: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	34, // 43: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	35, // 44: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	36, // 45: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	32, // 46: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
+	4,  // 47: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	18, // 48: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	31, // 49: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	49, // [49:50] is the sub-list for method output_type
+	48, // [48:49] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -3188,7 +3480,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 	if File_tenantmesh_v1alpha1_resources_proto != nil {
 		return
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[17].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[18].OneofWrappers = []any{
 		(*MemberReport_Hello)(nil),
 		(*MemberReport_Readiness)(nil),
 		(*MemberReport_PublishKey)(nil),
@@ -3197,8 +3489,9 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 		(*MemberReport_Leave)(nil),
 		(*MemberReport_Position)(nil),
 		(*MemberReport_Certificate)(nil),
+		(*MemberReport_Top)(nil),
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[28].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[31].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_KeyInForce)(nil),
 		(*ControlMessage_UsageAck)(nil),
@@ -3211,7 +3504,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

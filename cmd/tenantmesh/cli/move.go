@@ -97,7 +97,7 @@ func arrived(cmd *cobra.Command, client *adminclient.Client, format output, stat
 			if screenIs && format != outputJSON {
 				fmt.Fprint(screen, "\r\033[K")
 			}
-			if status.Move != nil && status.Move.Outcome == tenantstore.MoveAborted {
+			if status.Move != nil && (status.Move.Aborted || status.Move.Outcome == tenantstore.MoveAborted) {
 				return status, command.Fail(command.Failed, "see 'tenantmesh audit' for who did it", "the move of %s was aborted: it stays in %s", status.Tenant, status.Placement.Cell)
 			}
 			return status, nil
@@ -125,6 +125,9 @@ func moveLine(s adminapi.MoveStatus) string {
 		line += " -> " + p.Target
 		if p.State == tenantstore.StateCutover || p.State == tenantstore.StateFinal {
 			line = fmt.Sprintf("%s: %s in %s, from %s", s.Tenant, p.State, p.Cell, p.Target)
+			if s.Move != nil && s.Move.Aborted {
+				line = fmt.Sprintf("%s: stays in %s, and its copy in %s is deleted", s.Tenant, p.Cell, p.Target)
+			}
 		}
 	}
 	line += fmt.Sprintf(", epoch %d", p.Epoch)
@@ -135,7 +138,7 @@ func moveLine(s adminapi.MoveStatus) string {
 }
 
 func describeMove(w io.Writer, s adminapi.MoveStatus) {
-	fmt.Fprintln(w, moveLine(adminapi.MoveStatus{Tenant: s.Tenant, Placement: s.Placement}))
+	fmt.Fprintln(w, moveLine(adminapi.MoveStatus{Tenant: s.Tenant, Placement: s.Placement, Move: s.Move}))
 	if m := s.Move; m != nil {
 		fmt.Fprintf(w, "asked for by %s at %s; %s\n", m.Actor, m.Began.Format(time.RFC3339), cmp.Or(strings.ToLower(string(m.Outcome)), "next: "+string(s.Next)))
 	}

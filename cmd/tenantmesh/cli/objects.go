@@ -367,9 +367,12 @@ func newValidate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "validate -f FILE", Short: "Check objects that stand alone, without a control plane", Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, n, err := offline(cmd, files)
+			snapshot, n, err := offline(cmd, files)
 			if err != nil {
 				return err
+			}
+			for _, w := range tenantstore.Warnings(snapshot.Objects) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %v\n", w)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%d objects are valid\n", n)
 			return nil

@@ -60,7 +60,7 @@ func newControl() *cobra.Command {
 	flags.StringVar(&config.Etcd.Cert, "etcd-cert", "", "file with the client certificate for that etcd")
 	flags.StringVar(&config.Etcd.Key, "etcd-key", "", "file with the client key for that etcd")
 	flags.BoolVar(&config.AllowHTTPJWKS, "allow-http-jwks", false, "fetch issuers' keys over plain HTTP too; development only")
-	flags.Float64Var(&config.Admission, "admission", server.DefaultAdmission, "how many new streams of sidecars are taken a second; a sidecar has two")
+	flags.Float64Var(&config.Admission, "admission", server.DefaultAdmission, "how many new streams of sidecars are taken a second; a sidecar has three")
 	config.Keep.Defaults()
 	flags.DurationVar(&config.Keep.Minutes, "usage-minutes", config.Keep.Minutes, "how long usage is kept by the minute; older, by the hour")
 	flags.DurationVar(&config.Keep.Hours, "usage-hours", config.Keep.Hours, "how long usage is kept by the hour; older, by the day")

@@ -140,6 +140,8 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	group.Go(func() error { return members.Follow(ctx) })
 	group.Go(func() error { return members.Sweep(ctx) })
 	group.Go(func() error { return members.Reach(ctx) })
+	quota := xds.NewQuota(xds.QuotaConfig{Store: store, Writer: writer, Now: time.Now, Log: config.Log})
+	group.Go(func() error { return quota.Run(ctx) })
 	group.Go(func() error { return store.Present(ctx, id) })
 	group.Go(func() error {
 		compact(ctx, usage, config)
@@ -159,7 +161,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 
 	var serving atomic.Bool
 	api := adminapi.New(adminapi.Config{
-		Store: store, Writer: writer, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain,
+		Store: store, Writer: writer, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain, Top: members.Top,
 		Resources: func(principal identity.Principal) (any, string, bool) {
 			subject, ok := publisher.Lookup(principal)
 			if !ok || !members.Fresh() {
@@ -199,7 +201,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 		serve(ctx, group, web, func() error { return web.ServeTLS(listener, "", "") })
 	}
 	if config.MetricsAddress != "" {
-		if addresses.Metrics, err = serveMetrics(ctx, group, config.MetricsAddress, cache); err != nil {
+		if addresses.Metrics, err = serveMetrics(ctx, group, config.MetricsAddress, cache, quota); err != nil {
 			return err
 		}
 	}
@@ -212,7 +214,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
-	server.Register(ctx, g, server.Config{Cache: cache, Directory: publisher, Members: members, Log: config.Log, Admission: config.Admission})
+	server.Register(ctx, g, server.Config{Cache: cache, Directory: publisher, Members: members, Quota: quota, Log: config.Log, Admission: config.Admission})
 	group.Go(func() error { return g.Serve(listener) })
 	context.AfterFunc(ctx, g.Stop)
 	serving.Store(true)
@@ -246,9 +248,9 @@ func serveSocket(ctx context.Context, group *errgroup.Group, path string, handle
 	return path, nil
 }
 
-func serveMetrics(ctx context.Context, group *errgroup.Group, address string, cache *server.Cache) (string, error) {
+func serveMetrics(ctx context.Context, group *errgroup.Group, address string, cache *server.Cache, quota *xds.Quota) (string, error) {
 	registry := prometheus.NewRegistry()
-	RegisterMetrics(registry, func() server.Status { return cache.Status(0) })
+	RegisterMetrics(registry, func() server.Status { return cache.Status(0) }, quota.Sizes)
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", err

@@ -6,8 +6,9 @@ import (
 	"github.com/tenantmesh/tenantmesh/xds/server"
 )
 
-// RegisterMetrics registers a control plane's metrics; status is how far the newest revision is.
-func RegisterMetrics(registry prometheus.Registerer, status func() server.Status) {
+// RegisterMetrics registers a control plane's metrics; status is how far the newest revision is, quota how many members
+// are in a session with its allocator, and how many limits that divides.
+func RegisterMetrics(registry prometheus.Registerer, status func() server.Status, quota func() (sessions, pools int)) {
 	for _, g := range []struct {
 		name, help string
 		value      func(server.Status) int64
@@ -18,5 +19,14 @@ func RegisterMetrics(registry prometheus.Registerer, status func() server.Status
 		{"tenantmesh_control_published_revision", "Newest revision of the store that was published.", func(s server.Status) int64 { return s.Published }},
 	} {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, func() float64 { return float64(g.value(status())) }))
+	}
+	for _, g := range []struct {
+		name, help string
+		value      func(sessions, pools int) int
+	}{
+		{"tenantmesh_control_quota_sessions", "Members whose shares of limits this control plane divides; 0 where another does.", func(sessions, _ int) int { return sessions }},
+		{"tenantmesh_control_quota_pools", "Limits that it divides now.", func(_, pools int) int { return pools }},
+	} {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, func() float64 { return float64(g.value(quota())) }))
 	}
 }

@@ -17,6 +17,7 @@ const (
 	minRetry       = time.Second
 	maxRetry       = 30 * time.Second
 	useTime        = 500 * time.Millisecond // that use is averaged over
+	overshoot      = 3                      // limits, up to which who used less than its share on average is let in
 	burst          = 3                      // deviations of the number of open requests
 	satiety        = 0.8                    // of its share, which who demands more uses on average
 	burstSlope     = 4                      // requests in a burst for each that was not used on average
@@ -81,9 +82,8 @@ type tenant struct {
 	use    [classes]float64 // average of open requests
 	passed int64            // until when
 
-	period  int64  // of demandTime
-	inter   [2]int // most interactive requests that were open in it, and in the former
-	refused [2][classes]bool
+	period  int64            // of demandTime
+	refused [2][classes]bool // in it, and in the former, of who used its share
 
 	greedy  bool    // demands more than its share
 	counted float64 // demand that is taken from room, unless greedy
@@ -168,6 +168,9 @@ func (c *Controller) Admit(now time.Time, r *Request) Verdict {
 		f.bounds(r.Min, r.Max)
 		c.room += f.limit - before
 	}
+	if c.finder.probing { // a service from which nothing comes back ends no probe
+		c.finder.close(at)
+	}
 	c.expire(at)
 	c.look(at)
 	t := c.tenant(at, r)
@@ -177,7 +180,8 @@ func (c *Controller) Admit(now time.Time, r *Request) Verdict {
 	}
 	v := Verdict{Open: t.open[interactive] + t.open[batch], Share: c.share(t, k)}
 	may, under := c.may(at, t, k)
-	v.Under = under
+	// Who is under its share is let in, but for its max-min share while thrice the limit are open.
+	v.Under = under || !may && k == interactive && t.use[k] < v.Share && float64(v.Open+1) <= v.Share
 	if may {
 		v.Outcome, v.Ticket = Admitted, c.enter(at, t, k, r.Kind)
 		return v
@@ -202,7 +206,7 @@ func (c *Controller) may(at int64, t *tenant, k class) (may, under bool) {
 		mine, use = all, use+t.use[batch]
 	}
 	share := c.share(t, k)
-	switch within := float64(c.open) < 2*c.finder.limit; {
+	switch within := float64(c.open) < overshoot*c.finder.recent; {
 	case float64(all) <= c.guaranteed(t, k)+tiny:
 		return true, true
 	case within && use < share && float64(mine) <= c.reach(t, k, share, use):
@@ -280,8 +284,7 @@ func (c *Controller) enter(at int64, t *tenant, k class, kind uint8) Ticket {
 
 func (c *Controller) refuse(t *tenant, k class, v *Verdict) {
 	v.Outcome = Refused
-	v.Under = k == interactive && float64(v.Open+1) <= v.Share+tiny // does not happen below 2L open ones
-	if t.use[interactive]+t.use[batch] >= satiety*v.Share {         // otherwise it was a burst
+	if t.use[interactive]+t.use[batch] >= satiety*v.Share { // otherwise it was a burst
 		t.refused[0][k] = true
 	}
 	over := float64(v.Open+1) / max(1, v.Share)

@@ -131,7 +131,7 @@ func TestAgainstModel(t *testing.T) {
 			if len(c.active) != len(m.seen) || math.Abs(c.weight-m.weights()) > tiny {
 				rt.Fatalf("%d are active with weight %v, and the model says %d with %v", len(c.active), c.weight, len(m.seen), m.weights())
 			}
-			if most := 2 * float64(limit) * (3 + math.Log(24)); float64(c.open) > most+6 {
+			if most := 2 * float64(limit) * (4 + math.Log(24)); float64(c.open) > most+6 {
 				rt.Fatalf("%d are open, over %v", c.open, most)
 			}
 			c.look(c.clock.last)
@@ -163,7 +163,7 @@ func TestOvershoot(t *testing.T) {
 		for i := range tenants {
 			got = append(got, fill(fmt.Sprint(i)))
 		}
-		bound := 100 * (3 + math.Log(float64(tenants)))
+		bound := 100 * (4 + math.Log(float64(tenants)))
 		if tenants == 2 && c.open > 175 || got[0] < 100 || got[1] < 50 || got[tenants-1] < 100/tenants || float64(c.open) > bound {
 			t.Errorf("%d tenants: %v, %d in all, and the bound is %.0f", tenants, got, c.open, bound)
 		}
@@ -461,6 +461,21 @@ func TestKindsDoNotMix(t *testing.T) {
 	}
 	if f.limit != f.high {
 		t.Errorf("the limit fell to %v", f.limit)
+	}
+}
+
+// TestProbeEnds: a probe is over in time, also when the service answers nothing any more.
+func TestProbeEnds(t *testing.T) {
+	c := New(0)
+	c.finder.probing, c.finder.patience = true, int64(probeTime)
+	r := &Request{Tenant: "a", Weight: 1}
+	c.Admit(start, r)
+	c.tenants["a"].refused[0][interactive] = true
+	if v := c.Admit(start, r); v.Share != defaultMin/2 {
+		t.Errorf("in a probe, who was refused just now has a share of %v", v.Share)
+	}
+	if v := c.Admit(start.Add(time.Second), r); v.Share != defaultMax || c.finder.probing {
+		t.Errorf("after it, a share of %v", v.Share)
 	}
 }
 

@@ -17,6 +17,7 @@ const (
 	windowCount  = 25
 	windowExpiry = 10 * time.Second // with fewer answers than that in it nothing can be told
 	forget       = 1.01             // growth, a window, of a limit that holds nobody back
+	fade         = 0.9              // of a limit that was greater, a window
 	baseCount    = 64               // answers that the latency without load is of
 	baseLeast    = 5                // answers without which it is not known
 
@@ -52,6 +53,7 @@ func (s *sums) add(kind uint8, x float64, open int) {
 type finder struct {
 	low, high float64
 	limit     float64
+	recent    float64        // the limit, or what is left of a greater one that it was before
 	base      [Kinds]float64 // logarithm of the latency without load
 	bases     [Kinds]int     // answers that it is of
 	window    sums
@@ -78,6 +80,7 @@ func (f *finder) bounds(low, high int) {
 		f.limit = f.high
 	}
 	f.limit = min(max(f.low, f.limit), f.high)
+	f.recent = max(f.limit, min(f.recent, f.high))
 }
 
 // quiet is how many open requests are no load.
@@ -174,13 +177,14 @@ func (f *finder) learn(at int64) {
 		f.limit *= forget
 	}
 	f.limit = min(max(f.low, f.limit), f.high)
+	f.recent = max(f.limit, fade*f.recent)
 	limited := slow || 2*open > f.limit
 	if limited && !f.limited {
 		f.next = max(f.next, at+int64(probeFirst))
 	}
 	f.limited = limited
 	if limited && !f.probing && at >= f.next {
-		f.probing, f.patience = true, max(int64(probeTime), int64(4*f.latency*float64(time.Second)))
+		f.probing, f.patience = true, int64(probeTime)+int64(4*f.latency*float64(time.Second))
 		f.probe.begin(at)
 	}
 }

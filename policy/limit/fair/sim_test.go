@@ -128,17 +128,19 @@ func poisson(r *rand.Rand, mean float64) (n int) {
 	return n
 }
 
-func newService(slots float64, work time.Duration) *service {
+// work is what a request takes where nothing is said.
+const work = 10 * time.Millisecond
+
+func newService(slots float64) *service {
 	return &service{c: New(0), random: rand.New(rand.NewPCG(1, 2)), slots: slots, work: func(time.Duration) float64 { return work.Seconds() }}
 }
 
 // TestLightIsNotFelt: whatever the service can do and a heavy tenant wants, the limit comes near what the service can
 // do, most of which is used, and a light tenant is not refused and hardly waits.
 func TestLightIsNotFelt(t *testing.T) {
-	const work = 10 * time.Millisecond
 	for _, slots := range []float64{2, 8, 20, 100} {
 		for _, over := range []float64{0.5, 0.8, 1.5, 3, 10} {
-			s := newService(slots, work)
+			s := newService(slots)
 			loads := []load{{uid: "heavy", weight: 1, rate: over * slots / work.Seconds()}, {uid: "light", weight: 1, rate: 10}}
 			s.play(20*time.Second, loads) // it learns
 			s.peak = 0
@@ -158,7 +160,7 @@ func TestLightIsNotFelt(t *testing.T) {
 			}
 		}
 	}
-	control := newService(8, work)
+	control := newService(8)
 	control.off = true
 	if got := control.play(10*time.Second, []load{{uid: "heavy", weight: 1, rate: 2400}, {uid: "light", weight: 1, rate: 10}}); got[1].late < got[1].done*9/10 {
 		t.Errorf("without admission only %d of light's %d are slow: this test shows nothing", got[1].late, got[1].done)
@@ -167,7 +169,7 @@ func TestLightIsNotFelt(t *testing.T) {
 
 // TestSlowWhateverTheLoad: a service that becomes ten times slower by itself is held back for a while, and no longer.
 func TestSlowWhateverTheLoad(t *testing.T) {
-	s := newService(1000, 10*time.Millisecond)
+	s := newService(1000)
 	s.work = func(at time.Duration) float64 {
 		if at > 3*time.Second {
 			return 0.1
@@ -188,7 +190,7 @@ func TestSlowWhateverTheLoad(t *testing.T) {
 
 // TestWeights: what two tenants that want more than there is get is as their weights, and the rest of a third's share.
 func TestWeights(t *testing.T) {
-	s := newService(20, 10*time.Millisecond)
+	s := newService(20)
 	loads := []load{{uid: "gold", weight: 4, rate: 4000}, {uid: "bronze", weight: 1, rate: 4000}, {uid: "idle", weight: 8, rate: 20}}
 	s.play(5*time.Second, loads)
 	got := s.from(5*time.Second, 10*time.Second, loads)
@@ -203,7 +205,7 @@ func TestWeights(t *testing.T) {
 // TestManyTenants: more tenants than the limit, so that each has its turn: Jain's index of what they got, of those who wanted
 // at least that.
 func TestManyTenants(t *testing.T) {
-	s := newService(8, 10*time.Millisecond)
+	s := newService(8)
 	var loads []load
 	for i := range 64 {
 		loads = append(loads, load{uid: string(rune('A' + i)), weight: 1, rate: 25 + 5*float64(i%8)}) // 800 a second are done, 2,700 wanted
@@ -221,7 +223,7 @@ func TestManyTenants(t *testing.T) {
 
 // TestZipf: 50 tenants, Zipf 1.1, twice what the service can do: who wants less than its share has no error.
 func TestZipf(t *testing.T) {
-	s := newService(40, 10*time.Millisecond)
+	s := newService(40)
 	var loads []load
 	total := 0.0
 	for i := range 50 {
@@ -247,7 +249,7 @@ func TestZipf(t *testing.T) {
 
 // TestBatchWaits: a tenant's batch requests do not cost its interactive ones anything but when there is room.
 func TestBatchWaits(t *testing.T) {
-	s := newService(8, 10*time.Millisecond)
+	s := newService(8)
 	loads := []load{{uid: "a", weight: 1, rate: 200}, {uid: "a", weight: 1, rate: 3000, batch: true}, {uid: "b", weight: 1, rate: 2000}}
 	s.play(5*time.Second, loads)
 	got := s.from(5*time.Second, 10*time.Second, loads)

@@ -1,0 +1,26 @@
+package adminclient
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+)
+
+// Top says who uses most now.
+func (c *Client) Top(ctx context.Context) (list []tenantstore.Top, err error) {
+	err = c.call(ctx, http.MethodGet, "/top", nil, &list)
+	return list, err
+}
+
+// SLO says how well tenants were kept from each other since a time; the zero time is ever.
+func (c *Client) SLO(ctx context.Context, since time.Time) (list []tenantstore.IsolationSLO, err error) {
+	path := "/slo"
+	if !since.IsZero() {
+		path += "?since=" + url.QueryEscape(since.UTC().Format(time.RFC3339))
+	}
+	err = c.call(ctx, http.MethodGet, path, nil, &list)
+	return list, err
+}

@@ -1,0 +1,37 @@
+package adminapi
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+)
+
+func (s *server) top(context.Context, *struct{}) (*body, error) {
+	if s.Top == nil {
+		return nil, huma.Error404NotFound("nobody reports here")
+	}
+	text, err := json.Marshal(s.Top())
+	return &body{Status: http.StatusOK, Body: text}, err
+}
+
+type sloInput struct {
+	Since time.Time `query:"since"`
+	Until time.Time `query:"until"`
+}
+
+func (s *server) slo(ctx context.Context, in *sloInput) (*body, error) {
+	snapshot, err := s.Store.Snapshot(ctx)
+	if err != nil {
+		return nil, fail(err)
+	}
+	if in.Until.IsZero() {
+		in.Until = time.Now().Add(time.Minute)
+	}
+	text, err := json.Marshal(tenantstore.IsolationSLOs(snapshot.Objects, s.Usage.Sum("", in.Since, in.Until)))
+	return &body{Status: http.StatusOK, Body: text}, err
+}
