@@ -88,6 +88,22 @@ type Target struct {
 	Paths    []string `json:"paths,omitempty"`   // per segment: exact, "*", trailing "**"; empty: all
 }
 
+// AccessInvariantSpec is the spec of kind AccessInvariant: something that is to hold for every request, whatever policies there are.
+// Exactly one of NoCrossTenant and OnlyFrom is set.
+type AccessInvariantSpec struct {
+	// NoCrossTenant: who belongs to a tenant acts for no other, but by an AccessGrant of its own. A Workload with a boundTenant
+	// belongs to that one. Who is no such workload's and holds an AccessGrant belongs to none: it acts for the tenants of its grants
+	// alone. A request of no tenant is not for another one.
+	NoCrossTenant bool `json:"noCrossTenant,omitempty"`
+
+	// OnlyFrom: what the other fields select is allowed to principals of these SPIFFE patterns alone. An empty field selects all.
+	OnlyFrom []string `json:"onlyFrom,omitempty"`
+	Workload string   `json:"workload,omitempty"`
+	Tenant   string   `json:"tenant,omitempty"`
+	Methods  []string `json:"methods,omitempty"`
+	Paths    []string `json:"paths,omitempty"` // as Target's
+}
+
 // AccessGrantSpec is the spec of kind AccessGrant: a governed, time-limited right of one principal over
 // tenants that are not its own.
 type AccessGrantSpec struct {

@@ -27,6 +27,7 @@ var kinds = []KindInfo{
 	{KindAccessPolicy, "accesspolicies", true, func(o *Object) any { return &o.AccessPolicy }},
 	{KindAccessGrant, "accessgrants", true, func(o *Object) any { return &o.AccessGrant }},
 	{KindTierPromotion, "tierpromotions", true, func(o *Object) any { return &o.TierPromotion }},
+	{KindAccessInvariant, "accessinvariants", true, func(o *Object) any { return &o.AccessInvariant }},
 	{KindMember, "members", false, func(o *Object) any { return &o.Member }},
 	{KindEndpoint, "endpoints", false, func(o *Object) any { return &o.Endpoint }},
 	{KindSignerKey, "signerkeys", false, func(o *Object) any { return &o.SignerKey }},

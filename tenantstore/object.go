@@ -25,6 +25,8 @@ const (
 	KindAccessPolicy  Kind = "AccessPolicy"
 	KindAccessGrant   Kind = "AccessGrant"
 	KindTierPromotion Kind = "TierPromotion"
+
+	KindAccessInvariant Kind = "AccessInvariant" // policies may not break it
 )
 
 // Kinds that the control plane writes for itself; the admin API only reads them.
@@ -74,6 +76,8 @@ type Object struct {
 	Move          *MoveSpec                `json:"-"`
 	Position      *PositionSpec            `json:"-"`
 	Rollout       *RolloutSpec             `json:"-"`
+
+	AccessInvariant *policy.AccessInvariantSpec `json:"-"`
 
 	Status Status `json:"status,omitzero"`
 }

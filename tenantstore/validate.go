@@ -13,6 +13,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/policy/analysis"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 )
 
@@ -127,6 +128,8 @@ func (v *validation) object(o *Object) {
 		v.fields(authz.CheckSpec(*o.AccessPolicy))
 	case KindAccessGrant:
 		v.grant(o.AccessGrant)
+	case KindAccessInvariant:
+		v.fields(analysis.CheckInvariant(o.AccessInvariant))
 	case KindTierPromotion:
 		p := o.TierPromotion
 		between(v, "spec.requestsPerSecond", p.RequestsPerSecond, 0, 1e6)
@@ -397,6 +400,13 @@ func (v *validation) references(o *Object) {
 		v.selected(o.AccessPolicy.Tenants, o.AccessPolicy.Targets)
 	case KindAccessGrant:
 		v.selected(o.AccessGrant.Tenants, o.AccessGrant.Targets)
+	case KindAccessInvariant:
+		if name := o.AccessInvariant.Workload; name != "" {
+			v.exists("spec.workload", KindWorkload, name)
+		}
+		if name := o.AccessInvariant.Tenant; name != "" {
+			v.exists("spec.tenant", KindTenant, name)
+		}
 	case KindDependency:
 		if v.names {
 			v.callable(o.Metadata.Name, o.Dependency)

@@ -246,6 +246,9 @@ func (w *Writer) attempt(ctx context.Context, on *view, options ApplyOptions, ch
 	if problems := validate(on, t.changed(), t.Transaction.Delete); len(problems) > 0 {
 		return Result{}, false, problems
 	}
+	if problems := t.prove(w.now()); len(problems) > 0 {
+		return Result{}, false, problems
+	}
 	result = Result{on.revision, t.changes}
 	if options.DryRun || len(t.Put)+len(t.Delete) == 0 {
 		return result, false, nil

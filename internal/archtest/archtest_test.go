@@ -34,6 +34,7 @@ var rooms = []room{
 	{"identity/svid/...", []string{"identity"}, "identity outlives the control plane"},
 	{"identity/propagation", []string{"identity", "identity/tenanttoken"}, "services may link it"},
 	{"policy", []string{"identity"}, "kinds and reasons are pure"},
+	{"policy/analysis", []string{"identity", "policy", "policy/authz"}, "it computes with the policies that authz judges by, and nothing else"},
 	{"policy/...", []string{"identity", "policy"}, "decisions are pure arithmetic on their arguments"},
 	{"ledger", []string{"identity", "policy"}, "what happened does not depend on what is true now"},
 	{"tenantstore/adminapi", []string{"identity/...", "policy", "ledger", "tenantstore", "tenantstore/placement"}, "what it shows of xds comes through functions"},

@@ -28,6 +28,8 @@ var envelopes = map[tenantstore.Kind]reflect.Type{
 	tenantstore.KindAccessPolicy:  reflect.TypeFor[envelope[policy.AccessPolicySpec]](),
 	tenantstore.KindAccessGrant:   reflect.TypeFor[envelope[policy.AccessGrantSpec]](),
 	tenantstore.KindTierPromotion: reflect.TypeFor[envelope[tenantstore.TierPromotionSpec]](),
+
+	tenantstore.KindAccessInvariant: reflect.TypeFor[envelope[policy.AccessInvariantSpec]](),
 }
 
 // schema is the JSON Schema of a kind's objects.

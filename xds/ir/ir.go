@@ -140,20 +140,10 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 		case tenantstore.KindTokenIssuer:
 			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], keptKeys(o), noKeys)
 			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer.Algorithms)})
-		case tenantstore.KindAccessPolicy:
-			p := authz.Policy{Name: key.Name, Spec: *o.AccessPolicy, Revision: o.Metadata.Revision}
-			if rollout := tenantstore.RolloutOf(objects, key); rollout != nil {
-				canary := tenantstore.CanaryOf(rollout)
-				canary.Others, p.Canary = true, &canary
+		case tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindRollout:
+			if p, ok := tenantstore.PolicyOf(objects, o); ok {
+				mesh.Policies = append(mesh.Policies, p)
 			}
-			mesh.Policies = append(mesh.Policies, p)
-		case tenantstore.KindRollout:
-			if candidate := o.Rollout.Candidate; candidate.Kind == tenantstore.KindAccessPolicy {
-				canary := tenantstore.CanaryOf(o)
-				mesh.Policies = append(mesh.Policies, authz.Policy{Name: candidate.Metadata.Name + policy.CanarySuffix, Spec: *candidate.AccessPolicy, Revision: o.Metadata.Revision, Canary: &canary})
-			}
-		case tenantstore.KindAccessGrant:
-			mesh.Policies = append(mesh.Policies, authz.AsPolicy(key.Name, *o.AccessGrant, o.Metadata.Revision))
 		case tenantstore.KindMember:
 			for _, c := range o.Member.Certificates {
 				if o.Member.Fenced {
@@ -173,7 +163,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			if o.Endpoint.Workload == "" && o.Endpoint.Ready {
 				mesh.Movers[key.Name] = Endpoint{o.Endpoint.Address, o.Endpoint.Port}
 			}
-		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindMove, tenantstore.KindPosition:
+		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant, tenantstore.KindMove, tenantstore.KindPosition:
 		}
 	}
 	for i := range mesh.Workloads {

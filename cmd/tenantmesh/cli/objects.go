@@ -14,6 +14,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/adminclient"
 	"github.com/tenantmesh/tenantmesh/internal/command"
+	"github.com/tenantmesh/tenantmesh/policy/analysis"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
 	"github.com/tenantmesh/tenantmesh/tenantstore/memstore"
@@ -292,6 +293,9 @@ var tableOf = map[tenantstore.Kind]struct {
 			targets = append(targets, t.Workload)
 		}
 		return []string{string(p.Effect), either(string(p.Mode), "Enforce"), strings.Join(p.Principals, ","), strings.Join(targets, ",")}
+	}},
+	tenantstore.KindAccessInvariant: {[]string{"WHAT MUST HOLD"}, func(o *tenantstore.Object) []string {
+		return []string{(&analysis.Invariant{AccessInvariantSpec: *o.AccessInvariant}).String()}
 	}},
 	tenantstore.KindMember: {[]string{"ROLE", "CELL", "WORKLOAD", "ENVOY", "LEFT"}, func(o *tenantstore.Object) []string {
 		m := o.Member

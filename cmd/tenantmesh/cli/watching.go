@@ -106,11 +106,7 @@ func explain(w io.Writer, d policy.Decision) {
 	line("class", d.Class)
 	line("rule", d.Rule)
 	for _, r := range d.Rules {
-		outcome := "does not match: " + r.Why
-		if r.Matched {
-			outcome = "matches"
-		}
-		line("  policy", fmt.Sprintf("%s %s %s", r.Rule, bracket(strings.TrimSpace(string(r.Mode)+" "+string(r.Effect))), outcome))
+		line("  policy", ruleText(&r))
 	}
 	for _, l := range d.Limits {
 		mark := ""
