@@ -277,8 +277,6 @@ func (q *request) refuse(answer decide.Answer) {
 	}
 	if q.isGRPC { // trailers only (the gRPC protocol over HTTP/2, Responses)
 		q.w.Header().Set("content-type", "application/grpc")
-		q.w.Header().Set("grpc-status", strconv.Itoa(int(r.Code)))
-		q.w.Header().Set("grpc-message", answer.Decision.Reason.String())
 		q.w.WriteHeader(http.StatusOK)
 		return
 	}

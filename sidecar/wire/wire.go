@@ -71,8 +71,8 @@ func (p *pool) Get(int) *[]byte  { return p.Pool.Get().(*[]byte) }
 func (p *pool) Put(data *[]byte) { p.Pool.Put(data) }
 
 // Reader steps through the fields of a message, in the order in which they were written (Protocol Buffers,
-// "Encoding"). Of a field that is there twice the last counts, or, of a message, both together: a reader that sets what
-// it finds gets that by itself.
+// "Encoding"). Of a field that is there twice the last counts, or, of a message, both together: who sets what it finds gets
+// that by itself. Envoy writes no field twice.
 type Reader struct {
 	rest string
 

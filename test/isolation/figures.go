@@ -43,6 +43,15 @@ func (o *outcome) of(name string) *sent {
 
 func (o *outcome) tenants() []string { return slices.Sorted(maps.Keys(o.by)) }
 
+// after is the outcome without its first seconds.
+func (o *outcome) after(seconds float64) *outcome {
+	rest := &outcome{seconds: o.seconds - seconds, by: map[string]*sent{}, dropped: o.dropped}
+	for name, s := range o.by {
+		rest.by[name] = &sent{slices.DeleteFunc(slices.Clone(s.samples), func(s sample) bool { return s.at < seconds })}
+	}
+	return rest
+}
+
 // latency is a quantile of what was answered well, in ms; endless when nothing was.
 func (s *sent) latency(quantile float64) float64 {
 	var took []float64

@@ -35,6 +35,9 @@ dropped_iterations,3000,7,,,,
 	if o.dropped != 7 || o.of("nobody").errors() != 1 {
 		t.Errorf("the rest is %+v", o)
 	}
+	if rest := o.after(0.5); rest.seconds != 1.5 || len(rest.of("light").samples) != 1 || len(o.of("light").samples) != 2 {
+		t.Errorf("after half a second: %+v", rest.of("light"))
+	}
 	if j := jain([]float64{1, 1, 1, 1}); j != 1 {
 		t.Errorf("of equals: %v", j)
 	}

@@ -166,6 +166,10 @@ func figures(o *outcome) map[string]figure {
 func printResult(w io.Writer, r *result) {
 	out := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, a := range r.Aims {
+		if a.Told {
+			fmt.Fprintf(out, "%s\t%s\t%.2f\t\t\n", r.Name, a.What, min(a.Value, 1e6))
+			continue
+		}
 		verdict, sign := "met", "at most"
 		if !a.Met {
 			verdict = "NOT MET"

@@ -102,6 +102,9 @@ type node struct {
 	prev, next uint32 // in the order of at; 0 is the head
 }
 
+// beyond is how far over its share, as a factor, a tenant takes room that others were refused who are not.
+const beyond = 1.5
+
 // Controller lets requests to one service in.
 type Controller struct {
 	mu      sync.Mutex
@@ -119,6 +122,7 @@ type Controller struct {
 
 	// The level of shares is room over greed: what the modest do not demand, and the weight of the greedy.
 	room, greed float64
+	wanting     int // the greedy that were refused, and are not far beyond their share
 	looked      int64
 	since       int // operations
 	force       bool
@@ -211,6 +215,8 @@ func (c *Controller) may(at int64, t *tenant, k class) (may, under bool) {
 		return true, true
 	case within && use < share && float64(mine) <= c.reach(t, k, share, use):
 		return true, true
+	case c.wanting > 0 && use > beyond*share:
+		return false, false
 	default:
 		return float64(c.open+1+short) <= c.finder.inForce(), false
 	}
@@ -441,6 +447,12 @@ func (c *Controller) fill() {
 		}
 	}
 	c.greed = max(0, c.greed)
+	c.wanting = 0
+	for _, t := range c.active {
+		if t.greedy && (t.hungry(interactive) || t.hungry(batch)) && t.use[interactive]+t.use[batch] < beyond*t.weight*c.room/c.greed {
+			c.wanting++
+		}
+	}
 }
 
 func (c *Controller) forget(t *tenant) {

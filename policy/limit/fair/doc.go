@@ -33,7 +33,8 @@
 //   - So is who used less than its max-min share on average, up to that and a burst of three of Poisson's deviations:
 //     who comes 60 times a second for 20 ms has 1.2 requests open on average, and now and then five. Shares below one
 //     request are had in turns that way.
-//   - Who is over its share is let in while the service has room.
+//   - Who is over its share is let in while the service has room; but who is over 1.5 times its share not while others were
+//     refused who are not: else whoever comes most often has all that those under their shares leave.
 //   - The rest waits for at most 5 ms, or is refused.
 //
 // # Why overshoot, and not headroom

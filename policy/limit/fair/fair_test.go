@@ -119,8 +119,8 @@ func TestAgainstModel(t *testing.T) {
 				rt.Fatalf("Retry is %v", v.Retry)
 			} else if !r.Batch && float64(own+1) <= share {
 				rt.Fatalf("%s has %d open of a share of %v, and is refused", name, own, share)
-			} else if !r.Batch && open < limit {
-				rt.Fatalf("%d of %d are open, and %s is refused", open, limit, name)
+			} else if !r.Batch && open < limit && c.wanting == 0 {
+				rt.Fatalf("%d of %d are open, and %s is refused, and nobody else was", open, limit, name)
 			}
 			if c.open != m.of("") {
 				rt.Fatalf("%d are open, and the model says %d", c.open, m.of(""))
