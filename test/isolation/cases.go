@@ -32,7 +32,7 @@ type aim struct {
 	What  string  `json:"what"`
 	Value float64 `json:"value"`
 	Bound float64 `json:"bound"`
-	Over  bool    `json:"atLeast"` // the bound is the least it may be, not the most
+	Over  bool    `json:"atLeast"`        // the bound is the least it may be, not the most
 	Told  bool    `json:"told,omitempty"` // there is no bound that it has to keep
 	Met   bool    `json:"met"`
 }
