@@ -27,8 +27,11 @@ func (a *attempt) inbound() {
 		return
 	}
 	decision.Principal = peer.String()
-	if shown, n := a.request.header(propagation.HeaderPeer); len(self.Fenced) > 0 && (n != 1 || self.Fenced[shown]) {
-		a.refuse(policy.UnauthenticatedPeer, "the peer is an instance that an operator shut out, or its Envoy does not say which it is")
+	if shown, n := a.request.header(propagation.HeaderPeer); len(self.Fenced) > 0 && n != 1 {
+		a.refuse(policy.UnauthenticatedPeer, "instances are shut out, and this one's certificate is not known")
+		return
+	} else if self.Fenced[shown] {
+		a.refuse(policy.UnauthenticatedPeer, "the peer is an instance that an operator shut out")
 		return
 	}
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
