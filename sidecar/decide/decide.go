@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -117,7 +118,8 @@ const rounds = 3
 
 // Decide decides. It always returns an answer.
 func (d *Decider) Decide(request *Request) Answer {
-	a := &attempt{Decider: d, request: request, now: d.Now()}
+	a := attempts.Get().(*attempt)
+	*a = attempt{Decider: d, request: request, now: d.Now()}
 	decision := &a.answer.Decision
 	for range rounds {
 		a.begin()
@@ -132,8 +134,13 @@ func (d *Decider) Decide(request *Request) Answer {
 	}
 	decision.Duration = d.Now().Sub(a.now)
 	a.log()
-	return a.answer
+	answer := a.answer
+	*a = attempt{} // nothing of it is kept
+	attempts.Put(a)
+	return answer
 }
+
+var attempts = sync.Pool{New: func() any { return &attempt{} }}
 
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
