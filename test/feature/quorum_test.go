@@ -46,7 +46,7 @@ func cluster(t *testing.T) (endpoints []string, stop []func()) {
 		config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 		config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 		config.InitialCluster = strings.Join(initial, ",")
-		config.TickMs, config.ElectionMs = 50, 500
+		config.TickMs, config.ElectionMs = 100, 1000 // shorter ones elect again and again on a busy machine
 		config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 		server, err := embed.StartEtcd(config) // they wait for each other only once they serve
 		if err != nil {
