@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
-	"io"
 	"sync"
 	"time"
 
@@ -87,19 +85,7 @@ func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
 	}
 	pulse := time.NewTicker(pulseInterval)
 	defer pulse.Stop()
-	failed := make(chan error, 1)
-	go func() { // ends with the stream, and that with this call
-		for {
-			report, err := stream.Recv()
-			if err == nil {
-				err = s.config.Members.Reported(stream.Context(), peer, report)
-			}
-			if err != nil {
-				failed <- err
-				return
-			}
-		}
-	}()
+	over := take(stream.Recv, func(report *api.MemberReport) error { return s.config.Members.Reported(stream.Context(), peer, report) })
 	for {
 		select {
 		case <-pulse.C:
@@ -109,10 +95,7 @@ func (s *memberServer) Report(stream api.MemberService_ReportServer) error {
 			if err := peer.Send(&api.ControlMessage{Message: &api.ControlMessage_Pulse{Pulse: &api.Pulse{}}}); err != nil {
 				return err
 			}
-		case err := <-failed:
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
+		case err := <-over:
 			return err
 		case <-session.Done():
 			return session.ended()

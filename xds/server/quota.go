@@ -1,9 +1,6 @@
 package server
 
 import (
-	"errors"
-	"io"
-
 	quota "github.com/envoyproxy/go-control-plane/envoy/service/rate_limit_quota/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
@@ -63,19 +60,7 @@ func (s *quotaServer) StreamRateLimitQuotas(stream quota.RateLimitQuotaService_S
 	if err := stream.Send(member.Hello()); err != nil {
 		return err
 	}
-	failed := make(chan error, 1)
-	go func() { // ends with the stream, and that with this call
-		for {
-			report, err := stream.Recv()
-			if err == nil {
-				err = member.Report(report)
-			}
-			if err != nil {
-				failed <- err
-				return
-			}
-		}
-	}()
+	over := take(stream.Recv, member.Report)
 	for {
 		select {
 		case _, open := <-member.Changed():
@@ -92,10 +77,7 @@ func (s *quotaServer) StreamRateLimitQuotas(stream quota.RateLimitQuotaService_S
 			if err := stream.Send(response); err != nil {
 				return err
 			}
-		case err := <-failed:
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
+		case err := <-over:
 			return err
 		case <-session.Done():
 			return session.ended()

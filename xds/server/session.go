@@ -107,3 +107,25 @@ func (s *sessions) check() {
 func (s Subject) equal(other Subject) bool {
 	return s.Role == other.Role && s.Cell == other.Cell && s.Workload == other.Workload && slices.Equal(s.Audiences, other.Audiences)
 }
+
+// take passes on each message that a stream receives, until there is none or one is not taken, and then says why: nil at
+// the stream's end. It ends with the stream, and that with the call that it is of.
+func take[M any](receive func() (M, error), pass func(M) error) <-chan error {
+	over := make(chan error, 1)
+	go func() {
+		for {
+			message, err := receive()
+			if err == nil {
+				err = pass(message)
+			}
+			if errors.Is(err, io.EOF) {
+				err = nil
+			} else if err == nil {
+				continue
+			}
+			over <- err
+			return
+		}
+	}()
+	return over
+}
