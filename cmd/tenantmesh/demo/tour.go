@@ -441,7 +441,10 @@ func (d *demo) showReturn(ctx context.Context) (string, error) {
 	if err := d.startControl(ctx); err != nil {
 		return "", err
 	}
-	sidecars := 1 + len(cells)*len(services)
+	sidecars := 1 // the gateway
+	for _, cell := range cells {
+		sidecars += len(servicesIn(cell))
+	}
 	if err := until(ctx, "every sidecar", func() error {
 		status, err := d.admin.Status(ctx, 0, false, 1)
 		if err == nil && status.Total != sidecars {
