@@ -53,8 +53,15 @@ type AccessPolicySpec struct {
 	Principals []string       `json:"principals"`     // SPIFFE patterns, see identity.Pattern
 	Tenants    TenantSelector `json:"tenants,omitempty"`
 	Targets    []Target       `json:"targets"`
-	When       string         `json:"when,omitempty"` // CEL, see policy/authz
+	When       string         `json:"when,omitempty"`  // CEL, see policy/authz
+	Audit      Audit          `json:"audit,omitempty"` // of a Permit: which of what it allows leaves audit events
 }
+
+// Audit says which decisions leave an audit event, beside refusals and uses of grants, which always do.
+type Audit string
+
+// The audits; empty means none more.
+const AuditAll Audit = "all"
 
 // Effect is what a matching policy does.
 type Effect string
@@ -104,13 +111,19 @@ type AccessInvariantSpec struct {
 	Paths    []string `json:"paths,omitempty"` // as Target's
 }
 
+// MaxBreakGlass is how long a grant may last that nobody else approves.
+const MaxBreakGlass = 4 * time.Hour
+
 // AccessGrantSpec is the spec of kind AccessGrant: a governed, time-limited right of one principal over
 // tenants that are not its own.
 type AccessGrantSpec struct {
 	Principal string         `json:"principal"` // a whole SPIFFE ID
 	Tenants   TenantSelector `json:"tenants"`
 	Targets   []Target       `json:"targets"`
-	Reason    string         `json:"reason"`   // why, for the audit; 1 to 500 characters
-	Approver  string         `json:"approver"` // a principal other than the one granted
+	Reason    string         `json:"reason"`             // why, for the audit; 1 to 500 characters
+	Approver  string         `json:"approver,omitempty"` // who is to approve, other than the one granted; empty: whoever may, but not who asked
 	NotAfter  time.Time      `json:"notAfter"`
+
+	// BreakGlass: it is in force at once, for MaxBreakGlass at most, and loudly: nobody else approved it.
+	BreakGlass bool `json:"breakGlass,omitempty"`
 }

@@ -40,6 +40,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/limit"
 	"github.com/tenantmesh/tenantmesh/sidecar/accesslog"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/audit"
 	"github.com/tenantmesh/tenantmesh/sidecar/datacommand"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
@@ -85,7 +86,8 @@ type Config struct {
 	RateLimitClients []string `json:"rateLimitClients,omitempty"`
 	// DataCommands move a tenant's data where the Workload says tenantData.commands.
 	DataCommands datacommand.Commands `json:"dataCommands,omitzero"`
-	Drain        time.Duration        `json:"-"` // how long open requests have at the end
+	AuditRoom    int64                `json:"auditRoom,omitempty"` // bytes of audit events that wait for the control plane on the disk; default 64 MiB
+	Drain        time.Duration        `json:"-"`                   // how long open requests have at the end
 	Staleness    decide.Staleness     `json:"-"`
 	Version      string               `json:"-"`
 	Log          *zap.Logger          `json:"-"`
@@ -149,6 +151,9 @@ func (c *Config) Check() error {
 		if _, err := identity.ParsePattern(client); err != nil {
 			problems = append(problems, fmt.Errorf("ratelimit-clients: %w", err))
 		}
+	}
+	if c.AuditRoom < 0 {
+		problems = append(problems, fmt.Errorf("auditRoom must be at least 0 (got %d)", c.AuditRoom))
 	}
 	if c.MaxBody < 0 {
 		problems = append(problems, fmt.Errorf("max-body must be at least 0 (got %d)", c.MaxBody))
@@ -292,13 +297,17 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 		meshname.ListenerGateway: c.GatewayPort, meshname.ListenerInbound: c.InboundPort, meshname.ListenerOutbound: c.OutboundPort,
 	}})
 	decisions := decisionlog.New(s.member, c.Log)
+	recorder, err := audit.Open(audit.Config{Member: s.member, Dir: filepath.Join(c.DataDir, "audit"), Room: c.AuditRoom, Signer: svid.Signer{Source: s.source}, Metrics: audit.NewMetrics(s.registry), Log: c.Log, Now: time.Now})
+	if err != nil {
+		return err
+	}
 	meter := ledger.NewMeter()
 	address, port := c.Address, c.InboundPort
 	if c.Role == "gateway" {
 		address, port = c.MoverAddress, c.MoverPort
 	}
 	reporter, err := report.New(report.Config{
-		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top,
+		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top, Audit: recorder,
 		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: address, Port: uint32(port)},
 	}, s.signs, time.Now())
 	if err != nil {
@@ -312,7 +321,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 	}
 	s.decider = decide.New(decide.Config{
 		Sets: s.sets, Limiter: limiter, Shares: s.shares, Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
-		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness,
+		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness, Audit: recorder,
 	})
 	s.envoy.Ended = s.decider.EnvoyEnded
 	s.streams = streams.New(s.decider, c.Log)
@@ -338,6 +347,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 	group.Go(func() error { return s.envoy.Run(work) })
 	group.Go(func() error { return client.Run(work) })
 	group.Go(func() error { return reporter.Run(work) })
+	group.Go(func() error { return recorder.Run(work) })
 	group.Go(func() error { return shared.Run(work) })
 	group.Go(func() error { return s.rotate(work, reporter) })
 	group.Go(func() error { return s.streams.Run(work) })

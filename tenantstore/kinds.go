@@ -33,6 +33,7 @@ var kinds = []KindInfo{
 	{KindSignerKey, "signerkeys", false, func(o *Object) any { return &o.SignerKey }},
 	{KindMove, "moves", false, func(o *Object) any { return &o.Move }},
 	{KindPosition, "positions", false, func(o *Object) any { return &o.Position }},
+	{KindAuditHead, "auditheads", false, func(o *Object) any { return &o.AuditHead }},
 	{KindRollout, "rollouts", false, func(o *Object) any { return &o.Rollout }},
 }
 

@@ -35,6 +35,7 @@ const (
 	KindEndpoint  Kind = "Endpoint"  // where a member's workload answers now; a lease
 	KindSignerKey Kind = "SignerKey" // a public key that may sign tenant contexts
 	KindMove      Kind = "Move"      // the last move of a tenant, by the tenant's name
+	KindAuditHead Kind = "AuditHead" // the newest audit events of a member that were acknowledged
 	KindPosition  Kind = "Position"  // what a member reports about a tenant that moves
 	KindRollout   Kind = "Rollout"   // a change that a part of the tenants has already
 )
@@ -75,6 +76,7 @@ type Object struct {
 	SignerKey     *SignerKeySpec           `json:"-"`
 	Move          *MoveSpec                `json:"-"`
 	Position      *PositionSpec            `json:"-"`
+	AuditHead     *AuditHeadSpec           `json:"-"`
 	Rollout       *RolloutSpec             `json:"-"`
 
 	AccessInvariant *policy.AccessInvariantSpec `json:"-"`
@@ -194,6 +196,7 @@ type TenantSpec struct {
 	Limits    policy.Limits `json:"limits,omitzero"`     // over the tier's
 	Spiky     bool          `json:"spiky,omitempty"`
 	Suspended bool          `json:"suspended,omitempty"`
+	Audit     policy.Audit  `json:"audit,omitempty"` // which decisions about it leave audit events
 }
 
 // WorkloadSpec is the spec of kind Workload: one logical service, present in each cell where an instance registered.

@@ -118,6 +118,7 @@ func (v *validation) object(o *Object) {
 		v.required("spec.region", o.Tenant.Region)
 		oneOf(v, "spec.residency", o.Tenant.Residency, "", "eu")
 		v.limits("spec.limits", o.Tenant.Limits)
+		oneOf(v, "spec.audit", o.Tenant.Audit, "", policy.AuditAll)
 	case KindWorkload:
 		v.workload(o.Workload)
 	case KindDependency:
@@ -142,7 +143,7 @@ func (v *validation) object(o *Object) {
 		if p.From == p.To {
 			v.add("spec.to", "must be another tier than from (got %q)", p.To)
 		}
-	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindRollout:
+	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindAuditHead, KindRollout:
 	}
 }
 
@@ -335,7 +336,6 @@ func (v *validation) grant(g *policy.AccessGrantSpec) {
 		v.add("spec.principal", "must be a whole SPIFFE ID: %v", err)
 	}
 	v.fields(authz.CheckSpec(authz.AsPolicy("", policy.AccessGrantSpec{Principal: "spiffe://x/y", Tenants: g.Tenants, Targets: g.Targets}, 0).Spec))
-	v.required("spec.approver", g.Approver)
 	if g.Approver != "" && g.Approver == g.Principal {
 		v.add("spec.approver", "must be another than the principal (got %q)", g.Approver)
 	}
@@ -415,7 +415,7 @@ func (v *validation) references(o *Object) {
 		if candidate := o.Rollout.Candidate; candidate.Kind == KindAccessPolicy {
 			v.selected(candidate.AccessPolicy.Tenants, candidate.AccessPolicy.Targets)
 		}
-	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
+	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindAuditHead:
 	}
 }
 

@@ -30,6 +30,7 @@ type MembersConfig struct {
 	Writer *tenantstore.Writer
 	Cache  *server.Cache
 	Usage  *ledger.Usage
+	Audit  Audit         // of the events of decisions
 	Lease  time.Duration // how long an endpoint outlives its member's stream
 	ID     string        // of this control plane, among those of the store
 	Log    *zap.Logger
@@ -50,9 +51,10 @@ type Members struct {
 	mu      sync.Mutex
 	present map[string]*server.Peer // by member ID
 	asked   map[question][]chan *api.Explanation
-	known   map[string]*tenantstore.Object // members of the store, by ID
-	follows bool                           // known is kept as the store changes
-	tops    map[string]top                 // by member ID: who uses most of what it serves
+	known   map[string]*tenantstore.Object       // members of the store, by ID
+	follows bool                                 // known is kept as the store changes
+	heads   map[string]tenantstore.AuditHeadSpec // by member ID: of audit events that are kept, and not noted in the store yet
+	tops    map[string]top                       // by member ID: who uses most of what it serves
 }
 
 // NewMembers returns the members, whose work in the background ends with ctx.
@@ -215,6 +217,8 @@ func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.M
 		return m.position(ctx, peer, r.Position)
 	case *api.MemberReport_Certificate:
 		return m.certificate(ctx, peer, r.Certificate)
+	case *api.MemberReport_Audit:
+		return m.audit(peer, r.Audit)
 	case *api.MemberReport_Top:
 		return m.topped(ctx, peer, r.Top)
 	default:

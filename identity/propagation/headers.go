@@ -11,14 +11,15 @@ const (
 	HeaderTenantTier = "x-tenant-tier"     // likewise
 	HeaderCell       = "x-tenantmesh-cell" // the gateway's decision; "-" on arrival
 	HeaderLease      = "x-tenantmesh-lease"
-	HeaderHook       = "x-tenantmesh-hook"    // at a gateway's egress: the workload whose data moves
-	HeaderPeer       = "x-tenantmesh-peer"    // set by a sidecar's Envoy for its Go process: SHA-256 of the peer's certificate
-	HeaderClass      = "x-tenantmesh-class"   // from a sidecar's Go process to its Envoy: the class of a request that has a bulkhead
-	HeaderTarget     = "x-tenantmesh-target"  // from a gateway's Envoy to its Go process: "workload/<name>" that a moving tenant's request is for
-	HeaderFence      = "x-tenantmesh-fence"   // of a hook that changes data: a fencing token, an integer that only grows; a lower one than was seen must be refused
-	HeaderCursor     = "x-tenantmesh-cursor"  // of an export: how far it goes; "" or absent: to the end, and it cannot be gone on with
-	HeaderMore       = "x-tenantmesh-more"    // of an export: "true" when there is more after its cursor already
-	HeaderUntaken    = "x-tenantmesh-untaken" // a sidecar's answer: the service saw nothing of the request, send it again by a newer placement
+	HeaderHook       = "x-tenantmesh-hook"         // at a gateway's egress: the workload whose data moves
+	HeaderPeer       = "x-tenantmesh-peer"         // set by a sidecar's Envoy for its Go process: SHA-256 of the peer's certificate
+	HeaderClass      = "x-tenantmesh-class"        // from a sidecar's Go process to its Envoy: the class of a request that has a bulkhead
+	HeaderTarget     = "x-tenantmesh-target"       // from a gateway's Envoy to its Go process: "workload/<name>" that a moving tenant's request is for
+	HeaderFence      = "x-tenantmesh-fence"        // of a hook that changes data: a fencing token, an integer that only grows; a lower one than was seen must be refused
+	HeaderCursor     = "x-tenantmesh-cursor"       // of an export: how far it goes; "" or absent: to the end, and it cannot be gone on with
+	HeaderMore       = "x-tenantmesh-more"         // of an export: "true" when there is more after its cursor already
+	HeaderUntaken    = "x-tenantmesh-untaken"      // a sidecar's answer: the service saw nothing of the request, send it again by a newer placement
+	HeaderPurpose    = "x-tenantmesh-grant-reason" // from a service, to use an AccessGrant: why; for the next sidecar alone
 	HeaderReason     = "x-tenantmesh-reason"
 	HeaderDecision   = "x-tenantmesh-decision"
 
@@ -39,7 +40,7 @@ const (
 // ClientStripped are the headers that a client may not send through a gateway: tracing and baggage of
 // its own, and every name by which the mesh speaks.
 var ClientStripped = []string{
-	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence, HeaderPeer, HeaderClientRequestID,
+	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence, HeaderPeer, HeaderClientRequestID, HeaderPurpose,
 	"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
 	"uber-trace-id", "baggage", "tracestate",
 	HeaderAttemptCount,

@@ -58,7 +58,7 @@ func (r Request) authz(tenants []authz.Tenant, now time.Time) (*authz.Request, e
 	if !ok {
 		return nil, fmt.Errorf("path must be well encoded (got %q)", r.Path)
 	}
-	request := &authz.Request{Principal: principal, Workload: r.Workload, Method: r.Method, Path: path, Now: now}
+	request := &authz.Request{Principal: principal, Workload: r.Workload, Method: r.Method, Path: path, Now: now, Purpose: "asked"} // who may use a grant can say why
 	if !r.Time.IsZero() {
 		request.Now = r.Time
 	}

@@ -26,7 +26,8 @@ type Request struct {
 	Method    string
 	Path      string // without query, see [SplitPath], as [Canonical] has it
 	Now       time.Time
-	Lapsed    bool // the policies are too old to know whether an exception still holds: no grant does, and a Forbid in Shadow mode forbids
+	Purpose   string // why an AccessGrant is used: without one, none is
+	Lapsed    bool   // the policies are too old to know whether an exception still holds: no grant does, and a Forbid in Shadow mode forbids
 }
 
 // Diagnostic says how a judgement came about.
@@ -164,6 +165,9 @@ func (r *rule) why(request *Request) string {
 			continue
 		}
 		if reason = r.targets[i].match.why(request.Method, request.Path); reason == "" {
+			if r.grant && request.Purpose == "" {
+				return "reason"
+			}
 			return ""
 		}
 	}

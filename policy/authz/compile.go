@@ -23,6 +23,8 @@ type Policy struct {
 	Spec     policy.AccessPolicySpec
 	Revision int64
 	NotAfter time.Time      // zero: for ever
+	Grant    bool           // an AccessGrant's: it permits nothing to whoever gives no reason
+	Unproven bool           // of Grant: nobody else approved it
 	Canary   *policy.Canary // of a rollout: the tenants that it is for; nil: all
 }
 
@@ -45,6 +47,8 @@ type Set struct {
 	rules []rule             // forbids first, then permits, each by name; shadows among them
 	named map[string][]*rule // those that name tenants, by each name, in the same order
 
+	audited map[string]Audited // by the names of those whose uses are recorded; nil: of none
+
 	asked atomic.Pointer[map[asker]*index] // nobody changes a map once it is here
 	mu    sync.Mutex                       // of who replaces it
 }
@@ -55,6 +59,7 @@ type rule struct {
 	effect     policy.Effect
 	shadow     bool
 	notAfter   time.Time
+	grant      bool
 	revision   int64
 	principals []identity.Pattern
 	tenants    policy.TenantSelector
@@ -80,6 +85,7 @@ func Compile(policies []Policy) (*Set, error) {
 			continue
 		}
 		set.rules = append(set.rules, r)
+		set.audit(&p)
 	}
 	slices.SortStableFunc(set.rules, func(a, b rule) int {
 		if a.effect != b.effect {
@@ -113,7 +119,7 @@ func compileRule(p Policy) (rule, FieldProblems) {
 	}
 	r := rule{
 		name: p.Name, effect: p.Spec.Effect, shadow: p.Spec.Mode == policy.Shadow,
-		notAfter: p.NotAfter, revision: p.Revision, tenants: p.Spec.Tenants, canary: p.Canary,
+		notAfter: p.NotAfter, grant: p.Grant, revision: p.Revision, tenants: p.Spec.Tenants, canary: p.Canary,
 	}
 	if p.Spec.Effect != policy.Permit && p.Spec.Effect != policy.Forbid {
 		add("effect", "must be %s or %s (got %q)", policy.Permit, policy.Forbid, p.Spec.Effect)
@@ -122,6 +128,11 @@ func compileRule(p Policy) (rule, FieldProblems) {
 	case "", policy.Enforce, policy.Shadow:
 	default:
 		add("mode", "must be %s or %s (got %q)", policy.Enforce, policy.Shadow, p.Spec.Mode)
+	}
+	switch p.Spec.Audit {
+	case "", policy.AuditAll:
+	default:
+		add("audit", "must be %s, or not be there (got %q)", policy.AuditAll, p.Spec.Audit)
 	}
 	if len(p.Spec.Principals) == 0 {
 		add("principals", "must name at least one SPIFFE pattern (got none)")
@@ -156,9 +167,12 @@ func compileRule(p Policy) (rule, FieldProblems) {
 	return r, problems
 }
 
+// GrantPrefix is what the names of policies begin with that are AccessGrants; no AccessPolicy has a "/" in its name.
+const GrantPrefix = "grant/"
+
 // AsPolicy is a grant, as the permit that it is until its NotAfter.
 func AsPolicy(name string, grant policy.AccessGrantSpec, revision int64) Policy {
-	return Policy{Name: "grant/" + name, Revision: revision, NotAfter: grant.NotAfter, Spec: policy.AccessPolicySpec{
+	return Policy{Name: GrantPrefix + name, Revision: revision, NotAfter: grant.NotAfter, Grant: true, Unproven: grant.BreakGlass, Spec: policy.AccessPolicySpec{
 		Effect: policy.Permit, Principals: []string{grant.Principal}, Tenants: grant.Tenants, Targets: grant.Targets,
 	}}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/limit/heavy"
 	"github.com/tenantmesh/tenantmesh/policy/limit/retry"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/audit"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
@@ -54,6 +55,7 @@ type Config struct {
 	Now         func() time.Time
 	Staleness   Staleness
 	Fair        *fair.Controller // of the service; nil: a new one
+	Audit       *audit.Recorder  // nil: nothing is recorded
 }
 
 // Staleness bounds how long what was pushed counts while the control plane is out of reach; zero fields take the
@@ -111,6 +113,7 @@ type attempt struct {
 	counted retry.Admission
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
 	place   place
+	audited bool // the tenant asks for every decision
 }
 
 // rounds bounds how often a decision is made again because the placement changed under it.
@@ -145,7 +148,7 @@ var attempts = sync.Pool{New: func() any { return &attempt{} }}
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
 	a.untry()
-	a.set, a.stale, a.answer, a.place = a.Sets.Load(), false, Answer{}, place{}
+	a.set, a.stale, a.answer, a.place, a.audited = a.Sets.Load(), false, Answer{}, place{}, false
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)
@@ -202,6 +205,7 @@ func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
 	}
 	a.answer.Decision.Tenant = t.ID.String() // what is counted under it keeps no message alive
 	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch
+	a.audited = t.Audited
 	switch t.Phase {
 	case "Active":
 		return t, a.limitsKnown(t)

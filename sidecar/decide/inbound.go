@@ -37,7 +37,7 @@ func (a *attempt) inbound() {
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	token, n := a.request.header(propagation.HeaderTxnToken)
 	request := &a.judged
-	*request = authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
+	*request = authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Purpose: a.purpose(), Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
 	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" && !a.hook() {
 		decision.Proof = "none: the workload's tenancy is " + self.Tenancy
 		a.classify()
@@ -132,7 +132,7 @@ func (a *attempt) moved(peer identity.Principal, claims *tenanttoken.Claims) (*p
 	case c.Role == tenanttoken.Owner && t.Cell != self.Cell, c.Role == tenanttoken.Replica && t.Target != self.Cell:
 		return nil, a.misdirected("the owner's data is where the owner is, and only the other cell takes copies")
 	}
-	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch
+	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch, a.audited = t.UID, t.Tier, t.Epoch, t.Audited
 	return t, true
 }
 

@@ -39,7 +39,7 @@ type Claims interface {
 // headers are those that a decision looks at, in lower case.
 var headers = [...]string{
 	propagation.HeaderTxnToken, propagation.HeaderTraceparent, propagation.HeaderRequestID, propagation.HeaderLease, propagation.HeaderPeer, propagation.HeaderClientRequestID,
-	propagation.HeaderIdempotencyKey, propagation.HeaderAttemptCount, propagation.HeaderGRPCAttempts,
+	propagation.HeaderIdempotencyKey, propagation.HeaderAttemptCount, propagation.HeaderGRPCAttempts, propagation.HeaderPurpose,
 	"authorization", "upgrade", ":authority", "content-type",
 }
 

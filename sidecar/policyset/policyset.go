@@ -43,6 +43,7 @@ type Tenant struct {
 	Refused  bool // its limits are not known, and its tier has it refused then
 	Weight   int  // of its share where a service is full; at least 1
 	Revision int64
+	Audited  bool // every decision about it is recorded
 }
 
 // States of a placement in which a tenant moves (design, section 8).
@@ -326,7 +327,7 @@ func (e *editor) tenant(c Change) error {
 		return fmt.Errorf("placement.epoch must not go back (from %d to %d): a fence is never forgotten", old.Epoch, m.Placement.GetEpoch())
 	}
 	t := &Tenant{
-		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision, Weight: max(1, int(m.Weight)),
+		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision, Weight: max(1, int(m.Weight)), Audited: m.AuditAll,
 		Placement: Placement{
 			State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Target: m.Placement.GetTarget(), Epoch: m.Placement.GetEpoch(),
 			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Copy: m.Placement.GetCopy(), Shut: m.Placement.GetShut(), Follow: m.Placement.GetFollow(), Hold: m.Placement.GetHold().AsDuration(), Pause: m.Placement.GetPause().AsDuration(), Mover: m.Placement.GetMover(),
@@ -371,12 +372,15 @@ func accessPolicies(m *api.AccessPolicy) (list []authz.Policy) {
 }
 
 func accessPolicy(m *api.AccessPolicy) authz.Policy {
-	p := authz.Policy{Name: m.Name, Revision: m.Revision, Spec: policy.AccessPolicySpec{
+	p := authz.Policy{Name: m.Name, Revision: m.Revision, Grant: strings.HasPrefix(m.Name, authz.GrantPrefix), Unproven: m.BreakGlass, Spec: policy.AccessPolicySpec{
 		Effect: policy.Effect(m.Effect), Mode: policy.Mode(m.Mode), Principals: m.Principals, When: m.When,
 		Tenants: policy.TenantSelector{Names: m.Tenants.GetNames(), Tiers: m.Tenants.GetTiers(), Labels: m.Tenants.GetLabels()},
 	}}
 	for _, t := range m.Targets {
 		p.Spec.Targets = append(p.Spec.Targets, policy.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
+	}
+	if m.AuditAll {
+		p.Spec.Audit = policy.AuditAll
 	}
 	if m.NotAfter != nil {
 		p.NotAfter = m.NotAfter.AsTime()

@@ -47,6 +47,7 @@ type Config struct {
 	Certificate func() (*x509.Certificate, error)
 	Pulse       func(now time.Time)                 // told each time that the control plane says it reaches its store
 	Top         func(now time.Time) []*api.TopEntry // who uses most; nil: nothing is said of it
+	Audit       Audit                               // nil: nothing is handed over
 }
 
 const (
@@ -57,6 +58,7 @@ const (
 	keyInterval   = time.Minute // between two looks at the key's age
 	usageInterval = 5 * time.Second
 	topInterval   = time.Second
+	auditInterval = time.Second
 	minBackoff    = 100 * time.Millisecond
 	maxBackoff    = 2 * time.Second
 )
@@ -69,6 +71,7 @@ type Reporter struct {
 	next     tenanttoken.SigningKey // published, or to be published, and not in force yet; zero: none
 	signer   atomic.Pointer[tenanttoken.Signer]
 	sequence int64 // of the newest batch
+	handed   int64 // sequence of audit events that were sent, and not acknowledged; 0: none
 	welcomed bool  // the control plane has said which batch it counted last
 
 	leaving chan chan error
@@ -227,11 +230,13 @@ func (r *Reporter) stream(ctx context.Context) error {
 	defer usage.Stop()
 	top := time.NewTicker(topInterval)
 	defer top.Stop()
+	audited := time.NewTicker(auditInterval)
+	defer audited.Stop()
 	topped := false // something was said of who uses most
 	age := time.NewTicker(keyInterval)
 	defer age.Stop()
 	published, said, shown := "", false, ""
-	r.welcomed = false
+	r.welcomed, r.handed = false, 0
 	positions := positions{stream: stream, report: r.Positions, said: map[string]*api.Position{}}
 	for first := true; ; first = false {
 		moved, soon, err := positions.send(time.Now())
@@ -272,6 +277,10 @@ func (r *Reporter) stream(ctx context.Context) error {
 			}
 		case <-usage.C:
 			if err := r.sendUsage(stream); err != nil {
+				return err
+			}
+		case <-audited.C:
+			if err := r.sendAudit(stream); err != nil {
 				return err
 			}
 		case now := <-top.C:
@@ -401,6 +410,8 @@ func (r *Reporter) heard(stream api.MemberService_ReportClient, message *api.Con
 		if r.batch != nil && m.UsageAck.Sequence == r.batch.Sequence {
 			r.batch = nil
 		}
+	case *api.ControlMessage_AuditAck:
+		return r.auditAcked(stream, m.AuditAck.Sequence)
 	case *api.ControlMessage_Explain:
 		answer := &api.Explanation{DecisionId: m.Explain.DecisionId}
 		if decision, ok := r.Log.Find(answer.DecisionId); ok {

@@ -36,6 +36,7 @@ type Config struct {
 	// Resources is all that is pushed to a principal, as JSON, with its entity tag; false when it is nobody's, or cannot be
 	// said to be new. nil: not served.
 	Resources func(principal identity.Principal) (body any, tag string, ok bool)
+	Trail     *Trail // nil: not served
 	Ready     func() bool
 	Version   string
 	Log       *zap.Logger
@@ -68,6 +69,7 @@ func New(config Config) http.Handler {
 	s.registerRollouts(api)
 	huma.Register(api, operation("advice", http.MethodGet, "/advice", "What an operator might do about tenants, by the last hour"), s.advice)
 	mux.HandleFunc("GET "+Base+"/watch", s.watch)
+	s.registerTrail(mux)
 	outer := http.NewServeMux()
 	outer.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	outer.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

@@ -122,7 +122,7 @@ func accessPolicy(p *ir.Policy) *api.AccessPolicy {
 	message := &api.AccessPolicy{
 		Name: p.Name, Effect: string(p.Spec.Effect), Mode: string(p.Spec.Mode), Principals: p.Spec.Principals,
 		Tenants: &api.TenantSelector{Names: p.Spec.Tenants.Names, Tiers: p.Spec.Tenants.Tiers, Labels: p.Spec.Tenants.Labels},
-		When:    p.Spec.When, Revision: p.Revision,
+		When:    p.Spec.When, Revision: p.Revision, AuditAll: p.Spec.Audit == policy.AuditAll, BreakGlass: p.Unproven,
 	}
 	for _, t := range p.Spec.Targets {
 		message.Targets = append(message.Targets, &api.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
@@ -182,7 +182,7 @@ func Tenant(t ir.Tenant) []Resource {
 		Tenant: t.Name, Uid: t.UID, Tier: t.Spec.Tier, Labels: t.Labels, Residency: t.Spec.Residency, Phase: string(t.Phase),
 		Placement: &api.Placement{State: string(t.Placement.State), Cell: t.Placement.Cell, Target: t.Placement.Target, Epoch: t.Placement.Epoch, Since: t.Placement.Since, Sealed: t.Placement.Sealed, Shut: t.Placement.Shut, Mover: t.Placement.Mover,
 			Follow: t.Placement.Follow, Copy: t.Placement.Copy},
-		Limits: limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision,
+		Limits: limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision, AuditAll: t.Spec.Audit == policy.AuditAll,
 	}
 	if t.FailMode != (policy.FailMode{}) {
 		message.FailMode = &api.FailMode{LimitsUnknown: string(t.FailMode.LimitsUnknown)}

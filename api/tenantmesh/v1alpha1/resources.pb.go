@@ -35,10 +35,11 @@ type TenantPolicy struct {
 	Residency     string                 `protobuf:"bytes,5,opt,name=residency,proto3" json:"residency,omitempty"` // "" or "eu"
 	Phase         string                 `protobuf:"bytes,6,opt,name=phase,proto3" json:"phase,omitempty"`         // Provisioning, Active, Suspended, Deleting, Deleted
 	Placement     *Placement             `protobuf:"bytes,7,opt,name=placement,proto3" json:"placement,omitempty"`
-	Limits        *Limits                `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`                      // effective: the tenant's over its tier's
-	Weight        int32                  `protobuf:"varint,9,opt,name=weight,proto3" json:"weight,omitempty"`                     // share under overload
-	Revision      int64                  `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`                // of the store, at which this was computed
-	FailMode      *FailMode              `protobuf:"bytes,11,opt,name=fail_mode,json=failMode,proto3" json:"fail_mode,omitempty"` // of its tier
+	Limits        *Limits                `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`                       // effective: the tenant's over its tier's
+	Weight        int32                  `protobuf:"varint,9,opt,name=weight,proto3" json:"weight,omitempty"`                      // share under overload
+	Revision      int64                  `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`                 // of the store, at which this was computed
+	FailMode      *FailMode              `protobuf:"bytes,11,opt,name=fail_mode,json=failMode,proto3" json:"fail_mode,omitempty"`  // of its tier
+	AuditAll      bool                   `protobuf:"varint,80,opt,name=audit_all,json=auditAll,proto3" json:"audit_all,omitempty"` // every decision about it leaves an audit event
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -148,6 +149,13 @@ func (x *TenantPolicy) GetFailMode() *FailMode {
 		return x.FailMode
 	}
 	return nil
+}
+
+func (x *TenantPolicy) GetAuditAll() bool {
+	if x != nil {
+		return x.AuditAll
+	}
+	return false
 }
 
 // FailMode says what a tenant gets where a sidecar does not know what it should.
@@ -476,8 +484,10 @@ type AccessPolicy struct {
 	Targets       []*Target              `protobuf:"bytes,6,rep,name=targets,proto3" json:"targets,omitempty"`
 	When          string                 `protobuf:"bytes,7,opt,name=when,proto3" json:"when,omitempty"`
 	Revision      int64                  `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
-	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"` // AccessGrant only
-	Canary        *Canary                `protobuf:"bytes,10,opt,name=canary,proto3" json:"canary,omitempty"`                    // in a rollout: the policy is in here, and a sidecar that does not know of it refuses what is left
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`         // AccessGrant only
+	AuditAll      bool                   `protobuf:"varint,80,opt,name=audit_all,json=auditAll,proto3" json:"audit_all,omitempty"`       // every decision by it leaves an audit event
+	BreakGlass    bool                   `protobuf:"varint,81,opt,name=break_glass,json=breakGlass,proto3" json:"break_glass,omitempty"` // AccessGrant only: nobody else approved it
+	Canary        *Canary                `protobuf:"bytes,10,opt,name=canary,proto3" json:"canary,omitempty"`                            // in a rollout: the policy is in here, and a sidecar that does not know of it refuses what is left
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -573,6 +583,20 @@ func (x *AccessPolicy) GetNotAfter() *timestamppb.Timestamp {
 		return x.NotAfter
 	}
 	return nil
+}
+
+func (x *AccessPolicy) GetAuditAll() bool {
+	if x != nil {
+		return x.AuditAll
+	}
+	return false
+}
+
+func (x *AccessPolicy) GetBreakGlass() bool {
+	if x != nil {
+		return x.BreakGlass
+	}
+	return false
 }
 
 func (x *AccessPolicy) GetCanary() *Canary {
@@ -1629,6 +1653,7 @@ type MemberReport struct {
 	//	*MemberReport_Position
 	//	*MemberReport_Certificate
 	//	*MemberReport_Top
+	//	*MemberReport_Audit
 	Report        isMemberReport_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1752,6 +1777,15 @@ func (x *MemberReport) GetTop() *Top {
 	return nil
 }
 
+func (x *MemberReport) GetAudit() *AuditBatch {
+	if x != nil {
+		if x, ok := x.Report.(*MemberReport_Audit); ok {
+			return x.Audit
+		}
+	}
+	return nil
+}
+
 type isMemberReport_Report interface {
 	isMemberReport_Report()
 }
@@ -1792,6 +1826,10 @@ type MemberReport_Top struct {
 	Top *Top `protobuf:"bytes,20,opt,name=top,proto3,oneof"`
 }
 
+type MemberReport_Audit struct {
+	Audit *AuditBatch `protobuf:"bytes,80,opt,name=audit,proto3,oneof"`
+}
+
 func (*MemberReport_Hello) isMemberReport_Report() {}
 
 func (*MemberReport_Readiness) isMemberReport_Report() {}
@@ -1809,6 +1847,8 @@ func (*MemberReport_Position) isMemberReport_Report() {}
 func (*MemberReport_Certificate) isMemberReport_Report() {}
 
 func (*MemberReport_Top) isMemberReport_Report() {}
+
+func (*MemberReport_Audit) isMemberReport_Report() {}
 
 // Hello registers a durable member.
 type Hello struct {
@@ -2401,6 +2441,104 @@ func (x *TopEntry) GetLimit() string {
 	return ""
 }
 
+// AuditBatch hands over batches of audit events, each a trail.Batch as JSON. They are acknowledged by the sequence, and sent
+// again until they are.
+type AuditBatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      int64                  `protobuf:"varint,80,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Batches       [][]byte               `protobuf:"bytes,81,rep,name=batches,proto3" json:"batches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditBatch) Reset() {
+	*x = AuditBatch{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditBatch) ProtoMessage() {}
+
+func (x *AuditBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditBatch.ProtoReflect.Descriptor instead.
+func (*AuditBatch) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AuditBatch) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *AuditBatch) GetBatches() [][]byte {
+	if x != nil {
+		return x.Batches
+	}
+	return nil
+}
+
+type AuditAck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      int64                  `protobuf:"varint,80,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditAck) Reset() {
+	*x = AuditAck{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditAck) ProtoMessage() {}
+
+func (x *AuditAck) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditAck.ProtoReflect.Descriptor instead.
+func (*AuditAck) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *AuditAck) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 // Explanation answers an Explain.
 type Explanation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2413,7 +2551,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2563,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2576,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{27}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Explanation) GetDecisionId() string {
@@ -2471,7 +2609,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2621,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2634,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{28}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 // Position says that the member has applied a tenant's placement of an epoch, and keeps it on its disk.
@@ -2513,7 +2651,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2663,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2676,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{29}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Position) GetTenant() string {
@@ -2595,7 +2733,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2607,7 +2745,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2620,7 +2758,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{30}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Copy) GetWorkload() string {
@@ -2702,6 +2840,7 @@ type ControlMessage struct {
 	//	*ControlMessage_UsageAck
 	//	*ControlMessage_Explain
 	//	*ControlMessage_Pulse
+	//	*ControlMessage_AuditAck
 	Message       isControlMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2709,7 +2848,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2721,7 +2860,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2734,7 +2873,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ControlMessage) GetMessage() isControlMessage_Message {
@@ -2789,6 +2928,15 @@ func (x *ControlMessage) GetPulse() *Pulse {
 	return nil
 }
 
+func (x *ControlMessage) GetAuditAck() *AuditAck {
+	if x != nil {
+		if x, ok := x.Message.(*ControlMessage_AuditAck); ok {
+			return x.AuditAck
+		}
+	}
+	return nil
+}
+
 type isControlMessage_Message interface {
 	isControlMessage_Message()
 }
@@ -2813,6 +2961,10 @@ type ControlMessage_Pulse struct {
 	Pulse *Pulse `protobuf:"bytes,5,opt,name=pulse,proto3,oneof"`
 }
 
+type ControlMessage_AuditAck struct {
+	AuditAck *AuditAck `protobuf:"bytes,80,opt,name=audit_ack,json=auditAck,proto3,oneof"`
+}
+
 func (*ControlMessage_Welcome) isControlMessage_Message() {}
 
 func (*ControlMessage_KeyInForce) isControlMessage_Message() {}
@@ -2823,6 +2975,8 @@ func (*ControlMessage_Explain) isControlMessage_Message() {}
 
 func (*ControlMessage_Pulse) isControlMessage_Message() {}
 
+func (*ControlMessage_AuditAck) isControlMessage_Message() {}
+
 // Pulse comes every few seconds while the control plane reaches its store: what was pushed is as new as it can be.
 type Pulse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2832,7 +2986,7 @@ type Pulse struct {
 
 func (x *Pulse) Reset() {
 	*x = Pulse{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +2998,7 @@ func (x *Pulse) String() string {
 func (*Pulse) ProtoMessage() {}
 
 func (x *Pulse) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +3011,7 @@ func (x *Pulse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pulse.ProtoReflect.Descriptor instead.
 func (*Pulse) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{32}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{34}
 }
 
 type Welcome struct {
@@ -2873,7 +3027,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2885,7 +3039,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2898,7 +3052,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{33}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Welcome) GetPrincipal() string {
@@ -2946,7 +3100,7 @@ type KeyInForce struct {
 
 func (x *KeyInForce) Reset() {
 	*x = KeyInForce{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2958,7 +3112,7 @@ func (x *KeyInForce) String() string {
 func (*KeyInForce) ProtoMessage() {}
 
 func (x *KeyInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2971,7 +3125,7 @@ func (x *KeyInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyInForce.ProtoReflect.Descriptor instead.
 func (*KeyInForce) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{34}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *KeyInForce) GetKid() string {
@@ -2990,7 +3144,7 @@ type UsageAck struct {
 
 func (x *UsageAck) Reset() {
 	*x = UsageAck{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3156,7 @@ func (x *UsageAck) String() string {
 func (*UsageAck) ProtoMessage() {}
 
 func (x *UsageAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3169,7 @@ func (x *UsageAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAck.ProtoReflect.Descriptor instead.
 func (*UsageAck) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{35}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *UsageAck) GetSequence() int64 {
@@ -3034,7 +3188,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3046,7 +3200,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3059,7 +3213,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{36}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Explain) GetDecisionId() string {
@@ -3073,7 +3227,7 @@ var File_tenantmesh_v1alpha1_resources_proto protoreflect.FileDescriptor
 
 const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\n" +
-	"#tenantmesh/v1alpha1/resources.proto\x12\x13tenantmesh.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe5\x03\n" +
+	"#tenantmesh/v1alpha1/resources.proto\x12\x13tenantmesh.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\x82\x04\n" +
 	"\fTenantPolicy\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -3086,7 +3240,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x06weight\x18\t \x01(\x05R\x06weight\x12\x1a\n" +
 	"\brevision\x18\n" +
 	" \x01(\x03R\brevision\x12:\n" +
-	"\tfail_mode\x18\v \x01(\v2\x1d.tenantmesh.v1alpha1.FailModeR\bfailMode\x1a9\n" +
+	"\tfail_mode\x18\v \x01(\v2\x1d.tenantmesh.v1alpha1.FailModeR\bfailMode\x12\x1b\n" +
+	"\taudit_all\x18P \x01(\bR\bauditAll\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"1\n" +
@@ -3120,7 +3275,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"ClassLimit\x12.\n" +
 	"\x13requests_per_second\x18\x01 \x01(\x01R\x11requestsPerSecond\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\x03R\x05burst\x12 \n" +
-	"\vconcurrency\x18\x03 \x01(\x03R\vconcurrency\"\x82\x03\n" +
+	"\vconcurrency\x18\x03 \x01(\x03R\vconcurrency\"\xc0\x03\n" +
 	"\fAccessPolicy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06effect\x18\x02 \x01(\tR\x06effect\x12\x12\n" +
@@ -3132,7 +3287,10 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\atargets\x18\x06 \x03(\v2\x1b.tenantmesh.v1alpha1.TargetR\atargets\x12\x12\n" +
 	"\x04when\x18\a \x01(\tR\x04when\x12\x1a\n" +
 	"\brevision\x18\b \x01(\x03R\brevision\x127\n" +
-	"\tnot_after\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x123\n" +
+	"\tnot_after\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x1b\n" +
+	"\taudit_all\x18P \x01(\bR\bauditAll\x12\x1f\n" +
+	"\vbreak_glass\x18Q \x01(\bR\n" +
+	"breakGlass\x123\n" +
 	"\x06canary\x18\n" +
 	" \x01(\v2\x1b.tenantmesh.v1alpha1.CanaryR\x06canary\"\xc0\x01\n" +
 	"\x06Canary\x12\x12\n" +
@@ -3240,7 +3398,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05share\x18\x02 \x01(\x01R\x05share\x121\n" +
 	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12-\n" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x124\n" +
-	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xb4\x04\n" +
+	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xed\x04\n" +
 	"\fMemberReport\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.tenantmesh.v1alpha1.HelloH\x00R\x05hello\x12>\n" +
 	"\treadiness\x18\x02 \x01(\v2\x1e.tenantmesh.v1alpha1.ReadinessH\x00R\treadiness\x12B\n" +
@@ -3251,7 +3409,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05leave\x18\x06 \x01(\v2\x1a.tenantmesh.v1alpha1.LeaveH\x00R\x05leave\x12;\n" +
 	"\bposition\x18\a \x01(\v2\x1d.tenantmesh.v1alpha1.PositionH\x00R\bposition\x12D\n" +
 	"\vcertificate\x18\b \x01(\v2 .tenantmesh.v1alpha1.CertificateH\x00R\vcertificate\x12,\n" +
-	"\x03top\x18\x14 \x01(\v2\x18.tenantmesh.v1alpha1.TopH\x00R\x03topB\b\n" +
+	"\x03top\x18\x14 \x01(\v2\x18.tenantmesh.v1alpha1.TopH\x00R\x03top\x127\n" +
+	"\x05audit\x18P \x01(\v2\x1f.tenantmesh.v1alpha1.AuditBatchH\x00R\x05auditB\b\n" +
 	"\x06report\"\x91\x01\n" +
 	"\x05Hello\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
@@ -3305,7 +3464,13 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x04open\x18\x06 \x01(\x03R\x04open\x12\x14\n" +
 	"\x05share\x18\a \x01(\x01R\x05share\x12\x14\n" +
 	"\x05level\x18\b \x01(\x01R\x05level\x12\x14\n" +
-	"\x05limit\x18\t \x01(\tR\x05limit\"X\n" +
+	"\x05limit\x18\t \x01(\tR\x05limit\"B\n" +
+	"\n" +
+	"AuditBatch\x12\x1a\n" +
+	"\bsequence\x18P \x01(\x03R\bsequence\x12\x18\n" +
+	"\abatches\x18Q \x03(\fR\abatches\"&\n" +
+	"\bAuditAck\x12\x1a\n" +
+	"\bsequence\x18P \x01(\x03R\bsequence\"X\n" +
 	"\vExplanation\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x14\n" +
@@ -3331,14 +3496,15 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\ajournal\x18\b \x01(\x03R\ajournal\x12\x18\n" +
 	"\aresyncs\x18\t \x01(\x03R\aresyncs\x12\x16\n" +
 	"\x06caught\x18\n" +
-	" \x01(\bR\x06caught\"\xc6\x02\n" +
+	" \x01(\bR\x06caught\"\x84\x03\n" +
 	"\x0eControlMessage\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.tenantmesh.v1alpha1.WelcomeH\x00R\awelcome\x12C\n" +
 	"\fkey_in_force\x18\x02 \x01(\v2\x1f.tenantmesh.v1alpha1.KeyInForceH\x00R\n" +
 	"keyInForce\x12<\n" +
 	"\tusage_ack\x18\x03 \x01(\v2\x1d.tenantmesh.v1alpha1.UsageAckH\x00R\busageAck\x128\n" +
 	"\aexplain\x18\x04 \x01(\v2\x1c.tenantmesh.v1alpha1.ExplainH\x00R\aexplain\x122\n" +
-	"\x05pulse\x18\x05 \x01(\v2\x1a.tenantmesh.v1alpha1.PulseH\x00R\x05pulseB\t\n" +
+	"\x05pulse\x18\x05 \x01(\v2\x1a.tenantmesh.v1alpha1.PulseH\x00R\x05pulse\x12<\n" +
+	"\taudit_ack\x18P \x01(\v2\x1d.tenantmesh.v1alpha1.AuditAckH\x00R\bauditAckB\t\n" +
 	"\amessage\"\a\n" +
 	"\x05Pulse\"\x92\x01\n" +
 	"\aWelcome\x12\x1c\n" +
@@ -3370,7 +3536,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*FailMode)(nil),              // 1: tenantmesh.v1alpha1.FailMode
@@ -3399,80 +3565,84 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*UsageRecord)(nil),           // 24: tenantmesh.v1alpha1.UsageRecord
 	(*Top)(nil),                   // 25: tenantmesh.v1alpha1.Top
 	(*TopEntry)(nil),              // 26: tenantmesh.v1alpha1.TopEntry
-	(*Explanation)(nil),           // 27: tenantmesh.v1alpha1.Explanation
-	(*Leave)(nil),                 // 28: tenantmesh.v1alpha1.Leave
-	(*Position)(nil),              // 29: tenantmesh.v1alpha1.Position
-	(*Copy)(nil),                  // 30: tenantmesh.v1alpha1.Copy
-	(*ControlMessage)(nil),        // 31: tenantmesh.v1alpha1.ControlMessage
-	(*Pulse)(nil),                 // 32: tenantmesh.v1alpha1.Pulse
-	(*Welcome)(nil),               // 33: tenantmesh.v1alpha1.Welcome
-	(*KeyInForce)(nil),            // 34: tenantmesh.v1alpha1.KeyInForce
-	(*UsageAck)(nil),              // 35: tenantmesh.v1alpha1.UsageAck
-	(*Explain)(nil),               // 36: tenantmesh.v1alpha1.Explain
-	nil,                           // 37: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
-	nil,                           // 38: tenantmesh.v1alpha1.Limits.ClassesEntry
-	nil,                           // 39: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	nil,                           // 40: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	nil,                           // 41: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*AuditBatch)(nil),            // 27: tenantmesh.v1alpha1.AuditBatch
+	(*AuditAck)(nil),              // 28: tenantmesh.v1alpha1.AuditAck
+	(*Explanation)(nil),           // 29: tenantmesh.v1alpha1.Explanation
+	(*Leave)(nil),                 // 30: tenantmesh.v1alpha1.Leave
+	(*Position)(nil),              // 31: tenantmesh.v1alpha1.Position
+	(*Copy)(nil),                  // 32: tenantmesh.v1alpha1.Copy
+	(*ControlMessage)(nil),        // 33: tenantmesh.v1alpha1.ControlMessage
+	(*Pulse)(nil),                 // 34: tenantmesh.v1alpha1.Pulse
+	(*Welcome)(nil),               // 35: tenantmesh.v1alpha1.Welcome
+	(*KeyInForce)(nil),            // 36: tenantmesh.v1alpha1.KeyInForce
+	(*UsageAck)(nil),              // 37: tenantmesh.v1alpha1.UsageAck
+	(*Explain)(nil),               // 38: tenantmesh.v1alpha1.Explain
+	nil,                           // 39: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	nil,                           // 40: tenantmesh.v1alpha1.Limits.ClassesEntry
+	nil,                           // 41: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	nil,                           // 42: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	nil,                           // 43: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
-	37, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	39, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	2,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	3,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
 	1,  // 3: tenantmesh.v1alpha1.TenantPolicy.fail_mode:type_name -> tenantmesh.v1alpha1.FailMode
-	42, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	42, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
-	38, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	44, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	44, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	40, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
 	7,  // 7: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
 	8,  // 8: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	43, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	45, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
 	6,  // 10: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
 	5,  // 11: tenantmesh.v1alpha1.Canary.before:type_name -> tenantmesh.v1alpha1.AccessPolicy
 	5,  // 12: tenantmesh.v1alpha1.Canary.after:type_name -> tenantmesh.v1alpha1.AccessPolicy
-	39, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	43, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	41, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	45, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
 	15, // 15: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
 	16, // 16: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	40, // 17: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	42, // 17: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
 	14, // 18: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
-	41, // 19: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	43, // 19: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
 	12, // 20: tenantmesh.v1alpha1.ProxyConfig.share_groups:type_name -> tenantmesh.v1alpha1.ShareGroup
 	13, // 21: tenantmesh.v1alpha1.ProxyConfig.admission:type_name -> tenantmesh.v1alpha1.Admission
 	17, // 22: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
-	42, // 23: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
-	42, // 24: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
-	42, // 25: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
+	44, // 23: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
+	44, // 24: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
+	44, // 25: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
 	19, // 26: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
 	21, // 27: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
 	22, // 28: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
 	23, // 29: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	27, // 30: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	28, // 31: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	29, // 32: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	29, // 30: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	30, // 31: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	31, // 32: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
 	20, // 33: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
 	25, // 34: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
-	43, // 35: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	43, // 36: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	24, // 37: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	43, // 38: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	42, // 39: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	26, // 40: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
-	30, // 41: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	33, // 42: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	34, // 43: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	35, // 44: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	36, // 45: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	32, // 46: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
-	4,  // 47: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	18, // 48: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	31, // 49: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	49, // [49:50] is the sub-list for method output_type
-	48, // [48:49] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	27, // 35: tenantmesh.v1alpha1.MemberReport.audit:type_name -> tenantmesh.v1alpha1.AuditBatch
+	45, // 36: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	45, // 37: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	24, // 38: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	45, // 39: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	44, // 40: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	26, // 41: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
+	32, // 42: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	35, // 43: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	36, // 44: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	37, // 45: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	38, // 46: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	34, // 47: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
+	28, // 48: tenantmesh.v1alpha1.ControlMessage.audit_ack:type_name -> tenantmesh.v1alpha1.AuditAck
+	4,  // 49: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	18, // 50: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	33, // 51: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	51, // [51:52] is the sub-list for method output_type
+	50, // [50:51] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -3490,13 +3660,15 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 		(*MemberReport_Position)(nil),
 		(*MemberReport_Certificate)(nil),
 		(*MemberReport_Top)(nil),
+		(*MemberReport_Audit)(nil),
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[31].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[33].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_KeyInForce)(nil),
 		(*ControlMessage_UsageAck)(nil),
 		(*ControlMessage_Explain)(nil),
 		(*ControlMessage_Pulse)(nil),
+		(*ControlMessage_AuditAck)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3504,7 +3676,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

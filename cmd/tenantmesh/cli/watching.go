@@ -194,6 +194,7 @@ func newAudit() *cobra.Command {
 		}
 		return nil
 	}
+	cmd.AddCommand(newAuditVerify(), newAuditExport(), newAuditReport())
 	cmd.Flags().Int64Var(&after, "after", 0, "every event after this one")
 	cmd.Flags().IntVar(&last, "last", 50, "how many of the newest events, without --after")
 	addOutput(cmd, &format)

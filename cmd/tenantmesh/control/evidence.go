@@ -1,0 +1,45 @@
+package control
+
+import (
+	"crypto/x509"
+	"path/filepath"
+
+	"github.com/tenantmesh/tenantmesh/identity/svid"
+	"github.com/tenantmesh/tenantmesh/ledger/trail"
+	"github.com/tenantmesh/tenantmesh/xds"
+)
+
+// evidence is the audit trail of decisions, and what vouches for it.
+type evidence struct {
+	archive *trail.Archive
+	roots   *trail.Roots
+	source  *svid.Source
+}
+
+func openEvidence(config Config, source *svid.Source) (*evidence, error) {
+	dir := filepath.Join(config.DataDir, "ledger", "audit")
+	archive, err := trail.OpenArchive(dir, config.AuditKeep)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := trail.OpenRoots(dir)
+	e := &evidence{archive: archive, roots: roots, source: source}
+	if err == nil {
+		_, err = e.vouching()
+	}
+	return e, err
+}
+
+// vouching are the roots that vouch for members now, and those that did.
+func (e *evidence) vouching() (*x509.CertPool, error) {
+	bundle, err := e.source.Bundle()
+	if err != nil {
+		return nil, err
+	}
+	if err := e.roots.Add(bundle.X509Authorities()...); err != nil {
+		return nil, err
+	}
+	return e.roots.Pool(), nil
+}
+
+func (e *evidence) audit() xds.Audit { return xds.Audit{Archive: e.archive, Roots: e.vouching} }
