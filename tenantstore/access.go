@@ -13,7 +13,8 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 )
 
-// PolicyOf is the policy that an AccessPolicy, an AccessGrant or the Rollout of an AccessPolicy is, false for what is none of these.
+// PolicyOf is the policy that an AccessPolicy, an AccessGrant or the Rollout of an AccessPolicy is, false for what is none of these. A
+// grant is one also while nobody has approved it: who judges requests by it must ask [GrantInForce] first.
 func PolicyOf(objects map[Key]*Object, o *Object) (authz.Policy, bool) {
 	switch o.Kind {
 	case KindAccessPolicy:
@@ -24,7 +25,9 @@ func PolicyOf(objects map[Key]*Object, o *Object) (authz.Policy, bool) {
 		}
 		return p, true
 	case KindAccessGrant:
-		return authz.AsPolicy(o.Metadata.Name, *o.AccessGrant, o.Metadata.Revision), true
+		p := authz.AsPolicy(o.Metadata.Name, *o.AccessGrant, o.Metadata.Revision)
+		p.Unproven = o.Status.Grant == nil || o.Status.Grant.Approver == ""
+		return p, true
 	case KindRollout:
 		candidate := o.Rollout.Candidate
 		if candidate.Kind != KindAccessPolicy {

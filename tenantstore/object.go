@@ -92,6 +92,7 @@ type Status struct {
 	Phase            Phase       `json:"phase,omitempty"`     // Tenant only
 	Placement        *Placement  `json:"placement,omitempty"` // Tenant only
 	Keys             *IssuerKeys `json:"keys,omitempty"`      // TokenIssuer only, with a URI: the last that were fetched
+	Grant            *GrantState `json:"grant,omitempty"`     // AccessGrant only
 	Conditions       []Condition `json:"conditions,omitempty"`
 	ObservedRevision int64       `json:"observedRevision,omitempty"`
 }

@@ -82,6 +82,7 @@ func (w *Writer) Apply(ctx context.Context, actor string, objects []*Object, opt
 		for _, object := range objects {
 			t.put(object)
 		}
+		t.ask(actor, w.now())
 		t.keepRollouts()
 		t.place()
 		t.audit(actor, w.now())

@@ -79,7 +79,7 @@ func TestMetrics(t *testing.T) {
 			audit.NewMetrics(r)
 			sidecar.RegisterMetrics(r, sidecar.Gauges{})
 		}},
-		{"The control plane", "At `/metrics` of `--metrics-address`.", func(r prometheus.Registerer) { control.RegisterMetrics(r, nil, nil) }},
+		{"The control plane", "At `/metrics` of `--metrics-address`.", func(r prometheus.Registerer) { control.RegisterMetrics(r, nil, nil, nil) }},
 	} {
 		c := &catalogue{}
 		program.register(c)

@@ -67,6 +67,7 @@ func New(config Config) http.Handler {
 	huma.Register(api, operation("sidecar-resources", http.MethodGet, SidecarResources, "All that is pushed to the caller, for when nothing can be pushed"), s.resources)
 	s.registerMoves(api)
 	s.registerRollouts(api)
+	s.registerGrants(api)
 	huma.Register(api, operation("advice", http.MethodGet, "/advice", "What an operator might do about tenants, by the last hour"), s.advice)
 	mux.HandleFunc("GET "+Base+"/watch", s.watch)
 	s.registerTrail(mux)

@@ -141,7 +141,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], keptKeys(o), noKeys)
 			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer.Algorithms)})
 		case tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindRollout:
-			if p, ok := tenantstore.PolicyOf(objects, o); ok {
+			if p, ok := tenantstore.PolicyOf(objects, o); ok && (key.Kind != tenantstore.KindAccessGrant || tenantstore.GrantInForce(o)) {
 				mesh.Policies = append(mesh.Policies, p)
 			}
 		case tenantstore.KindMember:

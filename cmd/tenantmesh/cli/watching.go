@@ -31,6 +31,11 @@ func newStatus() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		granted, err := grants(cmd, client())
+		if err != nil {
+			return err
+		}
+		breakGlass(cmd.ErrOrStderr(), granted)
 		if err := format.print(cmd.OutOrStdout(), status, func(w io.Writer) { statusTable(w, status) }); err != nil {
 			return err
 		}

@@ -209,7 +209,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 		serve(ctx, group, web, func() error { return web.ServeTLS(listener, "", "") })
 	}
 	if config.MetricsAddress != "" {
-		if addresses.Metrics, err = serveMetrics(ctx, group, config.MetricsAddress, cache, quota); err != nil {
+		if addresses.Metrics, err = serveMetrics(ctx, group, config.MetricsAddress, cache, quota, store); err != nil {
 			return err
 		}
 	}
@@ -256,9 +256,9 @@ func serveSocket(ctx context.Context, group *errgroup.Group, path string, handle
 	return path, nil
 }
 
-func serveMetrics(ctx context.Context, group *errgroup.Group, address string, cache *server.Cache, quota *xds.Quota) (string, error) {
+func serveMetrics(ctx context.Context, group *errgroup.Group, address string, cache *server.Cache, quota *xds.Quota, store tenantstore.Store) (string, error) {
 	registry := prometheus.NewRegistry()
-	RegisterMetrics(registry, func() server.Status { return cache.Status(0) }, quota.Sizes)
+	RegisterMetrics(registry, func() server.Status { return cache.Status(0) }, quota.Sizes, func() float64 { return breakGlass(ctx, store) })
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", err

@@ -1,11 +1,14 @@
 package control
 
 import (
+	"context"
 	"crypto/x509"
 	"path/filepath"
+	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity/svid"
 	"github.com/tenantmesh/tenantmesh/ledger/trail"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/xds"
 )
 
@@ -43,3 +46,19 @@ func (e *evidence) vouching() (*x509.CertPool, error) {
 }
 
 func (e *evidence) audit() xds.Audit { return xds.Audit{Archive: e.archive, Roots: e.vouching} }
+
+// breakGlass is how many grants are in force that nobody but who asked has approved; 0 while the store does not answer.
+func breakGlass(ctx context.Context, store tenantstore.Store) (n float64) {
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	snapshot, err := store.Snapshot(ctx)
+	if err != nil {
+		return 0
+	}
+	for _, o := range snapshot.Objects {
+		if tenantstore.BreakGlass(o, time.Now()) {
+			n++
+		}
+	}
+	return n
+}

@@ -88,4 +88,3 @@ func (a Authority) SVID(t testing.TB, id string) Holder {
 	}
 	return Holder{id, []*x509.Certificate{c}, key}
 }
-
