@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/ledger"
 )
 
@@ -38,6 +39,10 @@ type ApplyOptions struct {
 	DryRun  bool                              // validate and report, write nothing
 	IfMatch map[Key]int64                     // revision that an object must have; 0: it must not exist
 	If      map[Key]func(revision int64) bool // what the revision of an object must meet; 0: it does not exist
+
+	// Author writes by its RoleBindings alone, as they are in the store then; zero: who writes may write everything. What lies beyond
+	// is an [OutsideError].
+	Author identity.Principal
 }
 
 // Action is what became of an object.
@@ -83,7 +88,9 @@ func (w *Writer) Apply(ctx context.Context, actor string, objects []*Object, opt
 			t.put(object)
 		}
 		t.keepRollouts()
-		t.place()
+		if options.Author.IsZero() {
+			t.place()
+		}
 		t.audit(actor, w.now())
 	})
 }
@@ -224,6 +231,10 @@ func (w *Writer) transact(ctx context.Context, options ApplyOptions, change func
 // attempt makes a change on a view, and reports whether it asked the store to write. The view is as the store is after
 // it, or as it was before.
 func (w *Writer) attempt(ctx context.Context, on *view, options ApplyOptions, change func(*draft)) (result Result, written bool, err error) {
+	t := &draft{view: on, was: map[Key]*Object{}, details: map[Key]string{}, Transaction: Transaction{Expect: on.revision}}
+	if err := t.mayCompare(&options); err != nil {
+		return Result{}, false, err
+	}
 	for key, revision := range options.IfMatch {
 		if have := on.revisionOf(key); have != revision {
 			return Result{}, false, fmt.Errorf("%v is at revision %d, not %d: %w", key, have, revision, ErrPrecondition)
@@ -234,13 +245,16 @@ func (w *Writer) attempt(ctx context.Context, on *view, options ApplyOptions, ch
 			return Result{}, false, fmt.Errorf("%v is at revision %d (0: it does not exist): %w", key, have, ErrPrecondition)
 		}
 	}
-	t := &draft{view: on, was: map[Key]*Object{}, details: map[Key]string{}, Transaction: Transaction{Expect: on.revision}}
 	defer func() {
 		if !written || err != nil {
 			t.undo()
 		}
 	}()
-	if change(t); t.err != nil {
+	change(t)
+	if err := t.within(options.Author); err != nil {
+		return Result{}, false, err
+	}
+	if t.err != nil {
 		return Result{}, false, t.err
 	}
 	if problems := validate(on, t.changed(), t.Transaction.Delete); len(problems) > 0 {

@@ -177,7 +177,7 @@ func (p *Publisher) note(b *batch, change tenantstore.Change) (urgent bool) {
 			} else {
 				b.shared = true
 			}
-		case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant: // sidecars see a move by the tenant's placement
+		case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant, tenantstore.KindRoleBinding: // sidecars see a move by the tenant's placement
 		default:
 			b.shared = true
 		}

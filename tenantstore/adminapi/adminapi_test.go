@@ -36,6 +36,8 @@ type server struct {
 	store   *memstore.Store
 	usage   *ledger.Usage
 	client  *http.Client
+
+	decisions map[string]policy.Decision // beside "known"
 }
 
 func newServer(t *testing.T) *server {
@@ -53,6 +55,9 @@ func newServerOn(t *testing.T, over func(*memstore.Store) tenantstore.Store) *se
 		Store: over(store), Writer: tenantstore.NewWriter(over(store), time.Now), Usage: usage, Version: "test", Log: zap.NewNop(), Ready: func() bool { return true },
 		Status: func(context.Context, int64, bool) (any, error) { return map[string]int{"total": 0}, nil },
 		Explain: func(_ context.Context, id string) (policy.Decision, error) {
+			if decision, ok := s.decisions[id]; ok {
+				return decision, nil
+			}
 			if id != "known" {
 				return policy.Decision{}, errors.New("nobody knows it")
 			}

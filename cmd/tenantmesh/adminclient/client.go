@@ -213,6 +213,12 @@ func (c *Client) Explain(ctx context.Context, id string) (decision policy.Decisi
 	return decision, err
 }
 
+// Roles says who holds which role.
+func (c *Client) Roles(ctx context.Context) (holders []adminapi.RoleHolder, err error) {
+	err = c.call(ctx, http.MethodGet, "/roles", nil, &holders)
+	return holders, err
+}
+
 // Usage reads what a tenant used.
 func (c *Client) Usage(ctx context.Context, tenant string) (records []ledger.UsageRecord, err error) {
 	err = c.call(ctx, http.MethodGet, "/usage?tenant="+url.QueryEscape(tenant), nil, &records)

@@ -297,6 +297,10 @@ var tableOf = map[tenantstore.Kind]struct {
 	tenantstore.KindAccessInvariant: {[]string{"WHAT MUST HOLD"}, func(o *tenantstore.Object) []string {
 		return []string{(&analysis.Invariant{AccessInvariantSpec: *o.AccessInvariant}).String()}
 	}},
+	tenantstore.KindRoleBinding: {[]string{"ROLE", "WORKLOADS", "TENANTS", "PRINCIPALS"}, func(o *tenantstore.Object) []string {
+		b := o.RoleBinding
+		return []string{string(b.Role), strings.Join(b.Workloads, ","), strings.Join(b.Tenants, ","), strings.Join(b.Principals, ",")}
+	}},
 	tenantstore.KindMember: {[]string{"ROLE", "CELL", "WORKLOAD", "ENVOY", "LEFT"}, func(o *tenantstore.Object) []string {
 		m := o.Member
 		return []string{string(m.Role), m.Cell, m.Workload, m.Envoy, strconv.FormatBool(m.Left)}
