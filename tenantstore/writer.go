@@ -8,8 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"time"
@@ -25,14 +23,18 @@ import (
 type Writer struct {
 	store Store
 	now   func() time.Time
-	turn  chan struct{} // guards kept: who writes
-	kept  *view         // the store after the last write; nil: not known
+	keys  func(uri string) error // nil: keys may be fetched from anywhere
+	turn  chan struct{}          // guards kept: who writes
+	kept  *view                  // the store after the last write; nil: not known
 }
 
 // NewWriter returns a writer to store.
 func NewWriter(store Store, now func() time.Time) *Writer {
 	return &Writer{store: store, now: now, turn: make(chan struct{}, 1)}
 }
+
+// CheckKeys has issuers refused whose keys must not be fetched from the URI that they name. It is for before the first write.
+func (w *Writer) CheckKeys(check func(uri string) error) { w.keys = check }
 
 // ApplyOptions say how to write.
 type ApplyOptions struct {
@@ -76,7 +78,11 @@ func (w *Writer) Apply(ctx context.Context, actor string, objects []*Object, opt
 	for _, object := range objects {
 		if key := object.Key(); seen[key] {
 			problems = append(problems, Problem{Object: key.String(), Text: "must be given once (got it again)"})
-		} else if seen[key] = true; !object.Kind.Writable() {
+		} else if seen[key] = true; object.Kind == KindTokenIssuer && object.TokenIssuer.JWKS.URI != "" && w.keys != nil {
+			if err := w.keys(object.TokenIssuer.JWKS.URI); err != nil {
+				problems = append(problems, Problem{Object: key.String(), Path: "spec.jwks.uri", Text: err.Error()})
+			}
+		} else if !object.Kind.Writable() {
 			problems = append(problems, Problem{Object: key.String(), Path: "kind", Text: fmt.Sprintf("must not be one that the control plane keeps for itself (got %q)", object.Kind)})
 		}
 	}
@@ -433,23 +439,4 @@ func newUID() string { return rand.Text() }
 func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:16])
-}
-
-// ResolveFiles reads the files that objects name, relative to dir, into the objects.
-func ResolveFiles(objects []*Object, dir string) error {
-	for _, object := range objects {
-		if object.Kind != KindTokenIssuer || object.TokenIssuer.JWKS.File == "" {
-			continue
-		}
-		path := object.TokenIssuer.JWKS.File
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("%v: spec.jwks.file: %w", object.Key(), err)
-		}
-		object.TokenIssuer.JWKS = JWKS{Inline: string(text)}
-	}
-	return nil
 }
