@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -15,6 +16,7 @@ type sender struct {
 	Method  string  `json:"method,omitempty"`
 	Repeats int     `json:"repeats,omitempty"` // of what fails, each at once and with the same Idempotency-Key
 	Token   string  `json:"token"`
+	bucket  string  // of the file store, in which the document lies that it asks for
 }
 
 // testcase is a load, the limits that it meets, and what has to come out.
@@ -137,6 +139,17 @@ var cases = []testcase{
 		},
 	},
 	{
+		name: "hanging", says: "A store hangs for one tenant, which may have half of the service's threads; another tenant's requests go to the same store.",
+		limits: map[string]string{"hanging": "{requestsPerSecond: -1, concurrency: 4}"},
+		senders: []sender{
+			{Tenant: "light", Rate: 10, bucket: "good"}, {Tenant: "hanging", Rate: 20, bucket: "hanging"},
+		},
+		aims: func(o *outcome, _ map[string]*outcome) []aim {
+			return append(isLeftAlone(o), atLeast("requests for what hangs", float64(len(o.of("hanging").samples)), 0.9*20*o.seconds),
+				atMost("those of them that the store hears of, a share", o.hung/float64(len(o.of("hanging").samples)), 0.1))
+		},
+	},
+	{
 		name: "exports", says: "A tenant's exports fill their class, while its own reads and another tenant's go on.", admission: adaptive,
 		senders: []sender{
 			{Tenant: "light", Rate: 10, Path: "/documents"}, {Tenant: "heavy", Kind: "reads", Rate: 20, Path: "/documents"},
@@ -174,7 +187,7 @@ spec:
   expose: [{pathPrefix: /httpbin, stripPrefix: true}]
   deliverContext: true
   admission: %s
-`, c.admission)
+`, cmp.Or(c.admission, adaptive))
 	seen := map[string]bool{}
 	for _, s := range c.senders {
 		limits := c.limits[s.Tenant]

@@ -32,6 +32,7 @@ type outcome struct {
 	seconds float64
 	by      map[string]*sent // by tenant, and its kind
 	dropped float64          // requests that the generator could not send in time
+	hung    float64          // calls that hung at the file store
 }
 
 func (o *outcome) of(name string) *sent {

@@ -89,7 +89,12 @@ func run(ctx context.Context, c *config) (met bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, m.stop()) }()
-	if err := m.open(ctx); err != nil {
+	store, err := startStore()
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, store.close()) }()
+	if err := m.open(ctx, store); err != nil {
 		return false, err
 	}
 	outcomes := map[string]*outcome{}
@@ -101,7 +106,7 @@ func run(ctx context.Context, c *config) (met bool, err error) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "%s, %d s: %s\n", one.name, c.seconds, one.says)
-		o, err := play(ctx, c, m, one, dir)
+		o, err := play(ctx, c, m, store, one, dir)
 		if err != nil {
 			return false, fmt.Errorf("%s: %w", one.name, err)
 		}
@@ -117,7 +122,7 @@ func run(ctx context.Context, c *config) (met bool, err error) {
 }
 
 // play loads the mesh as a case says.
-func play(ctx context.Context, c *config, m *mesh, one *testcase, dir string) (*outcome, error) {
+func play(ctx context.Context, c *config, m *mesh, store *fileStore, one *testcase, dir string) (*outcome, error) {
 	if err := m.apply(ctx, one.objects()); err != nil {
 		return nil, err
 	}
@@ -127,7 +132,11 @@ func play(ctx context.Context, c *config, m *mesh, one *testcase, dir string) (*
 		if senders[i].Token, err = m.token(ctx, senders[i].Tenant); err != nil {
 			return nil, err
 		}
+		if senders[i].bucket != "" {
+			senders[i].Path = store.linked(senders[i].bucket)
+		}
 	}
+	before := store.hung.Load()
 	file := func(name string) string { return filepath.Join(dir, one.name+"-"+name) }
 	load, err := json.Marshal(map[string]any{"gateway": m.gateway, "seconds": c.seconds, "senders": senders})
 	if err != nil {
@@ -142,7 +151,11 @@ func play(ctx context.Context, c *config, m *mesh, one *testcase, dir string) (*
 	if err != nil {
 		return nil, fmt.Errorf("k6: %w: %s", err, said)
 	}
-	return read(file("took.csv"), float64(c.seconds))
+	o, err := read(file("took.csv"), float64(c.seconds))
+	if err == nil {
+		o.hung = float64(store.hung.Load() - before)
+	}
+	return o, err
 }
 
 func figures(o *outcome) map[string]figure {

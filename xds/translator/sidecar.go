@@ -142,7 +142,7 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 			for _, domain := range d.Spec.Hosts {
 				c := clusterDependency(name, domain)
 				resources = append(resources, envoyResource(c, audience, external(d, domain)))
-				host(c, forward(c), "dependency/"+name, domain)
+				host(c, within(forward(c), d.Spec.AnswerTime()), "dependency/"+name, domain)
 			}
 		}
 	}
