@@ -56,8 +56,9 @@ var variants = []variant{
 
 // of the variants, those that are compared
 var (
-	floorVariant = len(variants) - 3
-	oursVariant  = len(variants) - 1
+	floorVariant  = len(variants) - 3
+	streamVariant = len(variants) - 2
+	oursVariant   = len(variants) - 1
 )
 
 // passed is what one variant's requests came to.
@@ -115,7 +116,10 @@ func measureLatency(ctx context.Context, rounds int) error {
 			}
 		}
 	}
-	return printPassed(results)
+	if err := printPassed(results); err != nil {
+		return err
+	}
+	return measureAborts(ctx, rounds, envoy, servers["floor"], map[string]int{byLog: ports[floorVariant], byStream: ports[streamVariant]}, tokens)
 }
 
 func (p *passed) measure(ctx context.Context, envoy int, server *child, port int, tokens []string, open bool) error {
