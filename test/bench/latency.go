@@ -43,7 +43,7 @@ type variant struct {
 	logged  bool
 }
 
-// variants are all there are: each but the last two has one thing more than the one before it.
+// variants are all there are: each but the last three has one thing more than the one before it.
 var variants = []variant{
 	{name: "no filter"},
 	{name: "+ an ID for each request", filters: []string{"lease"}},
@@ -51,13 +51,14 @@ var variants = []variant{
 	{name: "+ a check that always allows", filters: []string{"lease", "verify", "check"}, answers: "floor"},
 	{name: "+ the access log to it: the floor", filters: []string{"lease", "verify", "check"}, answers: "floor", logged: true},
 	{name: "instead of both, ext_proc to the same", filters: []string{"lease", "verify", "process"}, answers: "floor"},
+	{name: "ext_proc and the access log", filters: []string{"lease", "verify", "process"}, answers: "floor", logged: true},
 	{name: "tenantmesh", filters: []string{"lease", "verify", "check"}, answers: "tenantmesh", logged: true},
 }
 
 // of the variants, those that are compared
 var (
-	floorVariant  = len(variants) - 3
-	streamVariant = len(variants) - 2
+	floorVariant  = len(variants) - 4
+	streamVariant = len(variants) - 3
 	oursVariant   = len(variants) - 1
 )
 
