@@ -37,7 +37,7 @@ func (a *attempt) inbound() {
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	token, n := a.request.header(propagation.HeaderTxnToken)
 	request := &a.judged
-	*request = authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
+	*request = authz.Request{Principal: peer, Own: self.BoundPeers[peer], Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
 	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" && !a.hook() {
 		decision.Proof = "none: the workload's tenancy is " + self.Tenancy
 		a.classify()
