@@ -21,6 +21,7 @@ var envoysOwn = []struct {
 	reason policy.Reason
 }{
 	{details("ext_authz_error"), policy.EnforcementUnavailable}, // a check without an answer
+	{detailsBegin("rbac_access_denied"), policy.DeniedByPolicy}, // the check allowed it, and no policy can
 	{withFlags("UO"), policy.Overloaded},                        // a full service
 	{status(accesslog.ComparisonFilter_EQ, 421), policy.Misdirected},
 }
@@ -93,9 +94,17 @@ func status(op accesslog.ComparisonFilter_Op, code uint32) *accesslog.AccessLogF
 
 // details matches what Envoy calls the origin of an answer (%RESPONSE_CODE_DETAILS%).
 func details(exact string) *accesslog.AccessLogFilter {
+	return detailed("response.code_details == '" + exact + "'")
+}
+
+func detailsBegin(with string) *accesslog.AccessLogFilter {
+	return detailed("response.code_details.startsWith('" + with + "')")
+}
+
+func detailed(expression string) *accesslog.AccessLogFilter {
 	return &accesslog.AccessLogFilter{FilterSpecifier: &accesslog.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslog.ExtensionFilter{
 		Name: "envoy.access_loggers.extension_filters.cel", ConfigType: &accesslog.ExtensionFilter_TypedConfig{
-			TypedConfig: packed(&cel.ExpressionFilter{Expression: "response.code_details == '" + exact + "'"}),
+			TypedConfig: packed(&cel.ExpressionFilter{Expression: expression}),
 		},
 	}}}
 }
