@@ -323,8 +323,17 @@ type DependencySpec struct {
 	Port    int      `json:"port"`
 	TLS     bool     `json:"tls,omitempty"`
 	Tenancy Tenancy  `json:"tenancy,omitempty"` // default Require
+	Timeout string   `json:"timeout,omitempty"` // until an answer is there whole: a Go duration, 10ms to 60s, default 60s
 
 	Breaker policy.Breaker `json:"breaker,omitzero"`
+}
+
+// AnswerTime is how long an answer may take.
+func (d *DependencySpec) AnswerTime() time.Duration {
+	if t, err := time.ParseDuration(d.Timeout); err == nil {
+		return t
+	}
+	return meshname.ResponseTime
 }
 
 // TokenIssuerSpec is the spec of kind TokenIssuer.

@@ -8,10 +8,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/analysis"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
@@ -262,6 +264,9 @@ func (v *validation) workload(w *WorkloadSpec) {
 	}
 }
 
+// minAnswerTime is the least that a Dependency may be given for an answer.
+const minAnswerTime = 10 * time.Millisecond
+
 func (v *validation) dependency(d *DependencySpec) {
 	if len(d.Hosts) == 0 {
 		v.add("spec.hosts", "must name at least one host (got none)")
@@ -275,6 +280,7 @@ func (v *validation) dependency(d *DependencySpec) {
 		}
 	}
 	v.breaker(d.Breaker)
+	v.duration("spec.timeout", d.Timeout, minAnswerTime, meshname.ResponseTime)
 	between(v, "spec.port", d.Port, 1, 65535)
 	oneOf(v, "spec.tenancy", d.Tenancy, "", Require, Observe, Untenanted)
 }

@@ -1,6 +1,8 @@
 package translator
 
 import (
+	"slices"
+
 	mutationrules "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -29,6 +31,7 @@ func cellListeners(cell string) []Resource {
 	outbound.HttpFilters = filters(meshname.ListenerOutbound, nil, more...)
 	// Which instance of the peer it is: one may have been shut out.
 	inbound.HttpFilters = filters(meshname.ListenerInbound, nil, append(more, remove(propagation.HeaderClass), set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256%"))...)
+	inbound.HttpFilters = slices.Insert(inbound.HttpFilters, len(inbound.HttpFilters)-1, accessFilter())
 	hold(inbound)
 	outbound.ForwardClientCertDetails, outbound.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil
 	audience := AudienceCell(cell)
@@ -142,7 +145,7 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 			for _, domain := range d.Spec.Hosts {
 				c := clusterDependency(name, domain)
 				resources = append(resources, envoyResource(c, audience, external(d, domain)))
-				host(c, forward(c), "dependency/"+name, domain)
+				host(c, within(forward(c), d.Spec.AnswerTime()), "dependency/"+name, domain)
 			}
 		}
 	}

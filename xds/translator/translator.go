@@ -7,6 +7,8 @@
 package translator
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -52,7 +54,7 @@ func Translate(mesh *ir.Mesh) []Resource {
 			resources = append(resources, sidecar(mesh, &mesh.Workloads[i], instance)...)
 		}
 	}
-	return append(resources, enforcement(mesh)...)
+	return slices.Concat(resources, nativeRules(mesh), enforcement(mesh))
 }
 
 func envoyResource(name, audience string, message proto.Message) Resource {
