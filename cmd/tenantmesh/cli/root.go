@@ -46,7 +46,7 @@ func DemoDir() string {
 
 // addAdmin adds the flag that names the control plane; the function makes the client once flags are parsed.
 func addAdmin(cmd *cobra.Command) func() *adminclient.Client {
-	path := cmd.Flags().String("admin", DefaultAdmin(), "Unix socket of the control plane ($"+EnvAdmin+")")
+	path := cmd.Flags().String("admin", DefaultAdmin(), "Unix socket of the control plane, or https://host:port of it over mTLS ($"+EnvAdmin+")")
 	return func() *adminclient.Client { return adminclient.New(*path) }
 }
 
