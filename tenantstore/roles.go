@@ -8,6 +8,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/policy/authz"
 )
 
 // RoleBindingSpec is the spec of kind RoleBinding: people who are no operators, and what is theirs. They may write the AccessPolicies
@@ -171,8 +172,8 @@ func (t *draft) within(author identity.Principal) error {
 			problems = append(problems, now...)
 		}
 	}
-	if len(problems) == 0 && slices.ContainsFunc(t.changes, func(c ObjectChange) bool { return c.Action == Created }) {
-		problems = t.tooMany(scope)
+	if len(problems) == 0 {
+		problems = t.tooMuch(scope)
 	}
 	if len(problems) > 0 {
 		return OutsideError{problems}
@@ -180,21 +181,40 @@ func (t *draft) within(author identity.Principal) error {
 	return nil
 }
 
-// MaxOwn is how many AccessPolicies and AccessGrants a scope may come to hold by what its own people write.
+// MaxOwn is how many AccessPolicies and AccessGrants a scope may come to hold by what its own people write. Their conditions together may
+// cost what one may at the most, authz.CostLimit: whoever they let wait, it is not for long.
 const MaxOwn = 1000
 
-func (t *draft) tooMany(scope Scope) Problems {
-	n := 0
+// tooMuch is what is too much of a scope's own for every sidecar to have, and every request to be judged by.
+func (t *draft) tooMuch(scope Scope) (problems Problems) {
+	n, cost := 0, uint64(0)
 	for key, o := range t.few {
-		if (key.Kind == KindAccessPolicy || key.Kind == KindAccessGrant) && len(scope.Outside(o)) == 0 {
-			n++
+		if key.Kind != KindAccessPolicy && key.Kind != KindAccessGrant || len(scope.Outside(o)) > 0 {
+			continue
+		}
+		n++
+		if key.Kind == KindAccessPolicy && o.AccessPolicy.When != "" {
+			most, _ := authz.MostCost(o.AccessPolicy.When) // of one that is wrong validation tells
+			cost += max(most, minCost)
 		}
 	}
-	if n <= MaxOwn {
-		return nil
+	changed := func(of func(*Object) bool) bool {
+		return slices.ContainsFunc(t.changes, func(c ObjectChange) bool {
+			return (c.Action == Created || c.Action == Updated) && of(c.Object)
+		})
 	}
-	return Problems{{Text: fmt.Sprintf("must leave at most %d AccessPolicies and AccessGrants of what is yours: delete some, or ask an operator (got %d)", MaxOwn, n)}}
+	if n > MaxOwn && changed(func(o *Object) bool { return t.before(o.Key()) == nil }) {
+		problems = append(problems, Problem{Text: fmt.Sprintf("must leave at most %d AccessPolicies and AccessGrants of what is yours: delete some, or ask an operator (got %d)", MaxOwn, n)})
+	}
+	if cost > authz.CostLimit && changed(func(o *Object) bool { return o.Kind == KindAccessPolicy && o.AccessPolicy.When != "" }) {
+		problems = append(problems, Problem{Path: "spec.when", Text: fmt.Sprintf("must cost at most %d in the worst case, with all other conditions of what is yours; one that looks through something of any length costs as much: "+
+			"compare with what is fixed, or ask an operator (got %d)", authz.CostLimit, cost)})
+	}
+	return problems
 }
+
+// minCost is what any condition counts for.
+const minCost = 20
 
 // taken says that an object that somebody wants to write is another's.
 func taken(key Key) Problem {

@@ -189,6 +189,35 @@ func TestAuthorsHaveABound(t *testing.T) {
 	}
 }
 
+// TestAuthorsConditions: what a tenant's admin has others' requests wait for has a bound.
+func TestAuthorsConditions(t *testing.T) {
+	writer, _ := newWriter()
+	if _, err := writer.Apply(t.Context(), "test", decode(t, mesh+bindings), tenantstore.ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	apply := func(name, when string) error {
+		o := decode(t, aboutPolicy("targets: [{workload: search}], tenants: {names: [acme]}"))[0]
+		o.Metadata.Name, o.AccessPolicy.When = name, when
+		_, err := writer.Apply(t.Context(), "test", []*tenantstore.Object{o}, tenantstore.ApplyOptions{Author: authorOf(t, "tenant/acme/bob")})
+		return err
+	}
+	for name, when := range map[string]string{"a": `request.method == "GET"`, "b": `request.segments[0] == "x" && request.time.getHours() < 8`} {
+		if err := apply(name, when); err != nil {
+			t.Error(err)
+		}
+	}
+	var outside tenantstore.OutsideError
+	if err := apply("c", `request.path.contains("x")`); !errors.As(err, &outside) || !strings.Contains(err.Error(), "spec.when: must cost at most 10000 in the worst case") {
+		t.Errorf("one of any cost: %v", err)
+	}
+	if err := apply("a", `request.segments.exists(s, s == "x")`); !errors.As(err, &outside) {
+		t.Errorf("one that came to be of any cost: %v", err)
+	}
+	if err := apply("c", `1 +`); errors.As(err, &outside) || err == nil || !strings.Contains(err.Error(), "AccessPolicy/c: spec.when: must be a CEL condition") {
+		t.Errorf("one that is none: %v", err)
+	}
+}
+
 func TestRoleBindingProblems(t *testing.T) {
 	for want, spec := range map[string]string{
 		"spec.role: must be one of AppTeam, TenantAdmin":                    `{role: Root, principals: ["spiffe://a.example/x"]}`,
