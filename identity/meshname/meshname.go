@@ -98,6 +98,7 @@ const (
 	TypeAccessPolicy = typePrefix + "AccessPolicy"
 	TypeSignerKey    = typePrefix + "SignerKey"
 	TypeTokenIssuer  = typePrefix + "TokenIssuer"
+	TypeRevocation   = typePrefix + "Revocation"
 	TypeProxyConfig  = typePrefix + "ProxyConfig" // one, named "self": what this sidecar is
 )
 

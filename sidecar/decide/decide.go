@@ -85,10 +85,10 @@ type Decider struct {
 // New returns a decider.
 func New(config Config) *Decider {
 	if config.Staleness.Grants == 0 {
-		config.Staleness.Grants = 5 * time.Minute
+		config.Staleness.Grants = meshname.GrantTime
 	}
 	if config.Staleness.Issuers == 0 {
-		config.Staleness.Issuers = 24 * time.Hour
+		config.Staleness.Issuers = meshname.IssuerTime
 	}
 	if config.Fair == nil {
 		config.Fair = fair.New(0)
@@ -268,6 +268,10 @@ func (a *attempt) verify(token string) (*tenanttoken.Claims, bool) {
 	switch {
 	case err == nil:
 		a.answer.Decision.Tenant, a.answer.Decision.Txn = claims.Context.Tenant.String(), claims.Txn
+		// A copy repeats what the owner's cell has taken: without it the two would differ.
+		if a.set.Revoked[claims.Txn] && claims.Context.Role != tenanttoken.Replica {
+			return nil, a.refuse(policy.ContextRevoked, "transaction "+claims.Txn+" was revoked")
+		}
 		return claims, true
 	case errors.Is(err, tenanttoken.ErrExpired):
 		return nil, a.refuse(policy.ContextMissing, err.Error())

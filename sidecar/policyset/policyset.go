@@ -123,19 +123,6 @@ const (
 	StrategyDualWrite = "dualWrite"
 )
 
-// Issuer is a token issuer.
-type Issuer struct {
-	Name    string
-	Claim   string
-	Tenants map[string]bool // "*" for all
-	JWKS    string
-}
-
-// Speaks reports whether the issuer may speak for a tenant.
-func (i *Issuer) Speaks(tenant identity.TenantID) bool {
-	return i.Tenants["*"] || i.Tenants[tenant.String()]
-}
-
 const shards = 256
 
 var seed = maphash.MakeSeed()
@@ -146,6 +133,7 @@ type Set struct {
 	Policies *authz.Set
 	Keys     tenanttoken.KeySet
 	Issuers  map[string]*Issuer
+	Revoked  map[string]bool // transactions whose contexts are refused, by their txn
 	Revision int64
 
 	tenants  [shards]map[string]*Tenant
@@ -153,7 +141,8 @@ type Set struct {
 	moving   map[string]*Tenant // those with a target
 	policies map[string][]authz.Policy
 	keys     map[string]tenanttoken.Key
-	holders  map[string]string // key -> member
+	holders  map[string]string  // key -> member
+	former   map[string]*Issuer // that are gone: Envoy may know their keys still, should they come back
 }
 
 // Holder is the member that holds a signing key, "" when that is not known.
@@ -190,7 +179,7 @@ type Change struct {
 
 // Types are the types that a set takes.
 func Types() []string {
-	return []string{meshname.TypeProxyConfig, meshname.TypeTenantPolicy, meshname.TypeAccessPolicy, meshname.TypeSignerKey, meshname.TypeTokenIssuer}
+	return []string{meshname.TypeProxyConfig, meshname.TypeTenantPolicy, meshname.TypeAccessPolicy, meshname.TypeSignerKey, meshname.TypeTokenIssuer, meshname.TypeRevocation}
 }
 
 // New returns the type's empty message, nil for a type that a set does not take.
@@ -206,6 +195,8 @@ func New(typeURL string) proto.Message {
 		return &api.SignerKey{}
 	case meshname.TypeTokenIssuer:
 		return &api.TokenIssuer{}
+	case meshname.TypeRevocation:
+		return &api.Revocation{}
 	default:
 		return nil
 	}
@@ -236,6 +227,7 @@ type editor struct {
 	set                     *Set
 	copied                  map[int]bool
 	policies, keys, issuers bool
+	revoked                 bool
 	moving                  bool
 	problems                []string
 }
@@ -268,16 +260,26 @@ func (e *editor) apply(c Change) error {
 		return err
 	case meshname.TypeTokenIssuer:
 		if !e.issuers {
-			e.issuers, e.set.Issuers = true, clone(e.set.Issuers)
+			e.issuers, e.set.Issuers, e.set.former = true, clone(e.set.Issuers), clone(e.set.former)
+		}
+		old := e.set.Issuers[c.Name]
+		if old == nil {
+			old = e.set.former[c.Name]
 		}
 		if m, ok := c.Message.(*api.TokenIssuer); ok {
-			issuer := &Issuer{m.Name, m.TenantClaim, map[string]bool{}, m.Jwks}
-			for _, t := range m.Tenants {
-				issuer.Tenants[t] = true
-			}
-			e.set.Issuers[c.Name] = issuer
+			e.set.Issuers[c.Name] = newIssuer(m, old)
+			delete(e.set.former, c.Name)
+		} else if delete(e.set.Issuers, c.Name); old != nil {
+			e.set.former[c.Name] = old
+		}
+	case meshname.TypeRevocation:
+		if !e.revoked {
+			e.revoked, e.set.Revoked = true, clone(e.set.Revoked)
+		}
+		if c.Message != nil {
+			e.set.Revoked[c.Name] = true
 		} else {
-			delete(e.set.Issuers, c.Name)
+			delete(e.set.Revoked, c.Name)
 		}
 	case meshname.TypeProxyConfig:
 		m, ok := c.Message.(*api.ProxyConfig)

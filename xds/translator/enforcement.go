@@ -26,6 +26,9 @@ func enforcement(mesh *ir.Mesh) []Resource {
 			Cell: k.Spec.Cell, Tenant: k.Spec.Tenant, NotAfter: timestamppb.New(k.NotAfter), Member: k.Spec.Member,
 		}})
 	}
+	for _, r := range mesh.Revoked {
+		resources = append(resources, Resource{meshname.TypeRevocation, r.Txn, AudienceAll, &api.Revocation{Txn: r.Txn, Until: timestamppb.New(r.Until)}})
+	}
 	for _, i := range mesh.Issuers {
 		claim := i.Spec.TenantClaim
 		if claim == "" {
