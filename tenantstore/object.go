@@ -254,8 +254,10 @@ type Class struct {
 	Methods []string `json:"methods,omitempty"`
 	Paths   []string `json:"paths,omitempty"` // as policy.Target's
 	// Priority says who comes first of a tenant's requests when the service is full.
-	Priority Priority  `json:"priority,omitempty"` // default Interactive
-	Bulkhead *Bulkhead `json:"bulkhead,omitempty"` // connections of its own; nil: it shares those of all other requests
+	Priority Priority `json:"priority,omitempty"` // default Interactive
+	// Streaming lets them last as long as they are used, as upgrades do; they are ended when they may not go on.
+	Streaming bool      `json:"streaming,omitempty"`
+	Bulkhead  *Bulkhead `json:"bulkhead,omitempty"` // connections of its own; nil: it shares those of all other requests
 }
 
 // Bulkhead bounds what the requests of one class take of each instance of a service: they have connections of their own,

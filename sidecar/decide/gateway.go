@@ -33,6 +33,7 @@ func (a *attempt) gateway() {
 	if !a.tried(t) || !a.admit(t, "", true) {
 		return
 	}
+	a.answer.Decision.Txn = randomHex(16) // what is entered is known by it
 	if !a.enter(t) {
 		a.release()
 		return
@@ -93,6 +94,7 @@ func (a *attempt) authenticate() (id identity.TenantID, subject string, ok bool)
 		}
 	}
 	subject = claims.Text("sub")
+	a.issuer = issuer.Name
 	a.answer.Decision.Principal = issuer.Name + "/" + subject
 	id, err := identity.ParseTenantID(claims.Text(issuer.Claim))
 	if err != nil {

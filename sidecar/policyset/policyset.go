@@ -102,6 +102,8 @@ type Self struct {
 	Movers         map[string]string           // gateway: member ID -> host:port for the writes of tenants that it moves
 	Breakers       map[string]breaker.Settings // by the names of Dependencies; none: the defaults
 	Admission      Admission
+	Streaming      map[string]bool   // classes whose requests last as long as they are used
+	Streams        Streams           // gateway: such classes of the workloads
 	Groups         []*api.ShareGroup // who enforces limits together
 	HideLimits     map[string]bool   // workloads whose callers are not told of the limits that refuse them
 }
@@ -136,6 +138,7 @@ type Set struct {
 	Revoked  map[string]bool // transactions whose contexts are refused, by their txn
 	Revision int64
 
+	changed  struct{ revoked, issuers int } // how often
 	tenants  [shards]map[string]*Tenant
 	count    int
 	moving   map[string]*Tenant // those with a target
@@ -261,6 +264,7 @@ func (e *editor) apply(c Change) error {
 	case meshname.TypeTokenIssuer:
 		if !e.issuers {
 			e.issuers, e.set.Issuers, e.set.former = true, clone(e.set.Issuers), clone(e.set.former)
+			e.set.changed.issuers++
 		}
 		old := e.set.Issuers[c.Name]
 		if old == nil {
@@ -275,6 +279,7 @@ func (e *editor) apply(c Change) error {
 	case meshname.TypeRevocation:
 		if !e.revoked {
 			e.revoked, e.set.Revoked = true, clone(e.set.Revoked)
+			e.set.changed.revoked++
 		}
 		if c.Message != nil {
 			e.set.Revoked[c.Name] = true
@@ -407,7 +412,7 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers, Groups: m.ShareGroups,
-		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{},
+		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{}, Streaming: map[string]bool{},
 	}
 	for _, workload := range m.HideLimits {
 		self.HideLimits[workload] = true
@@ -424,6 +429,13 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 		if c.Bulkhead {
 			self.Bulkheads[c.Name] = true
 		}
+		if c.Streaming {
+			self.Streaming[c.Name] = true
+		}
+	}
+	var err error
+	if self.Streams, err = streams(m.Streams); err != nil {
+		return nil, err
 	}
 	for _, d := range m.DependsOn {
 		self.Dependencies[d.Kind+"/"+d.Name] = d.Tenancy
@@ -439,7 +451,6 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	if m.Principal == "" {
 		return self, nil
 	}
-	var err error
 	self.Principal, err = identity.ParsePrincipal(m.Principal)
 	return self, err
 }
