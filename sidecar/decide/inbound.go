@@ -231,6 +231,7 @@ func (a *attempt) misdirected(detail string) bool {
 func (a *attempt) authorize(request *authz.Request) bool {
 	rule, allowed := a.set.Policies.Allowed(request)
 	a.answer.Decision.Rule = rule
+	a.watch(request)
 	if allowed {
 		return true
 	}

@@ -367,6 +367,14 @@ func accessPolicies(m *api.AccessPolicy) (list []authz.Policy) {
 	if c == nil || c.After == nil {
 		return []authz.Policy{accessPolicy(m)}
 	}
+	if c.Shadow {
+		if c.Before != nil {
+			list = append(list, accessPolicy(c.Before))
+		}
+		after := accessPolicy(c.After)
+		after.Change = &authz.Change{Of: m.Name, Removes: c.Removes}
+		return append(list, after)
+	}
 	in := policy.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}
 	if c.Before != nil {
 		before, others := accessPolicy(c.Before), in

@@ -78,7 +78,10 @@ func accessPolicies(mesh *ir.Mesh) (resources []Resource) {
 	for i := range mesh.Policies {
 		p := &mesh.Policies[i]
 		message, name := accessPolicy(p), p.Name
-		if c := p.Canary; c != nil {
+		if c := p.Change; c != nil { // after the policy itself
+			name = c.Of
+			messages[name] = &api.AccessPolicy{Name: name, Canary: &api.Canary{Before: messages[name], After: message, Shadow: true, Removes: c.Removes}}
+		} else if c := p.Canary; c != nil {
 			name = strings.TrimSuffix(name, policy.CanarySuffix)
 			if messages[name] == nil {
 				messages[name] = &api.AccessPolicy{Name: name, Canary: &api.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}}
