@@ -215,7 +215,7 @@ func (l *layer) ask(id identity.Principal, method, path string) answer {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: back\r\nConnection: close\r\n\r\n", method, path)
 	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
 	if err != nil {
@@ -235,7 +235,7 @@ func (l *layer) askHTTP2(id identity.Principal, method, path string) (a answer) 
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
 	for _, field := range [][2]string{{":method", method}, {":scheme", "https"}, {":authority", "back"}, {":path", path}} {
