@@ -19,7 +19,7 @@ func PolicyOf(objects map[Key]*Object, o *Object) (authz.Policy, bool) {
 	switch o.Kind {
 	case KindAccessPolicy:
 		p := authz.Policy{Name: o.Metadata.Name, Spec: o.AccessPolicy.Plain(), Revision: o.Metadata.Revision}
-		if rollout := RolloutOf(objects, o.Key()); rollout != nil {
+		if rollout := RolloutOf(objects, o.Key()); rollout != nil && rollout.Rollout.State != Shadowed {
 			canary := CanaryOf(rollout)
 			canary.Others, p.Canary = true, &canary
 		}
@@ -33,11 +33,25 @@ func PolicyOf(objects map[Key]*Object, o *Object) (authz.Policy, bool) {
 		if candidate.Kind != KindAccessPolicy {
 			return authz.Policy{}, false
 		}
+		if o.Rollout.State == Shadowed {
+			return changeOf(o), true
+		}
 		canary := CanaryOf(o)
 		return authz.Policy{Name: candidate.Metadata.Name + policy.CanarySuffix, Spec: candidate.AccessPolicy.Plain(), Revision: o.Metadata.Revision, Canary: &canary}, true
 	default:
 		return authz.Policy{}, false
 	}
+}
+
+// changeOf is a change that is only watched. To whoever knows of no changes it is a policy in Shadow mode.
+func changeOf(rollout *Object) authz.Policy {
+	candidate := rollout.Rollout.Candidate
+	p := authz.Policy{
+		Name: candidate.Metadata.Name + policy.ShadowSuffix, Spec: candidate.AccessPolicy.Plain(), Revision: rollout.Metadata.Revision,
+		Change: &authz.Change{Of: candidate.Metadata.Name, Removes: rollout.Rollout.Removes || candidate.AccessPolicy.Mode == policy.Shadow},
+	}
+	p.Spec.Mode = policy.Shadow
+	return p
 }
 
 // AccessMesh is what an analysis of access policies has to know of objects, which may be some of a mesh alone: without tenants (or
@@ -147,6 +161,9 @@ func asWhole(objects map[Key]*Object) []map[Key]*Object {
 	for _, key := range rollouts {
 		delete(is, key)
 		delete(will, key)
+		if objects[key].Rollout.State == Shadowed { // it is judged when it is to be in force
+			continue
+		}
 		candidate := objects[key].Rollout.Candidate
 		will[candidate.Key()] = candidate
 	}

@@ -146,7 +146,7 @@ func (v *validation) object(o *Object) {
 		if p.From == p.To {
 			v.add("spec.to", "must be another tier than from (got %q)", p.To)
 		}
-	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindRollout:
+	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindRollout, KindRevocation:
 	}
 }
 
@@ -432,7 +432,7 @@ func (v *validation) references(o *Object) {
 		if candidate := o.Rollout.Candidate; candidate.Kind == KindAccessPolicy {
 			v.selected(candidate.AccessPolicy.Tenants, candidate.AccessPolicy.Targets)
 		}
-	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
+	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindRevocation:
 	}
 }
 

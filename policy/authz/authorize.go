@@ -135,9 +135,10 @@ func (j *judge) result(rule *rule) policy.RuleResult {
 // Len is the number of policies.
 func (s *Set) Len() int { return len(s.rules) }
 
-// watches reports whether the rule only looks on. That a Forbid does is an exception, and lapses like one.
+// watches reports whether the rule only looks on. That a Forbid does is an exception, and lapses like one; a change that nobody
+// has put in force is none.
 func (r *rule) watches(request *Request) bool {
-	return r.shadow && (r.effect == policy.Permit || !request.Lapsed)
+	return r.shadow && (r.effect == policy.Permit || r.change != nil || !request.Lapsed)
 }
 
 // concerns reports whether the rule is for a principal.

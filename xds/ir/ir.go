@@ -41,6 +41,7 @@ type Mesh struct {
 	Keys         []Key
 	Tenants      []Tenant
 	Bound        map[identity.Principal]string // workloads' principals that are bound to a tenant, and to which
+	Revoked      []Revocation
 }
 
 // Policy is an access policy, or a grant as one.
@@ -81,6 +82,12 @@ type Issuer struct {
 	Name string
 	Spec *tenantstore.TokenIssuerSpec
 	JWKS string
+}
+
+// Revocation is a transaction that was revoked.
+type Revocation struct {
+	Txn   string
+	Until time.Time
 }
 
 // Key is a signer's key.
@@ -140,7 +147,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			mesh.Dependencies = append(mesh.Dependencies, Dependency{key.Name, o.Dependency})
 		case tenantstore.KindTokenIssuer:
 			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], keptKeys(o), noKeys)
-			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer.Algorithms)})
+			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer)})
 		case tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindRollout:
 			if p, ok := tenantstore.PolicyOf(objects, o); ok {
 				mesh.Policies = append(mesh.Policies, p)
@@ -160,6 +167,8 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			if err == nil && err2 == nil {
 				mesh.Keys = append(mesh.Keys, Key{key.Name, o.SignerKey, public, notAfter})
 			}
+		case tenantstore.KindRevocation:
+			mesh.Revoked = append(mesh.Revoked, Revocation{key.Name, o.Revocation.Until})
 		case tenantstore.KindEndpoint:
 			if o.Endpoint.Workload == "" && o.Endpoint.Ready {
 				mesh.Movers[key.Name] = Endpoint{o.Endpoint.Address, o.Endpoint.Port}

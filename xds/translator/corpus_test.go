@@ -131,7 +131,7 @@ func (l *layer) identify(principals []identity.Principal) {
 		for _, c := range s.Certificates {
 			certificate.Certificate = append(certificate.Certificate, c.Raw)
 		}
-		l.clients[s.ID.String()] = &tls.Config{Certificates: []tls.Certificate{certificate}, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
+		l.clients[s.ID.String()] = &tls.Config{Certificates: []tls.Certificate{certificate}, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 	}
 }
 
@@ -207,14 +207,15 @@ type answer struct {
 	body        string
 }
 
-// ask sends a request as it is, over a new connection: one that was accepted before the rules came may be read before them.
+// ask sends a request as it is, over a new connection (one that was accepted before the rules came may be read before them), whose TLS session may be
+// that of the last one, resumed.
 func (l *layer) ask(id identity.Principal, method, path string) answer {
 	l.t.Helper()
 	conn, err := tls.Dial("tcp", fmt.Sprint("127.0.0.1:", l.ports[1]), l.clients[id.String()])
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: back\r\nConnection: close\r\n\r\n", method, path)
 	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
 	if err != nil {
@@ -234,7 +235,7 @@ func (l *layer) askHTTP2(id identity.Principal, method, path string) (a answer) 
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
 	for _, field := range [][2]string{{":method", method}, {":scheme", "https"}, {":authority", "back"}, {":path", path}} {

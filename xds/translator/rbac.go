@@ -6,8 +6,6 @@ import (
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	rbac "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	mtls "github.com/envoyproxy/go-control-plane/envoy/extensions/rbac/principals/mtls_authenticated/v3"
-	tls "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -115,26 +113,24 @@ func each[T any](list []T, spell func(T) *rbacrules.Principal) (spelled []*rbacr
 	return spelled
 }
 
-// peer matches the URI of the peer's certificate, of a connection whose certificate was verified.
+// peer matches the URI of the peer's certificate, which the listener has verified. (Of a TLS session that is resumed Envoy's principal
+// mtls_authenticated says that nothing was.)
 func peer(id native.Text) *rbacrules.Principal {
-	return &rbacrules.Principal{Identifier: &rbacrules.Principal_Custom{Custom: &core.TypedExtensionConfig{
-		Name:        "envoy.rbac.principals.mtls_authenticated",
-		TypedConfig: packed(&mtls.Config{SanMatcher: &tls.SubjectAltNameMatcher{SanType: tls.SubjectAltNameMatcher_URI, Matcher: matching(id)}}),
-	}}}
+	return &rbacrules.Principal{Identifier: &rbacrules.Principal_Authenticated_{Authenticated: &rbacrules.Principal_Authenticated{PrincipalName: stringMatcher(id)}}}
 }
 
 func method(name string) *rbacrules.Principal {
 	return &rbacrules.Principal{Identifier: &rbacrules.Principal_Header{Header: &route.HeaderMatcher{
-		Name: ":method", HeaderMatchSpecifier: &route.HeaderMatcher_StringMatch{StringMatch: matching(native.Text{Exact: name})},
+		Name: ":method", HeaderMatchSpecifier: &route.HeaderMatcher_StringMatch{StringMatch: stringMatcher(native.Text{Exact: name})},
 	}}}
 }
 
 // urlPath matches the path without query.
 func urlPath(path native.Text) *rbacrules.Principal {
-	return &rbacrules.Principal{Identifier: &rbacrules.Principal_UrlPath{UrlPath: &matcher.PathMatcher{Rule: &matcher.PathMatcher_Path{Path: matching(path)}}}}
+	return &rbacrules.Principal{Identifier: &rbacrules.Principal_UrlPath{UrlPath: &matcher.PathMatcher{Rule: &matcher.PathMatcher_Path{Path: stringMatcher(path)}}}}
 }
 
-func matching(t native.Text) *matcher.StringMatcher {
+func stringMatcher(t native.Text) *matcher.StringMatcher {
 	switch {
 	case t.Regex != "":
 		return &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{Regex: t.Regex}}}
