@@ -51,7 +51,7 @@ func MostCost(text string) (uint64, error) {
 	return min(estimate.Max, CostLimit), err
 }
 
-func checkCondition(text string) (ast *cel.Ast, estimate cost.CostEstimate, err error) {
+func checkCondition(text string) (ast *cel.Ast, estimate cost.Estimate, err error) {
 	vocabulary, err := environment()
 	if err != nil {
 		return nil, estimate, err
