@@ -123,7 +123,7 @@ func TestEveryOperation(t *testing.T) {
 	of := adminapi.Base
 	open := map[string]string{ // beside operators and auditors
 		"GET " + adminapi.SidecarResources: "sidecar", "GET /tenants/{name}/config": "sidecar admin both", "GET /usage": "admin both",
-		"GET /decisions/{id}": "team admin both", "GET /roles": "team admin both", "POST " + of + "/apply": "team admin both",
+		"GET /decisions/{id}": "team admin both", "GET /roles": "team admin both", "GET /status": "team admin both", "POST " + of + "/apply": "team admin both",
 		"GET " + of + "/workloads": "team both", "GET " + of + "/workloads/{name}": "team both", "GET " + of + "/tenants": "admin both", "GET " + of + "/tenants/{name}": "admin both",
 	}
 	for _, kind := range []string{"accesspolicies", "accessgrants"} {
@@ -250,6 +250,11 @@ func TestOnlyOnesOwn(t *testing.T) {
 	_, text := d.as("auditor", "GET", "/audit", "")
 	if !strings.Contains(text, `"actor":"spiffe://mesh.example/team/front/tom","action":"delete","object":"AccessPolicy/mine"`) {
 		t.Errorf("the audit is %s", text)
+	}
+	for who, sees := range map[string]bool{"team": false, "admin": false, "auditor": true} {
+		if status, text := d.as(who, "GET", "/status", ""); status != 200 || !strings.Contains(text, `"total":0`) || strings.Contains(text, "globex") != sees {
+			t.Errorf("%s: the status is %d %s", who, status, text)
+		}
 	}
 	var holders []adminapi.RoleHolder
 	for who, want := range map[string][]string{"team": {"RoleBinding/team"}, "both": {"RoleBinding/admin", "RoleBinding/team"}, "auditor": {"socket", "RoleBinding/admin", "RoleBinding/team"}} {

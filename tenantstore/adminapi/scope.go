@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -30,6 +31,7 @@ var opened = map[string]open{
 	"GET /usage":                                {bound: admins},
 	"GET /decisions/{id}":                       {bound: both},
 	"GET /roles":                                {bound: both},
+	"GET /status":                               {bound: both},
 	"POST " + Base + "/apply":                   {bound: both},
 	"GET " + Base + "/accesspolicies":           {bound: both},
 	"GET " + Base + "/accesspolicies/{name}":    {bound: both},
@@ -89,6 +91,20 @@ func (s *server) mayExplain(ctx context.Context, scope *tenantstore.Scope, decis
 		return !r.Matched && (o == nil || !scope.Sees(o))
 	})
 	return true, nil
+}
+
+// countsOf is a status without who the sidecars are, and what of others' they refused.
+func countsOf(status []byte) ([]byte, error) {
+	var all, counts = map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	if err := json.Unmarshal(status, &all); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"revision", "published", "enforced", "refused", "total", "outOfReach", "at"} {
+		if value, ok := all[name]; ok {
+			counts[name] = value
+		}
+	}
+	return json.Marshal(counts)
 }
 
 // RoleHolder says who holds a role, and by what.

@@ -296,6 +296,9 @@ func (s *server) status(ctx context.Context, in *statusInput) (*body, error) {
 		return nil, fail(err)
 	}
 	text, err := json.Marshal(status)
+	if scopeOf(ctx) != nil && err == nil {
+		text, err = countsOf(text)
+	}
 	return &body{Status: http.StatusOK, Body: text}, err
 }
 
