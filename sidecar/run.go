@@ -592,6 +592,7 @@ func (s *sidecar) jwks(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	set.Issuers[name].Fetched(time.Now())
 	w.Header().Set("Content-Type", "application/jwk-set+json")
 	_, _ = w.Write([]byte(set.Issuers[name].JWKS))
 }

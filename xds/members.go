@@ -54,11 +54,12 @@ type Members struct {
 	follows bool                           // known is kept as the store changes
 	tops    map[string]top                 // by member ID: who uses most of what it serves
 	shadows map[string]shadow              // by member ID: what policies that are only watched would have done there
+	gone    map[string]time.Time           // by member ID: when the stream ended of one that was here
 }
 
 // NewMembers returns the members, whose work in the background ends with ctx.
 func NewMembers(ctx context.Context, config MembersConfig) *Members {
-	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}, tops: map[string]top{}, shadows: map[string]shadow{}}
+	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}, tops: map[string]top{}, shadows: map[string]shadow{}, gone: map[string]time.Time{}}
 }
 
 // Sweep removes the endpoints whose members reported to a control plane that is gone, once that was so for a lease's
@@ -137,6 +138,7 @@ func (m *Members) Joined(ctx context.Context, peer *server.Peer) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.present[h.MemberId] = peer
+	delete(m.gone, h.MemberId)
 	return nil
 }
 
@@ -165,6 +167,7 @@ func (m *Members) Gone(peer *server.Peer) {
 	if current {
 		delete(m.present, peer.Hello.MemberId)
 		delete(m.tops, peer.Hello.MemberId)
+		m.gone[peer.Hello.MemberId] = time.Now()
 	}
 	m.mu.Unlock()
 	if current {
@@ -440,11 +443,11 @@ func (m *Members) end(member string) {
 	}
 }
 
-// RemoveOldKeys takes away what has ended: signing keys of more than an hour ago, and certificates of members that were
-// shut out; now and every hour until ctx ends.
+// RemoveOldKeys takes away what has ended: signing keys of more than an hour ago, certificates of members that were
+// shut out, and revocations of what has ended by itself; now and every hour until ctx ends.
 func (m *Members) RemoveOldKeys(ctx context.Context) error {
 	for {
-		if err := m.removeOld(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		if err := errors.Join(m.removeOld(ctx, time.Now()), m.Writer.ForgetRevocations(ctx)); err != nil && ctx.Err() == nil {
 			m.Log.Warn("old keys could not be removed; it is tried again in an hour", zap.Error(err))
 		}
 		select {

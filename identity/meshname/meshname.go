@@ -99,6 +99,7 @@ const (
 	TypeAccessPolicy = typePrefix + "AccessPolicy"
 	TypeSignerKey    = typePrefix + "SignerKey"
 	TypeTokenIssuer  = typePrefix + "TokenIssuer"
+	TypeRevocation   = typePrefix + "Revocation"
 	TypeProxyConfig  = typePrefix + "ProxyConfig" // one, named "self": what this sidecar is
 )
 

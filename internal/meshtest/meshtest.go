@@ -331,7 +331,11 @@ func (m *Mesh) Workload(t testing.TB, cell, name string, service http.Handler, f
 // WorkloadAt starts a service whose sidecar's data lies in a folder of that name: another instance of the same identity.
 func (m *Mesh) WorkloadAt(t testing.TB, cell, name, folder string, service http.Handler, flags ...string) *Sidecar {
 	t.Helper()
-	server := httptest.NewServer(service)
+	server := httptest.NewUnstartedServer(service)
+	server.Config.Protocols = &http.Protocols{}
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true) // of a Workload that says so
+	server.Start()
 	t.Cleanup(server.Close)
 	u, err := url.Parse(server.URL)
 	check(t, err)

@@ -152,7 +152,7 @@ func compileRule(p Policy) (rule, FieldProblems) {
 		if t.Workload == "" {
 			add(at+"workload", `must be a workload's name or "*" (got "")`)
 		}
-		match, wrong := compileMatch(at, t.Methods, t.Paths)
+		match, wrong := compileTarget(at, t)
 		problems = append(problems, wrong...)
 		r.targets = append(r.targets, target{t.Workload, match})
 	}

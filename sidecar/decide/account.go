@@ -18,7 +18,7 @@ import (
 // that cannot be waited for is refused (the caller releases it), and so is one whose client has hung up, who will not see it.
 func (a *attempt) enter(t *policyset.Tenant) bool {
 	d := &a.answer.Decision
-	r := inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Since: a.now, Place: a.place.ticket}
+	r := inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Held: a.hold(), Since: a.now, Place: a.place.ticket}
 	if r.Stream {
 		peer, err := identity.ParsePrincipal(a.request.Peer)
 		r.Within = err == nil && identity.InCell(peer, a.set.Self.Cell)
@@ -43,12 +43,6 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 	default:
 		return a.refuse(policy.Overloaded, "too many requests are open")
 	}
-}
-
-// stream reports whether the request is one that lasts as long as it is used.
-func (a *attempt) stream() bool {
-	_, n := a.request.header("upgrade")
-	return n > 0 || a.request.Method == http.MethodConnect
 }
 
 // account counts a refusal.

@@ -87,10 +87,10 @@ type Decider struct {
 // New returns a decider.
 func New(config Config) *Decider {
 	if config.Staleness.Grants == 0 {
-		config.Staleness.Grants = 5 * time.Minute
+		config.Staleness.Grants = meshname.GrantTime
 	}
 	if config.Staleness.Issuers == 0 {
-		config.Staleness.Issuers = 24 * time.Hour
+		config.Staleness.Issuers = meshname.IssuerTime
 	}
 	if config.Fair == nil {
 		config.Fair = fair.New(0)
@@ -113,6 +113,7 @@ type attempt struct {
 	counted retry.Admission
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
 	place   place
+	issuer  string // of the token that was verified
 
 	differences differences
 }
@@ -150,7 +151,7 @@ var attempts = sync.Pool{New: func() any { return &attempt{} }}
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
 	a.untry()
-	a.set, a.stale, a.answer, a.place, a.differences.n = a.Sets.Load(), false, Answer{}, place{}, 0
+	a.set, a.stale, a.answer, a.place, a.issuer, a.differences.n = a.Sets.Load(), false, Answer{}, place{}, "", 0
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)
@@ -273,6 +274,10 @@ func (a *attempt) verify(token string) (*tenanttoken.Claims, bool) {
 	switch {
 	case err == nil:
 		a.answer.Decision.Tenant, a.answer.Decision.Txn = claims.Context.Tenant.String(), claims.Txn
+		// A copy repeats what the owner's cell has taken: without it the two would differ.
+		if a.set.Revoked[claims.Txn] && claims.Context.Role != tenanttoken.Replica {
+			return nil, a.refuse(policy.ContextRevoked, "transaction "+claims.Txn+" was revoked")
+		}
 		return claims, true
 	case errors.Is(err, tenanttoken.ErrExpired):
 		return nil, a.refuse(policy.ContextMissing, err.Error())
@@ -288,7 +293,9 @@ func (a *attempt) sign(t *policyset.Tenant, subject string, keys []string) (toke
 		return "", a.refuse(policy.EnforcementUnavailable, "no signing key is in force yet")
 	}
 	decision := &a.answer.Decision
-	decision.Txn = randomHex(16)
+	if decision.Txn == "" {
+		decision.Txn = randomHex(16)
+	}
 	token, err := signer.Sign(tenanttoken.Claims{
 		Audience: a.set.Self.TrustDomain, IssuedAt: a.now, Expiry: a.now.Add(contextLifetime), Txn: decision.Txn, Subject: subject,
 		Context: tenanttoken.Context{

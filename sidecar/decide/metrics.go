@@ -44,7 +44,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "tenantmesh_attributions_total", Help: "Outbound calls, by how their tenant was proven (empty: not).",
 		}, []string{"proof"}),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tenantmesh_streams_ended_total", Help: "Open upgrades that were ended, by the reason for which they would be refused now.",
+			Name: "tenantmesh_streams_ended_total", Help: "Open streams that were ended, by the reason for which they would be refused now.",
 		}, []string{"reason"}),
 		isolation: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_isolation_requests_total",

@@ -116,21 +116,21 @@ func each[T any](list []T, spell func(T) *rbacrules.Principal) (spelled []*rbacr
 // peer matches the URI of the peer's certificate, which the listener has verified. (Of a TLS session that is resumed Envoy's principal
 // mtls_authenticated says that nothing was.)
 func peer(id native.Text) *rbacrules.Principal {
-	return &rbacrules.Principal{Identifier: &rbacrules.Principal_Authenticated_{Authenticated: &rbacrules.Principal_Authenticated{PrincipalName: matching(id)}}}
+	return &rbacrules.Principal{Identifier: &rbacrules.Principal_Authenticated_{Authenticated: &rbacrules.Principal_Authenticated{PrincipalName: stringMatcher(id)}}}
 }
 
 func method(name string) *rbacrules.Principal {
 	return &rbacrules.Principal{Identifier: &rbacrules.Principal_Header{Header: &route.HeaderMatcher{
-		Name: ":method", HeaderMatchSpecifier: &route.HeaderMatcher_StringMatch{StringMatch: matching(native.Text{Exact: name})},
+		Name: ":method", HeaderMatchSpecifier: &route.HeaderMatcher_StringMatch{StringMatch: stringMatcher(native.Text{Exact: name})},
 	}}}
 }
 
 // urlPath matches the path without query.
 func urlPath(path native.Text) *rbacrules.Principal {
-	return &rbacrules.Principal{Identifier: &rbacrules.Principal_UrlPath{UrlPath: &matcher.PathMatcher{Rule: &matcher.PathMatcher_Path{Path: matching(path)}}}}
+	return &rbacrules.Principal{Identifier: &rbacrules.Principal_UrlPath{UrlPath: &matcher.PathMatcher{Rule: &matcher.PathMatcher_Path{Path: stringMatcher(path)}}}}
 }
 
-func matching(t native.Text) *matcher.StringMatcher {
+func stringMatcher(t native.Text) *matcher.StringMatcher {
 	switch {
 	case t.Regex != "":
 		return &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{Regex: t.Regex}}}

@@ -1,6 +1,8 @@
 package translator
 
 import (
+	"slices"
+
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -29,22 +31,25 @@ var envoysOwn = []struct {
 // would be the message.
 func localReplies() *hcm.LocalReplyConfig {
 	config := &hcm.LocalReplyConfig{}
-	add := func(filter *accesslog.AccessLogFilter, reason policy.Reason, body *core.SubstitutionFormatString) {
+	add := func(filter *accesslog.AccessLogFilter, reason policy.Reason, body *core.SubstitutionFormatString, retry ...string) {
 		mapper := &hcm.ResponseMapper{Filter: filter, BodyFormatOverride: body}
 		if reason != policy.Permitted {
-			mapper.HeadersToAdd = []*core.HeaderValueOption{{
-				Header: &core.HeaderValue{Key: propagation.HeaderReason, Value: reason.String()}, AppendAction: core.HeaderValueOption_ADD_IF_ABSENT,
-			}}
+			for header := range slices.Chunk(append([]string{propagation.HeaderReason, reason.String()}, retry...), 2) {
+				mapper.HeadersToAdd = append(mapper.HeadersToAdd, &core.HeaderValueOption{
+					Header: &core.HeaderValue{Key: header[0], Value: header[1]}, AppendAction: core.HeaderValueOption_ADD_IF_ABSENT,
+				})
+			}
 		}
 		config.Mappers = append(config.Mappers, mapper)
 	}
+	// All of them may be over in a second: a process that starts again, a queue, a move.
 	for _, own := range envoysOwn {
-		add(both(isGRPC(), own.filter), own.reason, nil)
+		add(both(isGRPC(), own.filter), own.reason, nil, "grpc-retry-pushback-ms", "1000")
 	}
 	add(isGRPC(), policy.Permitted, nil)
 	add(details("ext_authz_denied"), policy.Permitted, nil)
 	for _, own := range envoysOwn {
-		add(own.filter, own.reason, problem(own.reason))
+		add(own.filter, own.reason, problem(own.reason), "retry-after", "1")
 	}
 	add(status(accesslog.ComparisonFilter_GE, 400), policy.Permitted, problem(policy.Permitted))
 	return config

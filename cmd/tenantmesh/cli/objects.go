@@ -113,6 +113,7 @@ func objectsOf(documents []*tenantstore.Document) []*tenantstore.Object {
 type applied struct {
 	adminapi.Applied
 	Status *server.Status `json:"status,omitempty"`
+	CutOff []cutOffMember `json:"cutOff,omitempty"`
 }
 
 func newApply() *cobra.Command {
@@ -152,7 +153,7 @@ func newApply() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out.Status = &status
+			out.Status, out.CutOff = &status, cutOff(status, result.Changes)
 		}
 		if err := format.print(cmd.OutOrStdout(), out, func(w io.Writer) {
 			for _, c := range out.Changes {
@@ -161,20 +162,14 @@ func newApply() *cobra.Command {
 			if dryRun {
 				fmt.Fprintln(w, "dry run: nothing was written")
 			} else if out.Status != nil {
-				fmt.Fprintln(w, enforced(*out.Status))
+				fmt.Fprintln(w, enforced(*out.Status, out.CutOff...))
 			} else {
 				fmt.Fprintf(w, "revision %d\n", out.Revision)
 			}
 		}); err != nil {
 			return err
 		}
-		if out.Status != nil && !out.Status.Done() {
-			return command.Fail(command.Findings, "see 'tenantmesh status'", "revision %d is not enforced everywhere", out.Revision)
-		}
-		if out.Status != nil && out.Status.OutOfReach > 0 {
-			return command.Fail(command.Findings, "see 'tenantmesh status', and fence those that are gone for good", "revision %d is enforced by all that are connected, and %d sidecars are out of reach", out.Revision, out.Status.OutOfReach)
-		}
-		return nil
+		return out.everywhere()
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
@@ -207,22 +202,6 @@ func awaited(cmd *cobra.Command, client *adminclient.Client, revision int64, sec
 func isTerminal(file *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-func enforced(s server.Status) string {
-	text := fmt.Sprintf("revision %d: enforced by %d of %d sidecars", s.Revision, s.Enforced, s.Total+s.OutOfReach)
-	if s.OutOfReach > 0 {
-		text += fmt.Sprintf(", %d out of reach", s.OutOfReach)
-	}
-	if s.Refused > 0 {
-		text += fmt.Sprintf(", %d refused it", s.Refused)
-		for _, m := range s.Members {
-			for _, r := range m.Refused {
-				text += fmt.Sprintf("\n  %s: %s %s: %s", m.Principal, short(r.TypeURL), r.Name, r.Error)
-			}
-		}
-	}
-	return text
 }
 
 func short(typeURL string) string { return typeURL[strings.LastIndexByte(typeURL, '.')+1:] }
