@@ -16,7 +16,7 @@ import (
 // is nil while nothing is watched.
 func (s *sidecar) watching() (report *api.ShadowReport, changes int64) {
 	set := s.sets.Load()
-	if set == nil {
+	if set == nil || set.Self == nil {
 		return nil, 0
 	}
 	watched := set.Policies.Watched()
