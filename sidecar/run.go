@@ -592,9 +592,15 @@ func (s *sidecar) jwks(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	set.Issuers[name].Fetched(time.Now())
+	keys, err := set.Issuers[name].ForEnvoy()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
-	_, _ = w.Write([]byte(set.Issuers[name].JWKS))
+	if _, err := w.Write(keys); err == nil {
+		set.Issuers[name].Fetched(time.Now())
+	}
 }
 
 // rotate gives Envoy each new SVID.

@@ -53,8 +53,8 @@ type Members struct {
 	known   map[string]*tenantstore.Object // members of the store, by ID
 	follows bool                           // known is kept as the store changes
 	tops    map[string]top                 // by member ID: who uses most of what it serves
-	shadows map[string]shadow              // by member ID: what policies that are only watched would have done there
 	gone    map[string]time.Time           // by member ID: when the stream ended of one that was here
+	shadows map[string]shadow              // by member ID: what policies that are only watched would have done there
 }
 
 // NewMembers returns the members, whose work in the background ends with ctx.

@@ -176,6 +176,12 @@ func (m *Mesh) startControl(t testing.TB, i int) (stop func(), socket string) {
 	return stop, socket
 }
 
+// ReplaceAuthority takes one step of replacing the CA's authority.
+func (m *Mesh) ReplaceAuthority(t testing.TB, step devca.Step) {
+	t.Helper()
+	check(t, m.ca.Replace(t.Context(), step))
+}
+
 // WorkloadAPI is where this process gets the SVID of the control plane.
 func (m *Mesh) WorkloadAPI() string { return "unix://" + filepath.Join(m.dir, "ca.sock") }
 

@@ -1,9 +1,13 @@
 package policyset
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +31,31 @@ type issuerKeys struct {
 	fewer   bool         // one that was there before is not among them
 	fetched atomic.Int64 // when Envoy got them, Unix nanoseconds; 0: not yet
 }
+
+// ForEnvoy is the key set as Envoy is to have it: with one more key, whose private half nobody has. Envoy keeps the keys that
+// it has when it gets a set of none.
+func (i *Issuer) ForEnvoy() ([]byte, error) {
+	set := struct {
+		Keys []json.RawMessage `json:"keys"`
+	}{}
+	if err := json.Unmarshal([]byte(i.JWKS), &set); err != nil {
+		set.Keys = nil // it verifies nothing
+	}
+	key, err := nobodys()
+	if err != nil {
+		return nil, err
+	}
+	set.Keys = append(set.Keys, key)
+	return json.Marshal(set)
+}
+
+var nobodys = sync.OnceValues(func() (json.RawMessage, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(jose.JSONWebKey{Key: &key.PublicKey, KeyID: "nobody", Algorithm: string(jose.ES256), Use: "sig"})
+})
 
 // settleTime is how long Envoy may take to verify by keys that it got.
 const settleTime = time.Second

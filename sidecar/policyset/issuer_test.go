@@ -89,6 +89,13 @@ func TestIssuerKeys(t *testing.T) {
 	if i := push(jwks("b")); !i.Settled(now.Add(settleTime)) {
 		t.Error("the same keys are the same")
 	}
+	for _, text := range []string{jwks("a", "b"), `{"keys":[]}`, "no keys"} {
+		var set jose.JSONWebKeySet
+		served, err := (&Issuer{JWKS: text}).ForEnvoy()
+		if err != nil || json.Unmarshal(served, &set) != nil || len(set.Keys) == 0 || set.Keys[len(set.Keys)-1].KeyID != "nobody" {
+			t.Errorf("Envoy gets %s for %s, %v", served, text, err)
+		}
+	}
 	push("")
 	if i := push(jwks("a")); i.Settled(now.Add(time.Hour)) {
 		t.Error("an issuer that comes back has another key than Envoy may know")
