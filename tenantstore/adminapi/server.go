@@ -35,6 +35,7 @@ type Config struct {
 	Explain func(ctx context.Context, id string) (policy.Decision, error)
 	Top     func() []tenantstore.Top                                    // nil: not served
 	Shadow  func(ctx context.Context) (tenantstore.ShadowReport, error) // nil: not served
+	Uses    func() tenantstore.PolicyUses                               // nil: not served
 	// Resources is all that is pushed to a principal, as JSON, with its entity tag; false when it is nobody's, or cannot be
 	// said to be new. nil: not served.
 	Resources func(principal identity.Principal) (body any, tag string, ok bool)
@@ -63,6 +64,7 @@ func New(config Config) http.Handler {
 	huma.Register(api, operation("usage", http.MethodGet, "/usage", "What tenants used, by the minute"), s.usage)
 	huma.Register(api, operation("top", http.MethodGet, "/top", "Who uses most now, of what the sidecars serve that report here"), s.top)
 	huma.Register(api, operation("shadow", http.MethodGet, "/shadow", "What policies that are only watched would have done, by the sidecars that report here"), s.shadow)
+	huma.Register(api, operation("policy-uses", http.MethodGet, "/policy-uses", "Which policies permitted requests, and whose, by the sidecars that report here"), s.policyUses)
 	huma.Register(api, operation("slo", http.MethodGet, "/slo", "How well tenants were kept from each other, by tier"), s.slo)
 	huma.Register(api, operation("audit", http.MethodGet, "/audit", "Audit events, oldest first"), s.audit)
 	huma.Register(api, operation("audit-head", http.MethodGet, "/audit/head", "The end of the chain of audit events, as the store keeps it"), s.auditHead)
