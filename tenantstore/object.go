@@ -210,6 +210,7 @@ type WorkloadSpec struct {
 	DependsOn            []string           `json:"dependsOn,omitempty"` // Workload or Dependency names it may call
 	Tenancy              Tenancy            `json:"tenancy,omitempty"`   // default Require
 	BoundTenant          string             `json:"boundTenant,omitempty"`
+	Callers              []string           `json:"callers,omitempty"`              // SPIFFE IDs of other trust domains that may connect; they bring no tenant
 	DeliverContext       bool               `json:"deliverContext,omitempty"`       // hand Txn-Token to the service
 	ForwardAuthorization bool               `json:"forwardAuthorization,omitempty"` // let the client's Authorization pass the gateway
 	TenantData           *TenantData        `json:"tenantData,omitempty"`
