@@ -382,6 +382,9 @@ type MemberSpec struct {
 	Control   string `json:"control,omitempty"` // control plane that it reported to last
 	Left      bool   `json:"left,omitempty"`    // left by a clean drain
 	Fenced    bool   `json:"fenced,omitempty"`  // by an operator: it may never come back
+	// Ages bound how long what was pushed counts there without the control plane, where they are not the defaults.
+	GrantAge  float64 `json:"grantAge,omitempty"`  // seconds, of AccessGrants
+	IssuerAge float64 `json:"issuerAge,omitempty"` // seconds, of token issuers' keys
 	// Counted are the groups in which its part of shared limits is its own: every other member there knows of it.
 	Counted []string `json:"counted,omitempty"`
 	// Certificates are the last ones that it showed its peers, which refuse them once it is fenced.

@@ -44,6 +44,7 @@ func (ps FieldProblems) Error() string {
 type Set struct {
 	rules []rule             // forbids first, then permits, each by name; shadows among them
 	named map[string][]*rule // those that name tenants, by each name, in the same order
+	timed bool               // see [Set.Timed]
 
 	asked atomic.Pointer[map[asker]*index] // nobody changes a map once it is here
 	mu    sync.Mutex                       // of who replaces it
@@ -80,6 +81,7 @@ func Compile(policies []Policy) (*Set, error) {
 			continue
 		}
 		set.rules = append(set.rules, r)
+		set.timed = set.timed || !r.notAfter.IsZero() || strings.Contains(p.Spec.When, "time")
 	}
 	slices.SortStableFunc(set.rules, func(a, b rule) int {
 		if a.effect != b.effect {
