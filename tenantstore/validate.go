@@ -356,8 +356,10 @@ func (v *validation) grant(g *policy.AccessGrantSpec) {
 	if g.NotAfter.IsZero() {
 		v.add("spec.notAfter", "must be set: a grant ends (got nothing)")
 	}
-	if len(g.Tenants.Names)+len(g.Tenants.Tiers)+len(g.Tenants.Labels) == 0 {
-		v.add("spec.tenants", "must select tenants by name, tier or label (got all)")
+	if g.Tenants.Own {
+		v.add("spec.tenants.own", "must not be set: a grant is for tenants that are not the principal's own (got true)")
+	} else if len(g.Tenants.Names)+len(g.Tenants.Tiers)+len(g.Tenants.Residency)+len(g.Tenants.Labels) == 0 {
+		v.add("spec.tenants", "must select tenants by name, tier, residency or label (got all)")
 	}
 }
 
@@ -431,6 +433,7 @@ func (v *validation) references(o *Object) {
 }
 
 func (v *validation) selected(tenants policy.TenantSelector, targets []policy.Target) {
+	oneOf(v, "spec.tenants.residency", tenants.Residency, "", "eu")
 	for i, name := range tenants.Names {
 		v.exists(fmt.Sprintf("spec.tenants.names[%d]", i), KindTenant, name)
 	}

@@ -64,6 +64,7 @@ type Ended struct {
 	Lease                    string
 	Refused                  bool // by a decision: it holds nothing
 	Settled                  bool // its check was answered, or there was none: nothing of it may come after its end
+	Native                   bool // Envoy's own rules refused what the check allowed
 	Status                   int  // 0: none was sent
 	GRPCStatus               string
 	Reason                   string // of a refusal by name that came back, "" for none
@@ -81,6 +82,9 @@ func (d *Decider) End(e Ended) {
 	now := d.Now()
 	if e.Refused {
 		return
+	}
+	if e.Native {
+		d.Metrics.native.Inc()
 	}
 	// In this order: what is admitted meanwhile finds that it has ended when it is entered, and gives back the rest.
 	r, ok := d.InFlight.End(now, e.Lease, e.Settled)

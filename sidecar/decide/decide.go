@@ -27,6 +27,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 	"github.com/tenantmesh/tenantmesh/sidecar/quota"
+	"github.com/tenantmesh/tenantmesh/sidecar/shadow"
 )
 
 // Answer is what to do.
@@ -54,6 +55,7 @@ type Config struct {
 	Now         func() time.Time
 	Staleness   Staleness
 	Fair        *fair.Controller // of the service; nil: a new one
+	Shadows     *shadow.Table    // of what policies that are only watched would do; nil: it is not counted
 }
 
 // Staleness bounds how long what was pushed counts while the control plane is out of reach; zero fields take the
@@ -112,6 +114,8 @@ type attempt struct {
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
 	place   place
 	issuer  string // of the token that was verified
+
+	differences differences
 }
 
 // rounds bounds how often a decision is made again because the placement changed under it.
@@ -135,6 +139,7 @@ func (d *Decider) Decide(request *Request) Answer {
 	}
 	decision.Duration = d.Now().Sub(a.now)
 	a.log()
+	a.countDifferences()
 	answer := a.answer
 	*a = attempt{} // nothing of it is kept
 	attempts.Put(a)
@@ -146,7 +151,7 @@ var attempts = sync.Pool{New: func() any { return &attempt{} }}
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
 	a.untry()
-	a.set, a.stale, a.answer, a.place, a.issuer = a.Sets.Load(), false, Answer{}, place{}, ""
+	a.set, a.stale, a.answer, a.place, a.issuer, a.differences.n = a.Sets.Load(), false, Answer{}, place{}, "", 0
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)

@@ -38,7 +38,7 @@ func (a *attempt) inbound() {
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	token, n := a.request.header(propagation.HeaderTxnToken)
 	request := &a.judged
-	*request = authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
+	*request = authz.Request{Principal: peer, Own: self.BoundPeers[peer], Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
 	if foreign && n > 0 {
 		a.refuse(policy.ContextForeign, "a peer of another trust domain brings no tenant context of this one")
 		return
@@ -236,6 +236,7 @@ func (a *attempt) misdirected(detail string) bool {
 func (a *attempt) authorize(request *authz.Request) bool {
 	rule, allowed := a.set.Policies.Allowed(request)
 	a.answer.Decision.Rule = rule
+	a.watch(request)
 	if allowed {
 		return true
 	}

@@ -19,6 +19,7 @@ type Metrics struct {
 	ended        *prometheus.CounterVec
 	isolation    *prometheus.CounterVec
 	abandoned    *prometheus.CounterVec
+	native       prometheus.Counter
 
 	outcomes atomic.Pointer[map[outcome]counted] // nobody changes a map once it is here
 }
@@ -52,8 +53,11 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		abandoned: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_abandoned_checks_total", Help: "Checks whose client hung up before their answer, by where they were made, and by whether the end of the request was known before the decision.",
 		}, []string{"point", "known"}),
+		native: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tenantmesh_native_refusals_total", Help: "Requests that were allowed, and that Envoy's own rules refused: one of the two had policies that the other had not yet.",
+		}),
 	}
-	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned, m.ended, m.isolation)
+	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned, m.ended, m.isolation, m.native)
 	return m
 }
 

@@ -95,7 +95,8 @@ type Self struct {
 	Tenancy        string
 	BoundTenant    identity.TenantID
 	DeliverContext bool
-	Peers          []string                    // exact SPIFFE IDs that may connect
+	Peers          []string // exact SPIFFE IDs that may connect
+	BoundPeers     map[identity.Principal]identity.TenantID
 	Cells          map[string]string           // gateway: cell -> residency
 	TenantData     []*api.TenantData           // a sidecar's own; a gateway's: of every workload
 	Fenced         map[string]bool             // SHA-256 of certificates of members that were shut out, hexadecimal
@@ -366,6 +367,14 @@ func accessPolicies(m *api.AccessPolicy) (list []authz.Policy) {
 	if c == nil || c.After == nil {
 		return []authz.Policy{accessPolicy(m)}
 	}
+	if c.Shadow {
+		if c.Before != nil {
+			list = append(list, accessPolicy(c.Before))
+		}
+		after := accessPolicy(c.After)
+		after.Change = &authz.Change{Of: m.Name, Removes: c.Removes}
+		return append(list, after)
+	}
 	in := policy.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}
 	if c.Before != nil {
 		before, others := accessPolicy(c.Before), in
@@ -379,8 +388,8 @@ func accessPolicies(m *api.AccessPolicy) (list []authz.Policy) {
 
 func accessPolicy(m *api.AccessPolicy) authz.Policy {
 	p := authz.Policy{Name: m.Name, Revision: m.Revision, Spec: policy.AccessPolicySpec{
-		Effect: policy.Effect(m.Effect), Mode: policy.Mode(m.Mode), Principals: m.Principals, When: m.When,
-		Tenants: policy.TenantSelector{Names: m.Tenants.GetNames(), Tiers: m.Tenants.GetTiers(), Labels: m.Tenants.GetLabels()},
+		Effect: policy.Effect(cmp.Or(m.Effect, m.KnownEffect)), Mode: policy.Mode(m.Mode), Principals: m.Principals, When: m.When,
+		Tenants: policy.TenantSelector{Names: m.Tenants.GetNames(), Tiers: m.Tenants.GetTiers(), Residency: m.Tenants.GetResidency(), Labels: m.Tenants.GetLabels(), Own: m.Tenants.GetOwn()},
 	}}
 	for _, t := range m.Targets {
 		p.Spec.Targets = append(p.Spec.Targets, policy.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
@@ -412,7 +421,7 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers, Groups: m.ShareGroups,
-		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{}, Streaming: map[string]bool{},
+		BoundPeers: map[identity.Principal]identity.TenantID{}, Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{}, Streaming: map[string]bool{},
 	}
 	for _, workload := range m.HideLimits {
 		self.HideLimits[workload] = true
@@ -443,6 +452,15 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 			self.Breakers[d.Kind+"/"+d.Name] = breaker.Settings{
 				Failures: int(b.Failures), Share: b.Share, Window: b.Window.AsDuration(), Wait: b.Wait.AsDuration(), MaxWait: b.MaxWait.AsDuration(),
 			}
+		}
+	}
+	for peer, tenant := range m.BoundPeers {
+		principal, err := identity.ParsePrincipal(peer)
+		if err != nil {
+			return nil, err
+		}
+		if self.BoundPeers[principal], err = identity.ParseTenantID(tenant); err != nil {
+			return nil, err
 		}
 	}
 	if err := self.BoundTenant.UnmarshalText([]byte(m.BoundTenant)); err != nil {

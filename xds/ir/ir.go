@@ -40,6 +40,7 @@ type Mesh struct {
 	Policies     []Policy // of one in a rollout two, the second for the canary
 	Keys         []Key
 	Tenants      []Tenant
+	Bound        map[identity.Principal]string // workloads' principals that are bound to a tenant, and to which
 	Revoked      []Revocation
 }
 
@@ -126,7 +127,7 @@ func keptKeys(issuer *tenantstore.Object) string {
 
 // Build computes the mesh. An object that is not whole (a key that does not parse) is left out.
 func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
-	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision, Movers: map[string]Endpoint{}}
+	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision, Movers: map[string]Endpoint{}, Bound: map[identity.Principal]string{}}
 	mesh.Control, _ = identity.ControlID(options.TrustDomain)
 	objects := snapshot.Objects
 	mesh.Groups = tenantstore.Groups(objects)
@@ -176,7 +177,13 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 		}
 	}
 	for i := range mesh.Workloads {
-		mesh.Workloads[i].Instances = mesh.instances(objects, &mesh.Workloads[i])
+		w := &mesh.Workloads[i]
+		w.Instances = mesh.instances(objects, w)
+		for _, instance := range w.Instances {
+			if w.Spec.BoundTenant != "" {
+				mesh.Bound[instance.ID] = w.Spec.BoundTenant
+			}
+		}
 	}
 	mesh.scopeKeys()
 	for i := range mesh.Workloads {

@@ -78,7 +78,10 @@ func accessPolicies(mesh *ir.Mesh) (resources []Resource) {
 	for i := range mesh.Policies {
 		p := &mesh.Policies[i]
 		message, name := accessPolicy(p), p.Name
-		if c := p.Canary; c != nil {
+		if c := p.Change; c != nil { // after the policy itself
+			name = c.Of
+			messages[name] = &api.AccessPolicy{Name: name, Canary: &api.Canary{Before: messages[name], After: message, Shadow: true, Removes: c.Removes}}
+		} else if c := p.Canary; c != nil {
 			name = strings.TrimSuffix(name, policy.CanarySuffix)
 			if messages[name] == nil {
 				messages[name] = &api.AccessPolicy{Name: name, Canary: &api.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}}
@@ -123,12 +126,16 @@ func onlyOnce(audiences []string) []string {
 }
 
 func accessPolicy(p *ir.Policy) *api.AccessPolicy {
+	tenants := &p.Spec.Tenants
 	message := &api.AccessPolicy{
 		Name: p.Name, Effect: string(p.Spec.Effect), Mode: string(p.Spec.Mode), Principals: p.Spec.Principals,
-		Tenants: &api.TenantSelector{Names: p.Spec.Tenants.Names, Tiers: p.Spec.Tenants.Tiers, Labels: p.Spec.Tenants.Labels},
+		Tenants: &api.TenantSelector{Names: tenants.Names, Tiers: tenants.Tiers, Residency: tenants.Residency, Labels: tenants.Labels, Own: tenants.Own},
 		When:    p.Spec.When, Revision: p.Revision,
 	}
-	for _, t := range p.Spec.Targets {
+	if tenants.Own || tenants.Residency != "" {
+		message.Effect, message.KnownEffect = "", message.Effect
+	}
+	for _, t := range p.Spec.Plain().Targets {
 		message.Targets = append(message.Targets, &api.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
 	}
 	if !p.NotAfter.IsZero() {
@@ -155,6 +162,12 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 	}
 	for _, peer := range instance.Peers {
 		config.Peers = append(config.Peers, peer.String())
+		if tenant := mesh.Bound[peer]; tenant != "" {
+			if config.BoundPeers == nil {
+				config.BoundPeers = map[string]string{}
+			}
+			config.BoundPeers[peer.String()] = tenant
+		}
 	}
 	for _, name := range w.Spec.DependsOn {
 		dependency := &api.Dependency{Kind: "workload", Name: name}

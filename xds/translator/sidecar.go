@@ -1,6 +1,8 @@
 package translator
 
 import (
+	"slices"
+
 	mutationrules "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -29,6 +31,7 @@ func cellListeners(cell string) []Resource {
 	outbound.HttpFilters = filters(meshname.ListenerOutbound, nil, more...)
 	// Which instance of the peer it is: one may have been shut out.
 	inbound.HttpFilters = filters(meshname.ListenerInbound, nil, append(more, remove(propagation.HeaderClass), remove(propagation.HeaderStream), set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256%"))...)
+	inbound.HttpFilters = slices.Insert(inbound.HttpFilters, len(inbound.HttpFilters)-1, accessFilter())
 	hold(inbound)
 	outbound.ForwardClientCertDetails, outbound.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil
 	audience := AudienceCell(cell)

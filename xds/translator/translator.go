@@ -7,6 +7,7 @@
 package translator
 
 import (
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -57,7 +58,7 @@ func Translate(mesh *ir.Mesh) []Resource {
 			resources = append(resources, sidecar(mesh, &mesh.Workloads[i], instance)...)
 		}
 	}
-	return append(resources, enforcement(mesh)...)
+	return slices.Concat(resources, nativeRules(mesh), enforcement(mesh))
 }
 
 func envoyResource(name, audience string, message proto.Message) Resource {

@@ -118,7 +118,7 @@ type applied struct {
 
 func newApply() *cobra.Command {
 	var files []string
-	var dryRun, wait bool
+	var dryRun, wait, shadow bool
 	var seconds int
 	var rollout rolloutFlags
 	var format output
@@ -133,8 +133,15 @@ func newApply() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if shadow && rollout.asked() {
+			return usageError("watch it first, then abort that and roll it out", "--shadow must be without --rollout")
+		}
 		result, rolled, err := rollout.start(cmd, client(), documents, dryRun)
-		if !rolled && err == nil {
+		switch {
+		case rolled || err != nil:
+		case shadow:
+			result, err = startShadow(cmd, client(), documents, dryRun)
+		default:
 			result, err = client().Apply(cmd.Context(), objectsOf(documents), dryRun)
 		}
 		if err != nil {
@@ -169,6 +176,7 @@ func newApply() *cobra.Command {
 	flags.BoolVar(&dryRun, "dry-run", false, "validate and say what would change")
 	flags.BoolVar(&wait, "wait", false, "wait until every connected sidecar enforces it")
 	flags.IntVar(&seconds, "timeout", 30, "seconds to wait")
+	flags.BoolVar(&shadow, "shadow", false, "of AccessPolicies: have sidecars count what the change would do, and leave what is in force ('tenantmesh policy shadow')")
 	rollout.flags(flags)
 	_ = cmd.RegisterFlagCompletionFunc("rollout-tenants", completeNames(client, tenantstore.KindTenant))
 	addOutput(cmd, &format)
@@ -307,6 +315,7 @@ func objectTable(w io.Writer, kind tenantstore.Kind, objects []*tenantstore.Obje
 }
 
 func newDelete() *cobra.Command {
+	var shadow bool
 	cmd := &cobra.Command{
 		Use: "delete KIND NAME", Short: "Delete an object", Args: command.Args(cobra.ExactArgs(2)), ValidArgsFunction: completeKinds,
 	}
@@ -316,6 +325,9 @@ func newDelete() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if shadow {
+			return shadowRemoval(cmd, client(), kind, args[1])
+		}
 		result, err := client().Delete(cmd.Context(), kind, args[1])
 		if err != nil {
 			return located(err, nil)
@@ -323,6 +335,7 @@ func newDelete() *cobra.Command {
 		fmt.Fprintf(cmd.OutOrStdout(), "deleted   %s/%s\nrevision %d\n", kind.Kind, args[1], result.Revision)
 		return nil
 	}
+	cmd.Flags().BoolVar(&shadow, "shadow", false, "of an AccessPolicy: have sidecars count what that would do, and leave it in force ('tenantmesh policy shadow')")
 	return cmd
 }
 
