@@ -58,7 +58,7 @@ func NewPublisher(config PublisherConfig) *Publisher {
 
 // Lookup implements [server.Directory]: a gateway by the scheme of its SPIFFE ID, a workload by being listed.
 func (p *Publisher) Lookup(principal identity.Principal) (server.Subject, bool) {
-	if name, ok := strings.CutPrefix(principal.Path(), "/gateway/"); ok && principal.TrustDomain() == p.TrustDomain && !strings.Contains(name, "/") {
+	if identity.IsGateway(principal) && principal.TrustDomain() == p.TrustDomain {
 		return server.Subject{Role: string(tenantstore.RoleGateway), Audiences: []string{translator.AudienceAll, translator.AudienceGateway}}, true
 	}
 	subject, ok := p.directory.Load().subjects[principal]

@@ -116,7 +116,7 @@ func (a *attempt) hook() bool {
 func (a *attempt) moved(peer identity.Principal, claims *tenanttoken.Claims) (*policyset.Tenant, bool) {
 	self, c := a.set.Self, &claims.Context
 	a.answer.Decision.Rule = "Workload/" + self.Workload + " tenantData"
-	if peer != claims.Issuer || identity.InCell(peer, self.Cell) {
+	if peer != claims.Issuer || !identity.IsGateway(peer) {
 		return nil, a.refuse(policy.DeniedByPolicy, "a workload's hooks, and copies of requests, are for the gateway that moves the tenant")
 	}
 	t, ok := a.set.Tenant(c.Tenant.String()) // a suspended tenant moves too
@@ -208,7 +208,7 @@ func (a *attempt) owned(peer identity.Principal, claims *tenanttoken.Claims) (*p
 	// Until the seal, what came in before the fence may finish what it began within the cell. A gateway that knows of a
 	// newer epoch and lets a write through knows that it is not fenced any more; a workload of the cell knows no such
 	// thing: its context may be that of a read.
-	within := identity.InCell(peer, self.Cell)
+	within := !identity.IsGateway(peer) // whatever its ID's scheme: nobody else may connect
 	if t.Cell == self.Cell && t.State == policyset.Fencing && (within || c.Epoch <= t.Epoch) && (t.Shut || a.writes() && (t.Sealed || !within)) {
 		return nil, a.fenced(fmt.Sprintf("the tenant moves to cell %s: fenced at epoch %d, and the context is of epoch %d", t.Target, t.Epoch, c.Epoch))
 	}
