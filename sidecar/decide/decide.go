@@ -157,8 +157,7 @@ func (a *attempt) judge() {
 		a.refuse(policy.EnforcementUnavailable, "no configuration has arrived yet")
 		return
 	}
-	if !a.spelled {
-		a.refuse(policy.DeniedByPolicy, "the path's percent-encoding is malformed, or not of UTF-8")
+	if !a.spelling() {
 		return
 	}
 	decision := &a.answer.Decision

@@ -3,6 +3,7 @@ package decide
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -27,7 +28,13 @@ func (a *attempt) inbound() {
 		return
 	}
 	decision.Principal = peer.String()
-	if shown, n := a.request.header(propagation.HeaderPeer); len(self.Fenced) > 0 && n != 1 {
+	shown, n := a.request.header(propagation.HeaderPeer)
+	shown, names, named := strings.Cut(shown, " ")
+	if named && names != a.request.Peer { // an SVID has one (X.509-SVID, section 2)
+		a.refuse(policy.UnauthenticatedPeer, "the peer's certificate names several: "+names)
+		return
+	}
+	if len(self.Fenced) > 0 && n != 1 {
 		a.refuse(policy.UnauthenticatedPeer, "instances are shut out, and this one's certificate is not known")
 		return
 	} else if self.Fenced[shown] {
@@ -101,11 +108,12 @@ func (a *attempt) inbound() {
 
 // hook reports whether the path is one by which the workload's data of tenants moves.
 func (a *attempt) hook() bool {
-	path := a.path
+	path, plain := a.readings()
 	for _, d := range a.set.Self.TenantData {
-		switch path {
-		case d.Export, d.Import, d.Digest, d.Delete:
-			return path != ""
+		for _, hook := range [...]string{d.Export, d.Import, d.Digest, d.Delete} {
+			if hook != "" && (hook == path || hook == plain) {
+				return true
+			}
 		}
 	}
 	return false
@@ -157,7 +165,11 @@ func (a *attempt) moveData(t *policyset.Tenant, claims *tenanttoken.Claims) {
 
 // classify is the request's class, "" for none. Where the class has a bulkhead, Envoy is told to use it.
 func (a *attempt) classify() string {
-	class := authz.Classify(a.set.Self.Classes, a.request.Method, a.path)
+	path, plain := a.readings()
+	class := authz.Classify(a.set.Self.Classes, a.request.Method, path)
+	if class == "" && plain != path {
+		class = authz.Classify(a.set.Self.Classes, a.request.Method, plain)
+	}
 	if a.set.Self.Bulkheads[class] {
 		a.put(propagation.HeaderClass, class)
 	}
@@ -225,6 +237,10 @@ func (a *attempt) misdirected(detail string) bool {
 
 func (a *attempt) authorize(request *authz.Request) bool {
 	rule, allowed := a.set.Policies.Allowed(request)
+	if path, plain := a.readings(); allowed && plain != path {
+		request.Path = plain
+		rule, allowed = a.set.Policies.Allowed(request)
+	}
 	a.answer.Decision.Rule = rule
 	if allowed {
 		return true
