@@ -43,7 +43,17 @@ var ClientStripped = []string{
 	"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
 	"uber-trace-id", "baggage", "tracestate",
 	HeaderAttemptCount,
+	// Who asked, and for what host, in the client's own words. Envoy writes x-forwarded-for and -proto.
+	"forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server", "x-forwarded-scheme", "x-forwarded-ssl", "x-real-ip", "x-client-ip", "true-client-ip",
 }
+
+// ClientStrippedPrefixes begin the names that a client may not send through a gateway, whatever follows: the mesh's own, and
+// those by which Envoy is told what to do, or tells a service.
+var ClientStrippedPrefixes = []string{"x-tenantmesh-", "x-envoy-"}
+
+// OverrideHeaders say that a request is another than its first line says, to frameworks that believe them: what was judged is
+// the line. They are stripped everywhere.
+var OverrideHeaders = []string{"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
 
 // RetryHeaders are those by which whoever sends a request could make Envoy repeat it, in the place of what it is
 // configured to do: they are stripped everywhere.

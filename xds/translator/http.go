@@ -129,6 +129,13 @@ func remove(name string) *mutationrules.HeaderMutation {
 	return &mutationrules.HeaderMutation{Action: &mutationrules.HeaderMutation_Remove{Remove: name}}
 }
 
+// removeAll removes every header whose name begins so.
+func removeAll(prefix string) *mutationrules.HeaderMutation {
+	return &mutationrules.HeaderMutation{Action: &mutationrules.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationrules.HeaderMutation_RemoveOnMatch{
+		KeyMatcher: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Prefix{Prefix: prefix}},
+	}}}
+}
+
 // connectionManager is what every listener has; the caller adds routes and filters.
 func connectionManager(name string) *hcm.HttpConnectionManager {
 	return &hcm.HttpConnectionManager{
