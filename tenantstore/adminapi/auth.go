@@ -21,7 +21,7 @@ type Role string
 const (
 	Operator Role = "operator" // everything
 	Auditor  Role = "auditor"  // reads everything
-	Sidecar  Role = "sidecar"  // reads a tenant's effective configuration, and what is pushed to it
+	Sidecar  Role = "sidecar"  // reads what is pushed to it
 )
 
 // caller is who calls.
@@ -44,19 +44,13 @@ func (s *server) guarded(next http.Handler) http.Handler {
 		reads := r.Method == http.MethodGet
 		switch {
 		case ok && c.role == Operator, ok && c.role == Auditor && reads:
-		case ok && c.role == Sidecar && reads && (isTenantConfig(r.URL.Path) || r.URL.Path == SidecarResources):
+		case ok && c.role == Sidecar && reads && r.URL.Path == SidecarResources:
 		default:
 			http.Error(w, "this caller's role may not do this", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-func isTenantConfig(path string) bool {
-	var name string
-	n, _ := fmt.Sscanf(path, "/tenants/%s", &name)
-	return n == 1 && len(name) > len("/config") && name[len(name)-len("/config"):] == "/config"
 }
 
 // ConnContext notes the peer's user of a Unix socket: use it as http.Server.ConnContext.
