@@ -32,7 +32,9 @@ type PublisherConfig struct {
 	Cache         *server.Cache
 	TrustDomain   string
 	AllowHTTPJWKS bool // fetch issuers' keys over plain HTTP too
-	Log           *zap.Logger
+	// Change changes what is pushed: for tests that show what a part of it is for. nil: nothing is changed.
+	Change func(translator.Resource) translator.Resource
+	Log    *zap.Logger
 }
 
 // Publisher turns changes of the store into resources in the cache.
@@ -224,7 +226,7 @@ func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
 		mesh := ir.Build(tenantstore.Snapshot{Revision: revision, Objects: p.objects}, ir.Options{TrustDomain: p.TrustDomain, JWKS: p.keys.sets()})
 		p.indexPrincipals(mesh)
 		now := map[server.Key]struct{}{}
-		for _, r := range translator.Translate(mesh) {
+		for _, r := range p.changed(translator.Translate(mesh)) {
 			key := server.Key{TypeURL: r.TypeURL, Audience: r.Audience, Name: r.Name}
 			put = append(put, server.Resource{Key: key, Message: r.Message})
 			now[key] = struct{}{}
@@ -252,7 +254,7 @@ func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
 		delete(p.tenants, name)
 		now := map[server.Key]struct{}{}
 		if tenant, ok := ir.BuildTenant(p.objects, p.tiers, name); ok {
-			for _, r := range translator.Tenant(tenant) {
+			for _, r := range p.changed(translator.Tenant(tenant)) {
 				key := server.Key{TypeURL: r.TypeURL, Audience: r.Audience, Name: r.Name}
 				put = append(put, server.Resource{Key: key, Message: r.Message})
 				now[key] = struct{}{}
@@ -270,6 +272,15 @@ func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
 	}
 	p.Log.Debug("published", zap.Int64("revision", revision), zap.Int("resources", len(put)), zap.Int("removed", len(remove)))
 	return nil
+}
+
+func (p *Publisher) changed(resources []translator.Resource) []translator.Resource {
+	if p.Change != nil {
+		for i := range resources {
+			resources[i] = p.Change(resources[i])
+		}
+	}
+	return resources
 }
 
 func (p *Publisher) indexPrincipals(mesh *ir.Mesh) {

@@ -41,6 +41,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
 	"github.com/tenantmesh/tenantmesh/tenantstore/memstore"
+	"github.com/tenantmesh/tenantmesh/xds/translator"
 )
 
 // TrustDomain is the mesh's.
@@ -64,7 +65,8 @@ type Mesh struct {
 	gateways int            // of the name edge
 	api      string         // address of the admin API of the first control plane, "" for none
 	roles    adminapi.Roles // there
-	stop     func()         // of the control plane
+	change   func(translator.Resource) translator.Resource
+	stop     func() // of the control plane
 	ca       *devca.Client
 	key      *ecdsa.PrivateKey
 	binary   string
@@ -167,7 +169,7 @@ func (m *Mesh) startControl(t testing.TB, i int) (stop func(), socket string) {
 	stop = run(t, "the control plane", func(ctx context.Context, ready func()) error {
 		return control.Run(ctx, control.Config{
 			DataDir: filepath.Join(m.dir, name), TrustDomain: TrustDomain, WorkloadAPI: "unix://" + filepath.Join(m.dir, "ca.sock"),
-			XDSAddress: m.xds[i], AdminAddress: m.api, Roles: m.roles, Store: m.Store, Lease: m.lease, Log: zap.NewNop(),
+			XDSAddress: m.xds[i], AdminAddress: m.api, Roles: m.roles, Store: m.Store, Lease: m.lease, Change: m.change, Log: zap.NewNop(),
 		}, func(a control.Addresses) {
 			socket = a.AdminSocket
 			ready()
