@@ -34,6 +34,7 @@ var kinds = []KindInfo{
 	{KindMove, "moves", false, func(o *Object) any { return &o.Move }},
 	{KindPosition, "positions", false, func(o *Object) any { return &o.Position }},
 	{KindRollout, "rollouts", false, func(o *Object) any { return &o.Rollout }},
+	{KindRevocation, "revocations", false, func(o *Object) any { return &o.Revocation }},
 }
 
 // Kinds lists every kind, those that people write first.

@@ -37,6 +37,8 @@ const (
 	KindMove      Kind = "Move"      // the last move of a tenant, by the tenant's name
 	KindPosition  Kind = "Position"  // what a member reports about a tenant that moves
 	KindRollout   Kind = "Rollout"   // a change that a part of the tenants has already
+
+	KindRevocation Kind = "Revocation" // a transaction that was revoked, by the txn of its contexts
 )
 
 // Key addresses one object.
@@ -78,6 +80,7 @@ type Object struct {
 	Rollout       *RolloutSpec             `json:"-"`
 
 	AccessInvariant *policy.AccessInvariantSpec `json:"-"`
+	Revocation      *RevocationSpec             `json:"-"`
 
 	Status Status `json:"status,omitzero"`
 }
@@ -251,8 +254,10 @@ type Class struct {
 	Methods []string `json:"methods,omitempty"`
 	Paths   []string `json:"paths,omitempty"` // as policy.Target's
 	// Priority says who comes first of a tenant's requests when the service is full.
-	Priority Priority  `json:"priority,omitempty"` // default Interactive
-	Bulkhead *Bulkhead `json:"bulkhead,omitempty"` // connections of its own; nil: it shares those of all other requests
+	Priority Priority `json:"priority,omitempty"` // default Interactive
+	// Streaming lets them last as long as they are used, as upgrades do; they are ended when they may not go on.
+	Streaming bool      `json:"streaming,omitempty"`
+	Bulkhead  *Bulkhead `json:"bulkhead,omitempty"` // connections of its own; nil: it shares those of all other requests
 }
 
 // Bulkhead bounds what the requests of one class take of each instance of a service: they have connections of their own,
@@ -321,8 +326,17 @@ type DependencySpec struct {
 	Port    int      `json:"port"`
 	TLS     bool     `json:"tls,omitempty"`
 	Tenancy Tenancy  `json:"tenancy,omitempty"` // default Require
+	Timeout string   `json:"timeout,omitempty"` // until an answer is there whole: a Go duration, 10ms to 60s, default 60s
 
 	Breaker policy.Breaker `json:"breaker,omitzero"`
+}
+
+// AnswerTime is how long an answer may take.
+func (d *DependencySpec) AnswerTime() time.Duration {
+	if t, err := time.ParseDuration(d.Timeout); err == nil {
+		return t
+	}
+	return meshname.ResponseTime
 }
 
 // TokenIssuerSpec is the spec of kind TokenIssuer.
@@ -333,6 +347,8 @@ type TokenIssuerSpec struct {
 	TenantClaim string   `json:"tenantClaim,omitempty"` // default "tenant"
 	Algorithms  []string `json:"algorithms,omitempty"`  // default RS256, ES256, EdDSA; never none or HMAC
 	Tenants     []string `json:"tenants"`               // that it may speak for; "*" only when written
+	// WithdrawnKeys are the "kid" of keys that count no more, whatever the JWKS says.
+	WithdrawnKeys []string `json:"withdrawnKeys,omitempty"`
 }
 
 // JWKS is where an issuer's keys are: exactly one field is set. A file is read by the command line

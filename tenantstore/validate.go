@@ -8,10 +8,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/analysis"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
@@ -142,7 +144,7 @@ func (v *validation) object(o *Object) {
 		if p.From == p.To {
 			v.add("spec.to", "must be another tier than from (got %q)", p.To)
 		}
-	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindRollout:
+	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindRollout, KindRevocation:
 	}
 }
 
@@ -262,6 +264,9 @@ func (v *validation) workload(w *WorkloadSpec) {
 	}
 }
 
+// minAnswerTime is the least that a Dependency may be given for an answer.
+const minAnswerTime = 10 * time.Millisecond
+
 func (v *validation) dependency(d *DependencySpec) {
 	if len(d.Hosts) == 0 {
 		v.add("spec.hosts", "must name at least one host (got none)")
@@ -275,6 +280,7 @@ func (v *validation) dependency(d *DependencySpec) {
 		}
 	}
 	v.breaker(d.Breaker)
+	v.duration("spec.timeout", d.Timeout, minAnswerTime, meshname.ResponseTime)
 	between(v, "spec.port", d.Port, 1, 65535)
 	oneOf(v, "spec.tenancy", d.Tenancy, "", Require, Observe, Untenanted)
 }
@@ -347,8 +353,10 @@ func (v *validation) grant(g *policy.AccessGrantSpec) {
 	if g.NotAfter.IsZero() {
 		v.add("spec.notAfter", "must be set: a grant ends (got nothing)")
 	}
-	if len(g.Tenants.Names)+len(g.Tenants.Tiers)+len(g.Tenants.Labels) == 0 {
-		v.add("spec.tenants", "must select tenants by name, tier or label (got all)")
+	if g.Tenants.Own {
+		v.add("spec.tenants.own", "must not be set: a grant is for tenants that are not the principal's own (got true)")
+	} else if len(g.Tenants.Names)+len(g.Tenants.Tiers)+len(g.Tenants.Residency)+len(g.Tenants.Labels) == 0 {
+		v.add("spec.tenants", "must select tenants by name, tier, residency or label (got all)")
 	}
 }
 
@@ -417,11 +425,12 @@ func (v *validation) references(o *Object) {
 		if candidate := o.Rollout.Candidate; candidate.Kind == KindAccessPolicy {
 			v.selected(candidate.AccessPolicy.Tenants, candidate.AccessPolicy.Targets)
 		}
-	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
+	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindRevocation:
 	}
 }
 
 func (v *validation) selected(tenants policy.TenantSelector, targets []policy.Target) {
+	oneOf(v, "spec.tenants.residency", tenants.Residency, "", "eu")
 	for i, name := range tenants.Names {
 		v.exists(fmt.Sprintf("spec.tenants.names[%d]", i), KindTenant, name)
 	}

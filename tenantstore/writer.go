@@ -386,7 +386,7 @@ func (t *draft) replace(object *Object) {
 
 func (t *draft) audit(actor string, now time.Time) {
 	for _, c := range t.changes {
-		if c.Action == Unchanged || c.Key.Kind == KindEndpoint || c.Key.Kind == KindPosition || reconnected(t.before(c.Key), c.Object) {
+		if c.Action == Unchanged || c.Key.Kind == KindEndpoint || c.Key.Kind == KindPosition || c.Key.Kind == KindRevocation && c.Action == Removed || reconnected(t.before(c.Key), c.Object) {
 			continue
 		}
 		event := ledger.Event{Time: now, Actor: actor, Action: string(c.Action), Object: c.Key.String(), Revision: t.Expect, Detail: t.details[c.Key]}

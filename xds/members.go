@@ -53,11 +53,13 @@ type Members struct {
 	known   map[string]*tenantstore.Object // members of the store, by ID
 	follows bool                           // known is kept as the store changes
 	tops    map[string]top                 // by member ID: who uses most of what it serves
+	gone    map[string]time.Time           // by member ID: when the stream ended of one that was here
+	shadows map[string]shadow              // by member ID: what policies that are only watched would have done there
 }
 
 // NewMembers returns the members, whose work in the background ends with ctx.
 func NewMembers(ctx context.Context, config MembersConfig) *Members {
-	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}, tops: map[string]top{}}
+	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}, tops: map[string]top{}, shadows: map[string]shadow{}, gone: map[string]time.Time{}}
 }
 
 // Sweep removes the endpoints whose members reported to a control plane that is gone, once that was so for a lease's
@@ -136,6 +138,7 @@ func (m *Members) Joined(ctx context.Context, peer *server.Peer) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.present[h.MemberId] = peer
+	delete(m.gone, h.MemberId)
 	return nil
 }
 
@@ -164,6 +167,7 @@ func (m *Members) Gone(peer *server.Peer) {
 	if current {
 		delete(m.present, peer.Hello.MemberId)
 		delete(m.tops, peer.Hello.MemberId)
+		m.gone[peer.Hello.MemberId] = time.Now()
 	}
 	m.mu.Unlock()
 	if current {
@@ -217,6 +221,9 @@ func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.M
 		return m.certificate(ctx, peer, r.Certificate)
 	case *api.MemberReport_Top:
 		return m.topped(ctx, peer, r.Top)
+	case *api.MemberReport_Shadow:
+		m.shadowed(peer, r.Shadow)
+		return nil
 	default:
 		return status.Errorf(codes.InvalidArgument, "a hello comes first and once, and nothing else than a report follows (got %T)", r)
 	}
@@ -436,11 +443,11 @@ func (m *Members) end(member string) {
 	}
 }
 
-// RemoveOldKeys takes away what has ended: signing keys of more than an hour ago, and certificates of members that were
-// shut out; now and every hour until ctx ends.
+// RemoveOldKeys takes away what has ended: signing keys of more than an hour ago, certificates of members that were
+// shut out, and revocations of what has ended by itself; now and every hour until ctx ends.
 func (m *Members) RemoveOldKeys(ctx context.Context) error {
 	for {
-		if err := m.removeOld(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		if err := errors.Join(m.removeOld(ctx, time.Now()), m.Writer.ForgetRevocations(ctx)); err != nil && ctx.Err() == nil {
 			m.Log.Warn("old keys could not be removed; it is tried again in an hour", zap.Error(err))
 		}
 		select {

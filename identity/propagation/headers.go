@@ -14,6 +14,7 @@ const (
 	HeaderHook       = "x-tenantmesh-hook"    // at a gateway's egress: the workload whose data moves
 	HeaderPeer       = "x-tenantmesh-peer"    // set by a sidecar's Envoy for its Go process: SHA-256 of the peer's certificate, a space, and the URIs that it names
 	HeaderClass      = "x-tenantmesh-class"   // from a sidecar's Go process to its Envoy: the class of a request that has a bulkhead
+	HeaderStream     = "x-tenantmesh-stream"  // from a Go process to its Envoy: the request may last, and is held to be ended when it may not
 	HeaderTarget     = "x-tenantmesh-target"  // from a gateway's Envoy to its Go process: "workload/<name>" that a moving tenant's request is for
 	HeaderFence      = "x-tenantmesh-fence"   // of a hook that changes data: a fencing token, an integer that only grows; a lower one than was seen must be refused
 	HeaderCursor     = "x-tenantmesh-cursor"  // of an export: how far it goes; "" or absent: to the end, and it cannot be gone on with
@@ -36,10 +37,16 @@ const (
 	HeaderGRPCPushback    = "grpc-retry-pushback-ms"
 )
 
+// Values of [HeaderStream].
+const (
+	StreamHeld = "held"      // within the bounds of every request
+	StreamLong = "held-long" // as long as it is used
+)
+
 // ClientStripped are the headers that a client may not send through a gateway: tracing and baggage of
 // its own, and every name by which the mesh speaks.
 var ClientStripped = []string{
-	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence, HeaderPeer, HeaderClientRequestID,
+	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence, HeaderPeer, HeaderStream, HeaderClientRequestID,
 	"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
 	"uber-trace-id", "baggage", "tracestate",
 	HeaderAttemptCount,

@@ -178,6 +178,12 @@ func (m *Mesh) startControl(t testing.TB, i int) (stop func(), socket string) {
 	return stop, socket
 }
 
+// ReplaceAuthority takes one step of replacing the CA's authority.
+func (m *Mesh) ReplaceAuthority(t testing.TB, step devca.Step) {
+	t.Helper()
+	check(t, m.ca.Replace(t.Context(), step))
+}
+
 // WorkloadAPI is where this process gets the SVID of the control plane.
 func (m *Mesh) WorkloadAPI() string { return "unix://" + filepath.Join(m.dir, "ca.sock") }
 
@@ -333,7 +339,11 @@ func (m *Mesh) Workload(t testing.TB, cell, name string, service http.Handler, f
 // WorkloadAt starts a service whose sidecar's data lies in a folder of that name: another instance of the same identity.
 func (m *Mesh) WorkloadAt(t testing.TB, cell, name, folder string, service http.Handler, flags ...string) *Sidecar {
 	t.Helper()
-	server := httptest.NewServer(service)
+	server := httptest.NewUnstartedServer(service)
+	server.Config.Protocols = &http.Protocols{}
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true) // of a Workload that says so
+	server.Start()
 	t.Cleanup(server.Close)
 	u, err := url.Parse(server.URL)
 	check(t, err)

@@ -92,6 +92,12 @@ func (l *linter) never(p *authz.Policy) {
 			l.add(Never, p.Name, "tenants.tiers[%d]: there is no tier %q", i, tier)
 		}
 	}
+	if spec.Tenants.Own && len(m.Workloads) > 0 {
+		who := l.principals(spec.Principals)
+		if !slices.ContainsFunc(l.world.owners, func(o owner) bool { return l.combine(and, o.who, who) != l.none }) {
+			l.add(Never, p.Name, "tenants.own: no workload of its principals is bound to a tenant")
+		}
+	}
 	if len(m.Tenants) == 0 {
 		return
 	}

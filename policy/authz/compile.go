@@ -24,6 +24,7 @@ type Policy struct {
 	Revision int64
 	NotAfter time.Time      // zero: for ever
 	Canary   *policy.Canary // of a rollout: the tenants that it is for; nil: all
+	Change   *Change        // it is not in force, and only watched; nil: it is
 }
 
 // FieldProblem is one thing wrong with a spec: where ("targets[0].paths[1]") and what.
@@ -42,8 +43,9 @@ func (ps FieldProblems) Error() string {
 
 // Set is policies, compiled. The zero value denies everything. It may be used from many goroutines.
 type Set struct {
-	rules []rule             // forbids first, then permits, each by name; shadows among them
-	named map[string][]*rule // those that name tenants, by each name, in the same order
+	rules   []rule             // forbids first, then permits, each by name; shadows among them
+	named   map[string][]*rule // those that name tenants, by each name, in the same order
+	watched map[string]int64   // what is only watched, by policy: its revision
 
 	asked atomic.Pointer[map[asker]*index] // nobody changes a map once it is here
 	mu    sync.Mutex                       // of who replaces it
@@ -59,6 +61,8 @@ type rule struct {
 	principals []identity.Pattern
 	tenants    policy.TenantSelector
 	canary     *policy.Canary
+	change     *Change
+	pair       *pair // that it is a part of, if something about it is only watched
 	targets    []target
 	when       cel.Program // nil: always
 }
@@ -73,10 +77,15 @@ type target struct {
 func Compile(policies []Policy) (*Set, error) {
 	set := &Set{named: map[string][]*rule{}}
 	var wrong []string
+	var removals []Policy
 	for _, p := range policies {
 		r, problems := compileRule(p)
 		if len(problems) > 0 {
 			wrong = append(wrong, p.Name+": "+problems.Error())
+			continue
+		}
+		if p.Change != nil && p.Change.Removes {
+			removals = append(removals, p)
 			continue
 		}
 		set.rules = append(set.rules, r)
@@ -94,6 +103,7 @@ func Compile(policies []Policy) (*Set, error) {
 			set.named[name] = append(set.named[name], rule)
 		}
 	}
+	set.watchedPairs(removals)
 	if len(wrong) > 0 {
 		return set, fmt.Errorf("access policies: %s", strings.Join(wrong, "\n"))
 	}
@@ -112,8 +122,8 @@ func compileRule(p Policy) (rule, FieldProblems) {
 		problems = append(problems, FieldProblem{field, fmt.Sprintf(format, args...)})
 	}
 	r := rule{
-		name: p.Name, effect: p.Spec.Effect, shadow: p.Spec.Mode == policy.Shadow,
-		notAfter: p.NotAfter, revision: p.Revision, tenants: p.Spec.Tenants, canary: p.Canary,
+		name: p.Name, effect: p.Spec.Effect, shadow: p.Spec.Mode == policy.Shadow || p.Change != nil,
+		notAfter: p.NotAfter, revision: p.Revision, tenants: p.Spec.Tenants, canary: p.Canary, change: p.Change,
 	}
 	if p.Spec.Effect != policy.Permit && p.Spec.Effect != policy.Forbid {
 		add("effect", "must be %s or %s (got %q)", policy.Permit, policy.Forbid, p.Spec.Effect)
@@ -142,7 +152,7 @@ func compileRule(p Policy) (rule, FieldProblems) {
 		if t.Workload == "" {
 			add(at+"workload", `must be a workload's name or "*" (got "")`)
 		}
-		match, wrong := compileMatch(at, t.Methods, t.Paths)
+		match, wrong := compileTarget(at, t)
 		problems = append(problems, wrong...)
 		r.targets = append(r.targets, target{t.Workload, match})
 	}

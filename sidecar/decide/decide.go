@@ -28,6 +28,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 	"github.com/tenantmesh/tenantmesh/sidecar/quota"
+	"github.com/tenantmesh/tenantmesh/sidecar/shadow"
 )
 
 // Answer is what to do.
@@ -55,6 +56,7 @@ type Config struct {
 	Now         func() time.Time
 	Staleness   Staleness
 	Fair        *fair.Controller // of the service; nil: a new one
+	Shadows     *shadow.Table    // of what policies that are only watched would do; nil: it is not counted
 }
 
 // Staleness bounds how long what was pushed counts while the control plane is out of reach; zero fields take the
@@ -86,10 +88,10 @@ type Decider struct {
 // New returns a decider.
 func New(config Config) *Decider {
 	if config.Staleness.Grants == 0 {
-		config.Staleness.Grants = 5 * time.Minute
+		config.Staleness.Grants = meshname.GrantTime
 	}
 	if config.Staleness.Issuers == 0 {
-		config.Staleness.Issuers = 24 * time.Hour
+		config.Staleness.Issuers = meshname.IssuerTime
 	}
 	if config.Fair == nil {
 		config.Fair = fair.New(0)
@@ -112,6 +114,9 @@ type attempt struct {
 	counted retry.Admission
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
 	place   place
+	issuer  string // of the token that was verified
+
+	differences differences
 }
 
 // rounds bounds how often a decision is made again because the placement changed under it.
@@ -135,6 +140,7 @@ func (d *Decider) Decide(request *Request) Answer {
 	}
 	decision.Duration = d.Now().Sub(a.now)
 	a.log()
+	a.countDifferences()
 	answer := a.answer
 	*a = attempt{} // nothing of it is kept
 	attempts.Put(a)
@@ -146,7 +152,7 @@ var attempts = sync.Pool{New: func() any { return &attempt{} }}
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
 	a.untry()
-	a.set, a.stale, a.answer, a.place = a.Sets.Load(), false, Answer{}, place{}
+	a.set, a.stale, a.answer, a.place, a.issuer, a.differences.n = a.Sets.Load(), false, Answer{}, place{}, "", 0
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)
@@ -270,6 +276,10 @@ func (a *attempt) verify(token string) (*tenanttoken.Claims, bool) {
 	switch {
 	case err == nil:
 		a.answer.Decision.Tenant, a.answer.Decision.Txn = claims.Context.Tenant.String(), claims.Txn
+		// A copy repeats what the owner's cell has taken: without it the two would differ.
+		if a.set.Revoked[claims.Txn] && claims.Context.Role != tenanttoken.Replica {
+			return nil, a.refuse(policy.ContextRevoked, "transaction "+claims.Txn+" was revoked")
+		}
 		return claims, true
 	case errors.Is(err, tenanttoken.ErrExpired):
 		return nil, a.refuse(policy.ContextMissing, err.Error())
@@ -285,7 +295,9 @@ func (a *attempt) sign(t *policyset.Tenant, subject string, keys []string) (toke
 		return "", a.refuse(policy.EnforcementUnavailable, "no signing key is in force yet")
 	}
 	decision := &a.answer.Decision
-	decision.Txn = randomHex(16)
+	if decision.Txn == "" {
+		decision.Txn = randomHex(16)
+	}
 	token, err := signer.Sign(tenanttoken.Claims{
 		Audience: a.set.Self.TrustDomain, IssuedAt: a.now, Expiry: a.now.Add(contextLifetime), Txn: decision.Txn, Subject: subject,
 		Context: tenanttoken.Context{

@@ -34,6 +34,7 @@ func (a *attempt) gateway() {
 	if !a.tried(t) || !a.admit(t, "", true) {
 		return
 	}
+	a.answer.Decision.Txn = randomHex(16) // what is entered is known by it
 	if !a.enter(t) {
 		a.release()
 		return
@@ -95,7 +96,14 @@ func (a *attempt) authenticate() (id identity.TenantID, subject string, ok bool)
 	if age := a.Sets.Age(a.now); age > a.Staleness.Issuers {
 		return none, "", a.refuse(policy.UnauthenticatedTenant, fmt.Sprintf("the issuers' keys are %v old, and are trusted for %v without the control plane", age.Round(time.Second), a.Staleness.Issuers))
 	}
+	if !issuer.Settled(a.now) {
+		value, _ := a.request.header("authorization")
+		if err := issuer.Verify(value); err != nil {
+			return none, "", a.refuse(policy.UnauthenticatedTenant, "keys of issuer "+issuer.Name+" were taken away, and the bearer token is not accepted: "+err.Error())
+		}
+	}
 	subject = claims.Text("sub")
+	a.issuer = issuer.Name
 	a.answer.Decision.Principal = issuer.Name + "/" + subject
 	id, err := identity.ParseTenantID(claims.Text(issuer.Claim))
 	if err != nil {

@@ -44,11 +44,13 @@ func (a *attempt) inbound() {
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	token, n := a.request.header(propagation.HeaderTxnToken)
 	request := &a.judged
-	*request = authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
+	*request = authz.Request{Principal: peer, Own: self.BoundPeers[peer], Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
 	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" && !a.hook() {
 		decision.Proof = "none: the workload's tenancy is " + self.Tenancy
 		a.classify()
-		a.authorize(request)
+		if a.authorize(request) {
+			a.enterUntenanted()
+		}
 		return
 	}
 	if n != 1 {
@@ -154,9 +156,12 @@ func (a *attempt) moveData(t *policyset.Tenant, claims *tenanttoken.Claims) {
 		a.refuse(policy.DeniedByPolicy, "the owner's data is only read")
 	case t.State == policyset.Cutover, t.State != policyset.Final && (!t.Copy || early), t.State == policyset.Final && !t.Sealed:
 		a.misdirected(fmt.Sprintf("nothing is copied in this step of %s", t.State))
-	case !a.enter(t):
-		a.release()
 	default:
+		a.judged.Workload = "" // no policy is asked about hooks
+		if !a.enter(t) {
+			a.release()
+			return
+		}
 		a.remove(propagation.HeaderTxnToken)
 		a.put(propagation.HeaderTenantID, t.ID.String())
 		a.put(propagation.HeaderTenantTier, t.Tier)
@@ -242,6 +247,7 @@ func (a *attempt) authorize(request *authz.Request) bool {
 		rule, allowed = a.set.Policies.Allowed(request)
 	}
 	a.answer.Decision.Rule = rule
+	a.watch(request)
 	if allowed {
 		return true
 	}

@@ -45,8 +45,9 @@ type Config struct {
 	Zap       *zap.Logger
 	// Certificate is the one that this member shows its peers.
 	Certificate func() (*x509.Certificate, error)
-	Pulse       func(now time.Time)                 // told each time that the control plane says it reaches its store
-	Top         func(now time.Time) []*api.TopEntry // who uses most; nil: nothing is said of it
+	Pulse       func(now time.Time)                              // told each time that the control plane says it reaches its store
+	Top         func(now time.Time) []*api.TopEntry              // who uses most; nil: nothing is said of it
+	Shadow      func() (report *api.ShadowReport, changes int64) // what policies that are only watched would do, nil for none, and a number that grows with it; nil: nothing is said of it
 }
 
 const (
@@ -230,7 +231,7 @@ func (r *Reporter) stream(ctx context.Context) error {
 	topped := false // something was said of who uses most
 	age := time.NewTicker(keyInterval)
 	defer age.Stop()
-	published, said, shown := "", false, ""
+	published, said, shown, watched := "", false, "", int64(-1)
 	r.welcomed = false
 	positions := positions{stream: stream, report: r.Positions, said: map[string]*api.Position{}}
 	for first := true; ; first = false {
@@ -272,6 +273,9 @@ func (r *Reporter) stream(ctx context.Context) error {
 			}
 		case <-usage.C:
 			if err := r.sendUsage(stream); err != nil {
+				return err
+			}
+			if watched, err = r.sendShadow(stream, watched); err != nil {
 				return err
 			}
 		case now := <-top.C:
@@ -391,6 +395,18 @@ func (r *Reporter) sendTop(stream api.MemberService_ReportClient, now time.Time,
 		return false, nil
 	}
 	return len(list) > 0, stream.Send(&api.MemberReport{Report: &api.MemberReport_Top{Top: &api.Top{Tenants: list}}})
+}
+
+// sendShadow says all that is counted of policies that are only watched, if it is another than was said.
+func (r *Reporter) sendShadow(stream api.MemberService_ReportClient, said int64) (int64, error) {
+	if r.Shadow == nil {
+		return said, nil
+	}
+	report, changes := r.Shadow()
+	if report == nil || changes == said {
+		return said, nil
+	}
+	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Shadow{Shadow: report}})
 }
 
 func (r *Reporter) heard(stream api.MemberService_ReportClient, message *api.ControlMessage) error {

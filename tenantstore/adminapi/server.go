@@ -32,7 +32,8 @@ type Config struct {
 	Usage   *ledger.Usage
 	Status  func(ctx context.Context, revision int64, wait bool) (any, error)
 	Explain func(ctx context.Context, id string) (policy.Decision, error)
-	Top     func() []tenantstore.Top // nil: not served
+	Top     func() []tenantstore.Top                                    // nil: not served
+	Shadow  func(ctx context.Context) (tenantstore.ShadowReport, error) // nil: not served
 	// Resources is all that is pushed to a principal, as JSON, with its entity tag; false when it is nobody's, or cannot be
 	// said to be new. nil: not served.
 	Resources func(principal identity.Principal) (body any, tag string, ok bool)
@@ -60,6 +61,7 @@ func New(config Config) http.Handler {
 	huma.Register(api, operation("place", http.MethodPost, "/tenants/{name}/place", "Place a tenant that has no cell yet"), s.place)
 	huma.Register(api, operation("usage", http.MethodGet, "/usage", "What tenants used, by the minute"), s.usage)
 	huma.Register(api, operation("top", http.MethodGet, "/top", "Who uses most now, of what the sidecars serve that report here"), s.top)
+	huma.Register(api, operation("shadow", http.MethodGet, "/shadow", "What policies that are only watched would have done, by the sidecars that report here"), s.shadow)
 	huma.Register(api, operation("slo", http.MethodGet, "/slo", "How well tenants were kept from each other, by tier"), s.slo)
 	huma.Register(api, operation("audit", http.MethodGet, "/audit", "Audit events, oldest first"), s.audit)
 	huma.Register(api, operation("audit-head", http.MethodGet, "/audit/head", "The end of the chain of audit events, as the store keeps it"), s.auditHead)

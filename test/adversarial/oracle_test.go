@@ -186,10 +186,10 @@ func (w *world) oddRequests(t *testing.T) {
 			requests = append(requests, func() answer { return sendRaw(u.Host, nil, text) })
 		}
 	}
-	answers, statuses := make([]answer, len(requests)), map[int]int{}
+	answers, outcomes := make([]answer, len(requests)), map[string]int{}
 	together(len(requests), func(i int) { answers[i] = requests[i]() })
 	for _, a := range answers {
-		statuses[a.Status]++
+		outcomes[strings.TrimSpace(fmt.Sprint(a.Status, " ", a.reason()))]++
 	}
-	t.Logf("answers by status: %v", statuses)
+	t.Logf("answers: %v", outcomes)
 }

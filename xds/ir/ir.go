@@ -40,6 +40,8 @@ type Mesh struct {
 	Policies     []Policy // of one in a rollout two, the second for the canary
 	Keys         []Key
 	Tenants      []Tenant
+	Bound        map[identity.Principal]string // workloads' principals that are bound to a tenant, and to which
+	Revoked      []Revocation
 }
 
 // Policy is an access policy, or a grant as one.
@@ -82,6 +84,12 @@ type Issuer struct {
 	JWKS string
 }
 
+// Revocation is a transaction that was revoked.
+type Revocation struct {
+	Txn   string
+	Until time.Time
+}
+
 // Key is a signer's key.
 type Key struct {
 	KID      string
@@ -119,7 +127,7 @@ func keptKeys(issuer *tenantstore.Object) string {
 
 // Build computes the mesh. An object that is not whole (a key that does not parse) is left out.
 func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
-	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision, Movers: map[string]Endpoint{}}
+	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision, Movers: map[string]Endpoint{}, Bound: map[identity.Principal]string{}}
 	mesh.Control, _ = identity.ControlID(options.TrustDomain)
 	objects := snapshot.Objects
 	mesh.Groups = tenantstore.Groups(objects)
@@ -139,7 +147,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			mesh.Dependencies = append(mesh.Dependencies, Dependency{key.Name, o.Dependency})
 		case tenantstore.KindTokenIssuer:
 			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], keptKeys(o), noKeys)
-			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer.Algorithms)})
+			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer)})
 		case tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindRollout:
 			if p, ok := tenantstore.PolicyOf(objects, o); ok {
 				mesh.Policies = append(mesh.Policies, p)
@@ -159,6 +167,8 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			if err == nil && err2 == nil {
 				mesh.Keys = append(mesh.Keys, Key{key.Name, o.SignerKey, public, notAfter})
 			}
+		case tenantstore.KindRevocation:
+			mesh.Revoked = append(mesh.Revoked, Revocation{key.Name, o.Revocation.Until})
 		case tenantstore.KindEndpoint:
 			if o.Endpoint.Workload == "" && o.Endpoint.Ready {
 				mesh.Movers[key.Name] = Endpoint{o.Endpoint.Address, o.Endpoint.Port}
@@ -167,7 +177,13 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 		}
 	}
 	for i := range mesh.Workloads {
-		mesh.Workloads[i].Instances = mesh.instances(objects, &mesh.Workloads[i])
+		w := &mesh.Workloads[i]
+		w.Instances = mesh.instances(objects, w)
+		for _, instance := range w.Instances {
+			if w.Spec.BoundTenant != "" {
+				mesh.Bound[instance.ID] = w.Spec.BoundTenant
+			}
+		}
 	}
 	mesh.scopeKeys()
 	for i := range mesh.Workloads {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Member is how far one sidecar is.
@@ -19,6 +20,8 @@ type Member struct {
 	Refused   []Refusal `json:"refused,omitempty"`
 	// OutOfReach says that it is connected to no control plane, and serves what it had when it was.
 	OutOfReach bool `json:"outOfReach,omitempty"`
+	// Heard is when it can have heard of the control plane last, of one that is out of reach.
+	Heard *time.Time `json:"heard,omitempty"`
 }
 
 // Refusal is a resource that a sidecar refused (NACK): it has the one before, or none, until it accepts another.
@@ -39,6 +42,8 @@ type Status struct {
 	Members   []Member `json:"members"`
 	// OutOfReach are those of Members that are connected nowhere: neither left nor fenced, they may serve still.
 	OutOfReach int `json:"outOfReach"`
+	// At is when the last of those that are connected had answered for it, of a status that was waited for.
+	At *time.Time `json:"at,omitempty"`
 
 	settled bool // every sidecar has answered for it
 }
@@ -63,11 +68,16 @@ func (c *Cache) status(revision int64) Status {
 	if revision == 0 {
 		revision = c.revision
 	}
-	status := Status{Revision: revision, Published: c.revision, settled: c.revision >= revision}
+	enforces := (*subscription).enforces
+	published := c.revision
+	if slices.Contains(c.ahead, revision) {
+		enforces, published = (*subscription).enforcesUrgent, max(published, revision)
+	}
+	status := Status{Revision: revision, Published: published, settled: published >= revision}
 	for _, s := range c.streams {
-		member := Member{Principal: s.principal, Role: s.subject.Role, Cell: s.subject.Cell, Workload: s.subject.Workload, Enforced: c.revision >= revision && len(s.types) > 0}
+		member := Member{Principal: s.principal, Role: s.subject.Role, Cell: s.subject.Cell, Workload: s.subject.Workload, Enforced: published >= revision && len(s.types) > 0}
 		for _, t := range s.types {
-			member.Enforced = member.Enforced && t.enforces(revision)
+			member.Enforced = member.Enforced && enforces(t, revision)
 			for name, r := range t.refused {
 				member.Refused = append(member.Refused, Refusal{t.typeURL, name, r.why, r.revision})
 			}
@@ -121,6 +131,8 @@ func (c *Cache) Wait(ctx context.Context, revision int64) (Status, error) {
 		status, changed := c.status(revision), c.changed
 		c.mu.Unlock()
 		if status.settled {
+			at := time.Now().UTC()
+			status.At = &at
 			return status, nil
 		}
 		select {

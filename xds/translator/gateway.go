@@ -140,7 +140,7 @@ func verifyTokens(issuers []ir.Issuer) *core.TypedExtensionConfig {
 func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 	config := &route.RouteConfiguration{
 		Name:                    meshname.RouteGateway(cell),
-		RequestHeadersToRemove:  []string{propagation.HeaderCell, propagation.HeaderClientRequestID},
+		RequestHeadersToRemove:  []string{propagation.HeaderCell, propagation.HeaderClientRequestID, propagation.HeaderStream},
 		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 	}
 	byHost := exposedByHost(mesh)
@@ -153,7 +153,7 @@ func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 			if r := e.route(cell); cell == meshname.CellNone || cell == meshname.CellMove { // which takes no upgrades
 				virtualHost.Routes = append(virtualHost.Routes, r)
 			} else {
-				virtualHost.Routes = append(virtualHost.Routes, withUpgrades(r)...)
+				virtualHost.Routes = append(virtualHost.Routes, withStreams(r, e.workload)...)
 			}
 		}
 		if cell == meshname.CellNone {

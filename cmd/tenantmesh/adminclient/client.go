@@ -48,6 +48,11 @@ type refusal struct {
 }
 
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	return c.send(ctx, method, path, in, out)
+}
+
+// send calls with headers more, as name, value.
+func (c *Client) send(ctx context.Context, method, path string, in, out any, headers ...string) error {
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
@@ -62,6 +67,9 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	if in != nil {
 		request.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
@@ -110,6 +118,14 @@ func (c *Client) Get(ctx context.Context, kind tenantstore.KindInfo, name string
 func (c *Client) List(ctx context.Context, kind tenantstore.KindInfo) (list adminapi.List, err error) {
 	err = c.call(ctx, http.MethodGet, adminapi.Base+"/"+kind.Plural, nil, &list)
 	return list, err
+}
+
+// PutIf writes one object, unless it changed since it was read.
+func (c *Client) PutIf(ctx context.Context, kind tenantstore.KindInfo, object *tenantstore.Object) (applied adminapi.Applied, err error) {
+	written := &tenantstore.Object{}
+	match := strconv.Quote(strconv.FormatInt(object.Metadata.Revision, 10))
+	err = c.send(ctx, http.MethodPut, adminapi.Base+"/"+kind.Plural+"/"+url.PathEscape(object.Metadata.Name), object, written, "If-Match", match)
+	return adminapi.Applied{Revision: written.Metadata.Revision}, err
 }
 
 // Delete removes one object.
@@ -198,6 +214,12 @@ func (c *Client) AbortRollout(ctx context.Context, name string) (applied adminap
 // FenceMember shuts a member out.
 func (c *Client) FenceMember(ctx context.Context, id string) (applied adminapi.Applied, err error) {
 	err = c.call(ctx, http.MethodPost, "/members/"+url.PathEscape(id)+"/fence", nil, &applied)
+	return applied, err
+}
+
+// RevokeToken has the contexts of a transaction refused everywhere.
+func (c *Client) RevokeToken(ctx context.Context, txn, reason string) (applied adminapi.Applied, err error) {
+	err = c.call(ctx, http.MethodPost, "/revocations/"+url.PathEscape(txn)+"?reason="+url.QueryEscape(reason), nil, &applied)
 	return applied, err
 }
 

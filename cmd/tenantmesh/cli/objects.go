@@ -113,11 +113,12 @@ func objectsOf(documents []*tenantstore.Document) []*tenantstore.Object {
 type applied struct {
 	adminapi.Applied
 	Status *server.Status `json:"status,omitempty"`
+	CutOff []cutOffMember `json:"cutOff,omitempty"`
 }
 
 func newApply() *cobra.Command {
 	var files []string
-	var dryRun, wait bool
+	var dryRun, wait, shadow bool
 	var seconds int
 	var rollout rolloutFlags
 	var format output
@@ -132,8 +133,15 @@ func newApply() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if shadow && rollout.asked() {
+			return usageError("watch it first, then abort that and roll it out", "--shadow must be without --rollout")
+		}
 		result, rolled, err := rollout.start(cmd, client(), documents, dryRun)
-		if !rolled && err == nil {
+		switch {
+		case rolled || err != nil:
+		case shadow:
+			result, err = startShadow(cmd, client(), documents, dryRun)
+		default:
 			result, err = client().Apply(cmd.Context(), objectsOf(documents), dryRun)
 		}
 		if err != nil {
@@ -145,7 +153,7 @@ func newApply() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out.Status = &status
+			out.Status, out.CutOff = &status, cutOff(status, result.Changes)
 		}
 		if err := format.print(cmd.OutOrStdout(), out, func(w io.Writer) {
 			for _, c := range out.Changes {
@@ -154,26 +162,21 @@ func newApply() *cobra.Command {
 			if dryRun {
 				fmt.Fprintln(w, "dry run: nothing was written")
 			} else if out.Status != nil {
-				fmt.Fprintln(w, enforced(*out.Status))
+				fmt.Fprintln(w, enforced(*out.Status, out.CutOff...))
 			} else {
 				fmt.Fprintf(w, "revision %d\n", out.Revision)
 			}
 		}); err != nil {
 			return err
 		}
-		if out.Status != nil && !out.Status.Done() {
-			return command.Fail(command.Findings, "see 'tenantmesh status'", "revision %d is not enforced everywhere", out.Revision)
-		}
-		if out.Status != nil && out.Status.OutOfReach > 0 {
-			return command.Fail(command.Findings, "see 'tenantmesh status', and fence those that are gone for good", "revision %d is enforced by all that are connected, and %d sidecars are out of reach", out.Revision, out.Status.OutOfReach)
-		}
-		return nil
+		return out.everywhere()
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
 	flags.BoolVar(&dryRun, "dry-run", false, "validate and say what would change")
 	flags.BoolVar(&wait, "wait", false, "wait until every connected sidecar enforces it")
 	flags.IntVar(&seconds, "timeout", 30, "seconds to wait")
+	flags.BoolVar(&shadow, "shadow", false, "of AccessPolicies: have sidecars count what the change would do, and leave what is in force ('tenantmesh policy shadow')")
 	rollout.flags(flags)
 	_ = cmd.RegisterFlagCompletionFunc("rollout-tenants", completeNames(client, tenantstore.KindTenant))
 	addOutput(cmd, &format)
@@ -199,22 +202,6 @@ func awaited(cmd *cobra.Command, client *adminclient.Client, revision int64, sec
 func isTerminal(file *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-func enforced(s server.Status) string {
-	text := fmt.Sprintf("revision %d: enforced by %d of %d sidecars", s.Revision, s.Enforced, s.Total+s.OutOfReach)
-	if s.OutOfReach > 0 {
-		text += fmt.Sprintf(", %d out of reach", s.OutOfReach)
-	}
-	if s.Refused > 0 {
-		text += fmt.Sprintf(", %d refused it", s.Refused)
-		for _, m := range s.Members {
-			for _, r := range m.Refused {
-				text += fmt.Sprintf("\n  %s: %s %s: %s", m.Principal, short(r.TypeURL), r.Name, r.Error)
-			}
-		}
-	}
-	return text
 }
 
 func short(typeURL string) string { return typeURL[strings.LastIndexByte(typeURL, '.')+1:] }
@@ -328,6 +315,7 @@ func objectTable(w io.Writer, kind tenantstore.Kind, objects []*tenantstore.Obje
 }
 
 func newDelete() *cobra.Command {
+	var shadow bool
 	cmd := &cobra.Command{
 		Use: "delete KIND NAME", Short: "Delete an object", Args: command.Args(cobra.ExactArgs(2)), ValidArgsFunction: completeKinds,
 	}
@@ -337,6 +325,9 @@ func newDelete() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if shadow {
+			return shadowRemoval(cmd, client(), kind, args[1])
+		}
 		result, err := client().Delete(cmd.Context(), kind, args[1])
 		if err != nil {
 			return located(err, nil)
@@ -344,6 +335,7 @@ func newDelete() *cobra.Command {
 		fmt.Fprintf(cmd.OutOrStdout(), "deleted   %s/%s\nrevision %d\n", kind.Kind, args[1], result.Revision)
 		return nil
 	}
+	cmd.Flags().BoolVar(&shadow, "shadow", false, "of an AccessPolicy: have sidecars count what that would do, and leave it in force ('tenantmesh policy shadow')")
 	return cmd
 }
 

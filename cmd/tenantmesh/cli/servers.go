@@ -99,7 +99,7 @@ func newCA() *cobra.Command {
 	flags.DurationVar(&config.TTL, "ttl", time.Hour, "life of an SVID, at least 2s")
 	_ = cmd.MarkFlagRequired("data-dir")
 	_ = cmd.MarkFlagRequired("trust-domain")
-	cmd.AddCommand(newRegister())
+	cmd.AddCommand(newRegister(), newReplace())
 	return cmd
 }
 
@@ -128,6 +128,26 @@ func newRegister() *cobra.Command {
 	flags.IntVar(&registration.PID, "pid", 0, "process, with its descendants (default: any)")
 	flags.IntVar(&registration.UID, "uid", os.Getuid(), "user; -1 for any")
 	_ = cmd.MarkFlagRequired("id")
+	return cmd
+}
+
+func newReplace() *cobra.Command {
+	var socket string
+	steps := []string{string(devca.Prepare), string(devca.Activate), string(devca.Retire)}
+	cmd := &cobra.Command{
+		Use: "replace STEP", Short: "Replace the authority, one step at a time: prepare, activate, retire", Args: command.Args(cobra.ExactArgs(1)), ValidArgs: steps,
+		Long: `Replace the authority. After 'prepare' everybody trusts the next one too; after 'activate' it signs, and everybody gets a new
+SVID; after 'retire' nobody trusts the one before. Give everybody a few seconds to follow before the next step. Connections that
+were made before stay until they are made anew, at most 10 minutes.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := devca.NewClient(socket).Replace(cmd.Context(), devca.Step(args[0])); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: done\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", os.Getenv("SPIFFE_ENDPOINT_SOCKET"), "Unix socket of the Workload API, a path or unix:///path")
 	return cmd
 }
 

@@ -104,6 +104,7 @@ func explain(w io.Writer, d policy.Decision) {
 	line("who", d.Principal)
 	line("tenant", strings.TrimSpace(d.Tenant+" "+bracket(d.Tier)))
 	line("proof", d.Proof)
+	line("txn", d.Txn)
 	line("where", strings.TrimSpace(d.Point+" "+d.Cell+" "+d.Workload))
 	line("class", d.Class)
 	line("rule", d.Rule)

@@ -164,7 +164,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 
 	var serving atomic.Bool
 	api := adminapi.New(adminapi.Config{
-		Store: store, Writer: writer, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain, Top: members.Top,
+		Store: store, Writer: writer, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain, Top: members.Top, Shadow: members.Shadow,
 		Resources: func(principal identity.Principal) (any, string, bool) {
 			subject, ok := publisher.Lookup(principal)
 			if !ok || !members.Fresh() {
