@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -12,6 +13,10 @@ import (
 func (a *attempt) spelling() bool {
 	if !a.spelled {
 		return a.refuse(policy.DeniedByPolicy, "the path's percent-encoding is malformed, or not of UTF-8")
+	}
+	// Neither is a host (RFC 9110, sections 4.2.4 and 7.2), and HTTP/2 knows it: the next Envoy would not take the request.
+	if host, n := a.request.header(":authority"); n > 0 && (host == "" || strings.Contains(host, "@")) {
+		return a.refuse(policy.DeniedByPolicy, fmt.Sprintf("the host must be one, and name no user (got %q)", host))
 	}
 	// Methods are case-sensitive (RFC 9110, section 9.1), and not every framework knows it.
 	if strings.ToUpper(a.request.Method) != a.request.Method {

@@ -104,12 +104,14 @@ var defences = map[string]defence{
 			}
 		}
 	}},
-	"policies": {"policies", func(_ *switches, message proto.Message, _ string) {
+	"policies": {"policies, in the check and in Envoy's own RBAC", func(s *switches, message proto.Message, audience string) {
+		withoutRBAC(s, message, audience)
 		if p, ok := message.(*api.AccessPolicy); ok && p.Effect == "Forbid" {
 			p.Mode = "Shadow"
 		}
 	}},
-	"peers": {"only those who are named may connect", func(_ *switches, message proto.Message, _ string) {
+	"peers": {"only those who are named may connect", func(s *switches, message proto.Message, audience string) {
+		withoutRBAC(s, message, audience)
 		const node = "spiffe://mesh.example/cell/us-1/workload/node"
 		switch m := message.(type) {
 		case *api.ProxyConfig:
@@ -139,6 +141,11 @@ var defences = map[string]defence{
 		}
 	}},
 }
+
+// withoutRBAC takes the second layer away.
+var withoutRBAC = onManager(func(_ string, m *hcm.HttpConnectionManager) {
+	m.HttpFilters = without(m.HttpFilters, meshname.ExtensionAccess)
+})
 
 // change is what is pushed, without the defence that is off.
 func (s *switches) change(r translator.Resource) translator.Resource {

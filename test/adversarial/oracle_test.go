@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -152,6 +153,7 @@ func (w *world) oddRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	var requests []func() answer
+	var texts []string
 	for _, workload := range []string{"go", "gunicorn", "node", "nginx"} {
 		if w.sidecars[workload] == nil {
 			continue
@@ -178,17 +180,22 @@ func (w *world) oddRequests(t *testing.T) {
 					name, value, _ := strings.Cut(line, ": ")
 					fields = append(fields, [2]string{strings.ToLower(name), value})
 				}
+				texts = append(texts, fmt.Sprint(fields))
 				requests = append(requests, func() answer { return sendH2(u.Host, nil, append(fields, [2]string{"x-case", id}), "", nil) })
 				continue
 			}
 			lines := append([]string{method + " " + path + " HTTP/1.1", "Host: " + host, "Authorization: " + token}, extra...)
 			text := strings.Join(append(lines, "X-Case: "+id, "Connection: close"), "\r\n") + "\r\n\r\n"
+			texts = append(texts, text)
 			requests = append(requests, func() answer { return sendRaw(u.Host, nil, text) })
 		}
 	}
 	answers, outcomes := make([]answer, len(requests)), map[string]int{}
 	together(len(requests), func(i int) { answers[i] = requests[i]() })
-	for _, a := range answers {
+	for i, a := range answers {
+		if a.Status == http.StatusServiceUnavailable {
+			t.Errorf("a request failed, by itself or because of another: %q", texts[i])
+		}
 		outcomes[strings.TrimSpace(fmt.Sprint(a.Status, " ", a.reason()))]++
 	}
 	t.Logf("answers: %v", outcomes)
