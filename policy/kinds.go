@@ -1,6 +1,9 @@
 package policy
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // TierSpec is the spec of kind Tier: defaults for the tenants that name it.
 type TierSpec struct {
@@ -83,9 +86,11 @@ const (
 
 // TenantSelector selects tenants that match every field that is said; the zero value selects all.
 type TenantSelector struct {
-	Names  []string          `json:"names,omitempty"`
-	Tiers  []string          `json:"tiers,omitempty"`
-	Labels map[string]string `json:"labels,omitempty"`
+	Names     []string          `json:"names,omitempty"`
+	Tiers     []string          `json:"tiers,omitempty"`
+	Residency string            `json:"residency,omitempty"` // "eu"
+	Labels    map[string]string `json:"labels,omitempty"`
+	Own       bool              `json:"own,omitempty"` // the one that the principal is bound to by registration (Workload.boundTenant); one that is bound to none has none
 }
 
 // Target selects requests to a workload.
@@ -93,6 +98,39 @@ type Target struct {
 	Workload string   `json:"workload"`          // a Workload's name, or "*"
 	Methods  []string `json:"methods,omitempty"` // upper-case; empty: all
 	Paths    []string `json:"paths,omitempty"`   // per segment: exact, "*", trailing "**"; empty: all
+	GRPC     []GRPC   `json:"grpc,omitempty"`    // instead of methods and paths
+}
+
+// GRPC selects gRPC calls: POSTs of /<service>/<method>.
+type GRPC struct {
+	Service string   `json:"service"`           // with its package, "pkg.Service"
+	Methods []string `json:"methods,omitempty"` // as the service has them, "Get"; empty: all
+}
+
+// Plain is t in methods and paths alone. One that has no GRPC is so already.
+func (t Target) Plain() Target {
+	if len(t.GRPC) == 0 {
+		return t
+	}
+	plain := Target{Workload: t.Workload, Methods: []string{"POST"}}
+	for _, g := range t.GRPC {
+		if len(g.Methods) == 0 {
+			plain.Paths = append(plain.Paths, "/"+g.Service+"/*")
+		}
+		for _, method := range g.Methods {
+			plain.Paths = append(plain.Paths, "/"+g.Service+"/"+method)
+		}
+	}
+	return plain
+}
+
+// Plain is s with plain targets.
+func (s AccessPolicySpec) Plain() AccessPolicySpec {
+	s.Targets = slices.Clone(s.Targets)
+	for i, t := range s.Targets {
+		s.Targets[i] = t.Plain()
+	}
+	return s
 }
 
 // AccessInvariantSpec is the spec of kind AccessInvariant: something that is to hold for every request, whatever policies there are.

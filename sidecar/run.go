@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -31,6 +32,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -55,6 +57,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/ratelimit"
 	"github.com/tenantmesh/tenantmesh/sidecar/relay"
 	"github.com/tenantmesh/tenantmesh/sidecar/report"
+	"github.com/tenantmesh/tenantmesh/sidecar/shadow"
 	"github.com/tenantmesh/tenantmesh/sidecar/streams"
 	"github.com/tenantmesh/tenantmesh/sidecar/supervise"
 	"github.com/tenantmesh/tenantmesh/sidecar/wire"
@@ -285,6 +288,7 @@ type sidecar struct {
 	client   atomic.Pointer[policysync.Client]
 	serving  atomic.Bool
 	draining atomic.Bool
+	began    time.Time   // of the process
 	left     atomic.Bool // what the disk remembers is not to be served again
 }
 
@@ -296,6 +300,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 	s.relay = relay.New(work, relay.Config{Source: s.source, Dir: c.DataDir, Address: c.Address, ServicePort: c.ServicePort, Ports: map[string]int{
 		meshname.ListenerGateway: c.GatewayPort, meshname.ListenerInbound: c.InboundPort, meshname.ListenerOutbound: c.OutboundPort,
 	}})
+	s.began = time.Now()
 	decisions := decisionlog.New(s.member, c.Log)
 	recorder, err := audit.Open(audit.Config{Member: s.member, Dir: filepath.Join(c.DataDir, "audit"), Room: c.AuditRoom, Signer: svid.Signer{Source: s.source}, Metrics: audit.NewMetrics(s.registry), Log: c.Log, Now: time.Now})
 	if err != nil {
@@ -307,8 +312,8 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 		address, port = c.MoverAddress, c.MoverPort
 	}
 	reporter, err := report.New(report.Config{
-		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top, Audit: recorder,
-		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: address, Port: uint32(port)},
+		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top, Shadow: s.watching, Uses: s.uses, Audit: recorder,
+		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: address, Port: uint32(port), GrantAge: durationpb.New(cmp.Or(c.Staleness.Grants, meshname.GrantTime)), IssuerAge: durationpb.New(cmp.Or(c.Staleness.Issuers, meshname.IssuerTime))},
 	}, s.signs, time.Now())
 	if err != nil {
 		return err
@@ -321,7 +326,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 	}
 	s.decider = decide.New(decide.Config{
 		Sets: s.sets, Limiter: limiter, Shares: s.shares, Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
-		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness, Audit: recorder,
+		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness, Shadows: &shadow.Table{}, Uses: &shadow.Table{}, Audit: recorder,
 	})
 	s.envoy.Ended = s.decider.EnvoyEnded
 	s.streams = streams.New(s.decider, c.Log)
@@ -599,8 +604,15 @@ func (s *sidecar) jwks(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	keys, err := set.Issuers[name].ForEnvoy()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
-	_, _ = w.Write([]byte(set.Issuers[name].JWKS))
+	if _, err := w.Write(keys); err == nil {
+		set.Issuers[name].Fetched(time.Now())
+	}
 }
 
 // rotate gives Envoy each new SVID.

@@ -27,6 +27,7 @@ const (
 	KindTierPromotion Kind = "TierPromotion"
 
 	KindAccessInvariant Kind = "AccessInvariant" // policies may not break it
+	KindRoleBinding     Kind = "RoleBinding"     // who, without being an operator, may write what
 )
 
 // Kinds that the control plane writes for itself; the admin API only reads them.
@@ -38,6 +39,8 @@ const (
 	KindAuditHead Kind = "AuditHead" // the newest audit events of a member that were acknowledged
 	KindPosition  Kind = "Position"  // what a member reports about a tenant that moves
 	KindRollout   Kind = "Rollout"   // a change that a part of the tenants has already
+
+	KindRevocation Kind = "Revocation" // a transaction that was revoked, by the txn of its contexts
 )
 
 // Key addresses one object.
@@ -80,6 +83,8 @@ type Object struct {
 	Rollout       *RolloutSpec             `json:"-"`
 
 	AccessInvariant *policy.AccessInvariantSpec `json:"-"`
+	RoleBinding     *RoleBindingSpec            `json:"-"`
+	Revocation      *RevocationSpec             `json:"-"`
 
 	Status Status `json:"status,omitzero"`
 }
@@ -211,6 +216,7 @@ type WorkloadSpec struct {
 	DependsOn            []string           `json:"dependsOn,omitempty"` // Workload or Dependency names it may call
 	Tenancy              Tenancy            `json:"tenancy,omitempty"`   // default Require
 	BoundTenant          string             `json:"boundTenant,omitempty"`
+	Callers              []string           `json:"callers,omitempty"`              // SPIFFE IDs of other trust domains that may connect; they bring no tenant
 	DeliverContext       bool               `json:"deliverContext,omitempty"`       // hand Txn-Token to the service
 	ForwardAuthorization bool               `json:"forwardAuthorization,omitempty"` // let the client's Authorization pass the gateway
 	TenantData           *TenantData        `json:"tenantData,omitempty"`
@@ -255,8 +261,10 @@ type Class struct {
 	Methods []string `json:"methods,omitempty"`
 	Paths   []string `json:"paths,omitempty"` // as policy.Target's
 	// Priority says who comes first of a tenant's requests when the service is full.
-	Priority Priority  `json:"priority,omitempty"` // default Interactive
-	Bulkhead *Bulkhead `json:"bulkhead,omitempty"` // connections of its own; nil: it shares those of all other requests
+	Priority Priority `json:"priority,omitempty"` // default Interactive
+	// Streaming lets them last as long as they are used, as upgrades do; they are ended when they may not go on.
+	Streaming bool      `json:"streaming,omitempty"`
+	Bulkhead  *Bulkhead `json:"bulkhead,omitempty"` // connections of its own; nil: it shares those of all other requests
 }
 
 // Bulkhead bounds what the requests of one class take of each instance of a service: they have connections of their own,
@@ -325,8 +333,17 @@ type DependencySpec struct {
 	Port    int      `json:"port"`
 	TLS     bool     `json:"tls,omitempty"`
 	Tenancy Tenancy  `json:"tenancy,omitempty"` // default Require
+	Timeout string   `json:"timeout,omitempty"` // until an answer is there whole: a Go duration, 10ms to 60s, default 60s
 
 	Breaker policy.Breaker `json:"breaker,omitzero"`
+}
+
+// AnswerTime is how long an answer may take.
+func (d *DependencySpec) AnswerTime() time.Duration {
+	if t, err := time.ParseDuration(d.Timeout); err == nil {
+		return t
+	}
+	return meshname.ResponseTime
 }
 
 // TokenIssuerSpec is the spec of kind TokenIssuer.
@@ -337,6 +354,8 @@ type TokenIssuerSpec struct {
 	TenantClaim string   `json:"tenantClaim,omitempty"` // default "tenant"
 	Algorithms  []string `json:"algorithms,omitempty"`  // default RS256, ES256, EdDSA; never none or HMAC
 	Tenants     []string `json:"tenants"`               // that it may speak for; "*" only when written
+	// WithdrawnKeys are the "kid" of keys that count no more, whatever the JWKS says.
+	WithdrawnKeys []string `json:"withdrawnKeys,omitempty"`
 }
 
 // JWKS is where an issuer's keys are: exactly one field is set. A file is read by the command line
@@ -369,6 +388,9 @@ type MemberSpec struct {
 	Control   string `json:"control,omitempty"` // control plane that it reported to last
 	Left      bool   `json:"left,omitempty"`    // left by a clean drain
 	Fenced    bool   `json:"fenced,omitempty"`  // by an operator: it may never come back
+	// Ages bound how long what was pushed counts there without the control plane, where they are not the defaults.
+	GrantAge  float64 `json:"grantAge,omitempty"`  // seconds, of AccessGrants
+	IssuerAge float64 `json:"issuerAge,omitempty"` // seconds, of token issuers' keys
 	// Counted are the groups in which its part of shared limits is its own: every other member there knows of it.
 	Counted []string `json:"counted,omitempty"`
 	// Certificates are the last ones that it showed its peers, which refuse them once it is fenced.

@@ -8,10 +8,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/tenantmesh/tenantmesh/identity"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/analysis"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
@@ -131,6 +133,8 @@ func (v *validation) object(o *Object) {
 		v.grant(o.AccessGrant)
 	case KindAccessInvariant:
 		v.fields(analysis.CheckInvariant(o.AccessInvariant))
+	case KindRoleBinding:
+		v.roleBinding(o.RoleBinding)
 	case KindTierPromotion:
 		p := o.TierPromotion
 		between(v, "spec.requestsPerSecond", p.RequestsPerSecond, 0, 1e6)
@@ -143,7 +147,7 @@ func (v *validation) object(o *Object) {
 		if p.From == p.To {
 			v.add("spec.to", "must be another tier than from (got %q)", p.To)
 		}
-	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindAuditHead, KindRollout:
+	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindAuditHead, KindRollout, KindRevocation:
 	}
 }
 
@@ -207,8 +211,15 @@ func (v *validation) workload(w *WorkloadSpec) {
 			v.add(fmt.Sprintf("spec.spiffeIDs[%d].cell", i), "must be listed once (got %q again)", id.Cell)
 		}
 		cells[id.Cell] = true
-		if _, err := identity.ParsePrincipal(id.ID); err != nil {
+		if p, err := identity.ParsePrincipal(id.ID); err != nil {
 			v.add(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "must be a whole SPIFFE ID: %v", err)
+		} else if identity.IsGateway(p) || p.Path() == "/control" {
+			v.add(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "must not be a gateway's or the control plane's (got %q)", id.ID)
+		}
+	}
+	for i, caller := range w.Callers {
+		if _, err := identity.ParsePrincipal(caller); err != nil {
+			v.add(fmt.Sprintf("spec.callers[%d]", i), "must be a whole SPIFFE ID: %v", err)
 		}
 	}
 	for i, name := range w.DependsOn {
@@ -261,6 +272,9 @@ func (v *validation) workload(w *WorkloadSpec) {
 	}
 }
 
+// minAnswerTime is the least that a Dependency may be given for an answer.
+const minAnswerTime = 10 * time.Millisecond
+
 func (v *validation) dependency(d *DependencySpec) {
 	if len(d.Hosts) == 0 {
 		v.add("spec.hosts", "must name at least one host (got none)")
@@ -274,6 +288,7 @@ func (v *validation) dependency(d *DependencySpec) {
 		}
 	}
 	v.breaker(d.Breaker)
+	v.duration("spec.timeout", d.Timeout, minAnswerTime, meshname.ResponseTime)
 	between(v, "spec.port", d.Port, 1, 65535)
 	oneOf(v, "spec.tenancy", d.Tenancy, "", Require, Observe, Untenanted)
 }
@@ -345,8 +360,10 @@ func (v *validation) grant(g *policy.AccessGrantSpec) {
 	if g.NotAfter.IsZero() {
 		v.add("spec.notAfter", "must be set: a grant ends (got nothing)")
 	}
-	if len(g.Tenants.Names)+len(g.Tenants.Tiers)+len(g.Tenants.Labels) == 0 {
-		v.add("spec.tenants", "must select tenants by name, tier or label (got all)")
+	if g.Tenants.Own {
+		v.add("spec.tenants.own", "must not be set: a grant is for tenants that are not the principal's own (got true)")
+	} else if len(g.Tenants.Names)+len(g.Tenants.Tiers)+len(g.Tenants.Residency)+len(g.Tenants.Labels) == 0 {
+		v.add("spec.tenants", "must select tenants by name, tier, residency or label (got all)")
 	}
 }
 
@@ -407,6 +424,13 @@ func (v *validation) references(o *Object) {
 		if name := o.AccessInvariant.Tenant; name != "" {
 			v.exists("spec.tenant", KindTenant, name)
 		}
+	case KindRoleBinding:
+		for i, name := range o.RoleBinding.Workloads {
+			v.exists(fmt.Sprintf("spec.workloads[%d]", i), KindWorkload, name)
+		}
+		for i, name := range o.RoleBinding.Tenants {
+			v.exists(fmt.Sprintf("spec.tenants[%d]", i), KindTenant, name)
+		}
 	case KindDependency:
 		if v.names {
 			v.callable(o.Metadata.Name, o.Dependency)
@@ -415,11 +439,12 @@ func (v *validation) references(o *Object) {
 		if candidate := o.Rollout.Candidate; candidate.Kind == KindAccessPolicy {
 			v.selected(candidate.AccessPolicy.Tenants, candidate.AccessPolicy.Targets)
 		}
-	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindAuditHead:
+	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindAuditHead, KindRevocation:
 	}
 }
 
 func (v *validation) selected(tenants policy.TenantSelector, targets []policy.Target) {
+	oneOf(v, "spec.tenants.residency", tenants.Residency, "", "eu")
 	for i, name := range tenants.Names {
 		v.exists(fmt.Sprintf("spec.tenants.names[%d]", i), KindTenant, name)
 	}

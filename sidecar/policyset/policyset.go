@@ -96,13 +96,16 @@ type Self struct {
 	Tenancy        string
 	BoundTenant    identity.TenantID
 	DeliverContext bool
-	Peers          []string                    // exact SPIFFE IDs that may connect
+	Peers          []string // exact SPIFFE IDs that may connect
+	BoundPeers     map[identity.Principal]identity.TenantID
 	Cells          map[string]string           // gateway: cell -> residency
 	TenantData     []*api.TenantData           // a sidecar's own; a gateway's: of every workload
 	Fenced         map[string]bool             // SHA-256 of certificates of members that were shut out, hexadecimal
 	Movers         map[string]string           // gateway: member ID -> host:port for the writes of tenants that it moves
 	Breakers       map[string]breaker.Settings // by the names of Dependencies; none: the defaults
 	Admission      Admission
+	Streaming      map[string]bool   // classes whose requests last as long as they are used
+	Streams        Streams           // gateway: such classes of the workloads
 	Groups         []*api.ShareGroup // who enforces limits together
 	HideLimits     map[string]bool   // workloads whose callers are not told of the limits that refuse them
 }
@@ -124,19 +127,6 @@ const (
 	StrategyDualWrite = "dualWrite"
 )
 
-// Issuer is a token issuer.
-type Issuer struct {
-	Name    string
-	Claim   string
-	Tenants map[string]bool // "*" for all
-	JWKS    string
-}
-
-// Speaks reports whether the issuer may speak for a tenant.
-func (i *Issuer) Speaks(tenant identity.TenantID) bool {
-	return i.Tenants["*"] || i.Tenants[tenant.String()]
-}
-
 const shards = 256
 
 var seed = maphash.MakeSeed()
@@ -147,14 +137,17 @@ type Set struct {
 	Policies *authz.Set
 	Keys     tenanttoken.KeySet
 	Issuers  map[string]*Issuer
+	Revoked  map[string]bool // transactions whose contexts are refused, by their txn
 	Revision int64
 
+	changed  struct{ revoked, issuers int } // how often
 	tenants  [shards]map[string]*Tenant
 	count    int
 	moving   map[string]*Tenant // those with a target
 	policies map[string][]authz.Policy
 	keys     map[string]tenanttoken.Key
-	holders  map[string]string // key -> member
+	holders  map[string]string  // key -> member
+	former   map[string]*Issuer // that are gone: Envoy may know their keys still, should they come back
 }
 
 // Holder is the member that holds a signing key, "" when that is not known.
@@ -191,7 +184,7 @@ type Change struct {
 
 // Types are the types that a set takes.
 func Types() []string {
-	return []string{meshname.TypeProxyConfig, meshname.TypeTenantPolicy, meshname.TypeAccessPolicy, meshname.TypeSignerKey, meshname.TypeTokenIssuer}
+	return []string{meshname.TypeProxyConfig, meshname.TypeTenantPolicy, meshname.TypeAccessPolicy, meshname.TypeSignerKey, meshname.TypeTokenIssuer, meshname.TypeRevocation}
 }
 
 // New returns the type's empty message, nil for a type that a set does not take.
@@ -207,6 +200,8 @@ func New(typeURL string) proto.Message {
 		return &api.SignerKey{}
 	case meshname.TypeTokenIssuer:
 		return &api.TokenIssuer{}
+	case meshname.TypeRevocation:
+		return &api.Revocation{}
 	default:
 		return nil
 	}
@@ -237,6 +232,7 @@ type editor struct {
 	set                     *Set
 	copied                  map[int]bool
 	policies, keys, issuers bool
+	revoked                 bool
 	moving                  bool
 	problems                []string
 }
@@ -269,16 +265,28 @@ func (e *editor) apply(c Change) error {
 		return err
 	case meshname.TypeTokenIssuer:
 		if !e.issuers {
-			e.issuers, e.set.Issuers = true, clone(e.set.Issuers)
+			e.issuers, e.set.Issuers, e.set.former = true, clone(e.set.Issuers), clone(e.set.former)
+			e.set.changed.issuers++
+		}
+		old := e.set.Issuers[c.Name]
+		if old == nil {
+			old = e.set.former[c.Name]
 		}
 		if m, ok := c.Message.(*api.TokenIssuer); ok {
-			issuer := &Issuer{m.Name, m.TenantClaim, map[string]bool{}, m.Jwks}
-			for _, t := range m.Tenants {
-				issuer.Tenants[t] = true
-			}
-			e.set.Issuers[c.Name] = issuer
+			e.set.Issuers[c.Name] = newIssuer(m, old)
+			delete(e.set.former, c.Name)
+		} else if delete(e.set.Issuers, c.Name); old != nil {
+			e.set.former[c.Name] = old
+		}
+	case meshname.TypeRevocation:
+		if !e.revoked {
+			e.revoked, e.set.Revoked = true, clone(e.set.Revoked)
+			e.set.changed.revoked++
+		}
+		if c.Message != nil {
+			e.set.Revoked[c.Name] = true
 		} else {
-			delete(e.set.Issuers, c.Name)
+			delete(e.set.Revoked, c.Name)
 		}
 	case meshname.TypeProxyConfig:
 		m, ok := c.Message.(*api.ProxyConfig)
@@ -360,6 +368,14 @@ func accessPolicies(m *api.AccessPolicy) (list []authz.Policy) {
 	if c == nil || c.After == nil {
 		return []authz.Policy{accessPolicy(m)}
 	}
+	if c.Shadow {
+		if c.Before != nil {
+			list = append(list, accessPolicy(c.Before))
+		}
+		after := accessPolicy(c.After)
+		after.Change = &authz.Change{Of: m.Name, Removes: c.Removes}
+		return append(list, after)
+	}
 	in := policy.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}
 	if c.Before != nil {
 		before, others := accessPolicy(c.Before), in
@@ -373,8 +389,8 @@ func accessPolicies(m *api.AccessPolicy) (list []authz.Policy) {
 
 func accessPolicy(m *api.AccessPolicy) authz.Policy {
 	p := authz.Policy{Name: m.Name, Revision: m.Revision, Grant: strings.HasPrefix(m.Name, authz.GrantPrefix), Unproven: m.BreakGlass, Spec: policy.AccessPolicySpec{
-		Effect: policy.Effect(m.Effect), Mode: policy.Mode(m.Mode), Principals: m.Principals, When: m.When,
-		Tenants: policy.TenantSelector{Names: m.Tenants.GetNames(), Tiers: m.Tenants.GetTiers(), Labels: m.Tenants.GetLabels()},
+		Effect: policy.Effect(cmp.Or(m.Effect, m.KnownEffect)), Mode: policy.Mode(m.Mode), Principals: m.Principals, When: m.When,
+		Tenants: policy.TenantSelector{Names: m.Tenants.GetNames(), Tiers: m.Tenants.GetTiers(), Residency: m.Tenants.GetResidency(), Labels: m.Tenants.GetLabels(), Own: m.Tenants.GetOwn()},
 	}}
 	for _, t := range m.Targets {
 		p.Spec.Targets = append(p.Spec.Targets, policy.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
@@ -409,7 +425,7 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers, Groups: m.ShareGroups,
-		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{},
+		BoundPeers: map[identity.Principal]identity.TenantID{}, Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{}, Streaming: map[string]bool{},
 	}
 	for _, workload := range m.HideLimits {
 		self.HideLimits[workload] = true
@@ -426,6 +442,13 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 		if c.Bulkhead {
 			self.Bulkheads[c.Name] = true
 		}
+		if c.Streaming {
+			self.Streaming[c.Name] = true
+		}
+	}
+	var err error
+	if self.Streams, err = streams(m.Streams); err != nil {
+		return nil, err
 	}
 	for _, d := range m.DependsOn {
 		self.Dependencies[d.Kind+"/"+d.Name] = d.Tenancy
@@ -435,13 +458,21 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 			}
 		}
 	}
+	for peer, tenant := range m.BoundPeers {
+		principal, err := identity.ParsePrincipal(peer)
+		if err != nil {
+			return nil, err
+		}
+		if self.BoundPeers[principal], err = identity.ParseTenantID(tenant); err != nil {
+			return nil, err
+		}
+	}
 	if err := self.BoundTenant.UnmarshalText([]byte(m.BoundTenant)); err != nil {
 		return nil, err
 	}
 	if m.Principal == "" {
 		return self, nil
 	}
-	var err error
 	self.Principal, err = identity.ParsePrincipal(m.Principal)
 	return self, err
 }

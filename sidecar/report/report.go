@@ -45,9 +45,11 @@ type Config struct {
 	Zap       *zap.Logger
 	// Certificate is the one that this member shows its peers.
 	Certificate func() (*x509.Certificate, error)
-	Pulse       func(now time.Time)                 // told each time that the control plane says it reaches its store
-	Top         func(now time.Time) []*api.TopEntry // who uses most; nil: nothing is said of it
-	Audit       Audit                               // nil: nothing is handed over
+	Pulse       func(now time.Time)                              // told each time that the control plane says it reaches its store
+	Top         func(now time.Time) []*api.TopEntry              // who uses most; nil: nothing is said of it
+	Audit       Audit                                            // nil: nothing is handed over
+	Shadow      func() (report *api.ShadowReport, changes int64) // what policies that are only watched would do, nil for none, and a number that grows with it; nil: nothing is said of it
+	Uses        func() (report *api.UseReport, changes int64)    // which policies permitted something, nil for none; as Shadow
 }
 
 const (
@@ -58,7 +60,6 @@ const (
 	keyInterval   = time.Minute // between two looks at the key's age
 	usageInterval = 5 * time.Second
 	topInterval   = time.Second
-	auditInterval = time.Second
 	minBackoff    = 100 * time.Millisecond
 	maxBackoff    = 2 * time.Second
 )
@@ -230,12 +231,10 @@ func (r *Reporter) stream(ctx context.Context) error {
 	defer usage.Stop()
 	top := time.NewTicker(topInterval)
 	defer top.Stop()
-	audited := time.NewTicker(auditInterval)
-	defer audited.Stop()
 	topped := false // something was said of who uses most
 	age := time.NewTicker(keyInterval)
 	defer age.Stop()
-	published, said, shown := "", false, ""
+	published, said, shown, watched, used := "", false, "", int64(-1), int64(-1)
 	r.welcomed, r.handed = false, 0
 	positions := positions{stream: stream, report: r.Positions, said: map[string]*api.Position{}}
 	for first := true; ; first = false {
@@ -279,8 +278,13 @@ func (r *Reporter) stream(ctx context.Context) error {
 			if err := r.sendUsage(stream); err != nil {
 				return err
 			}
-		case <-audited.C:
 			if err := r.sendAudit(stream); err != nil {
+				return err
+			}
+			if watched, err = r.sendShadow(stream, watched); err != nil {
+				return err
+			}
+			if used, err = r.sendUses(stream, used); err != nil {
 				return err
 			}
 		case now := <-top.C:
@@ -400,6 +404,30 @@ func (r *Reporter) sendTop(stream api.MemberService_ReportClient, now time.Time,
 		return false, nil
 	}
 	return len(list) > 0, stream.Send(&api.MemberReport{Report: &api.MemberReport_Top{Top: &api.Top{Tenants: list}}})
+}
+
+// sendShadow says all that is counted of policies that are only watched, if it is another than was said.
+func (r *Reporter) sendShadow(stream api.MemberService_ReportClient, said int64) (int64, error) {
+	if r.Shadow == nil {
+		return said, nil
+	}
+	report, changes := r.Shadow()
+	if report == nil || changes == said {
+		return said, nil
+	}
+	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Shadow{Shadow: report}})
+}
+
+// sendUses says which policies permitted something, if it is time to.
+func (r *Reporter) sendUses(stream api.MemberService_ReportClient, said int64) (int64, error) {
+	if r.Uses == nil {
+		return said, nil
+	}
+	report, changes := r.Uses()
+	if report == nil || changes == said {
+		return said, nil
+	}
+	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Uses{Uses: report}})
 }
 
 func (r *Reporter) heard(stream api.MemberService_ReportClient, message *api.ControlMessage) error {

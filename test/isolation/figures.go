@@ -32,6 +32,7 @@ type outcome struct {
 	seconds float64
 	by      map[string]*sent // by tenant, and its kind
 	dropped float64          // requests that the generator could not send in time
+	hung    float64          // calls that hung at the file store
 }
 
 func (o *outcome) of(name string) *sent {
@@ -129,11 +130,33 @@ func jain(values []float64) float64 {
 	return sum * sum / (float64(len(values)) * squares)
 }
 
-// read reads what the generator wrote: CSV, one line a measurement.
-func read(path string, seconds float64) (*outcome, error) {
+// read reads what the generators wrote.
+func read(paths []string, seconds float64) (*outcome, error) {
+	o := &outcome{seconds: seconds, by: map[string]*sent{}}
+	for _, path := range paths {
+		if err := o.read(path); err != nil {
+			return nil, err
+		}
+	}
+	first := math.Inf(1)
+	for _, s := range o.by {
+		for i := range s.samples {
+			first = min(first, s.samples[i].at)
+		}
+	}
+	for _, s := range o.by {
+		for i := range s.samples {
+			s.samples[i].at -= first
+		}
+	}
+	return o, nil
+}
+
+// read adds what one generator wrote: CSV, one line a measurement.
+func (o *outcome) read(path string) error {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer file.Close()
 	lines := csv.NewReader(bufio.NewReaderSize(file, 1<<20))
@@ -141,25 +164,23 @@ func read(path string, seconds float64) (*outcome, error) {
 	columns := map[string]int{}
 	header, err := lines.Read()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for i, name := range header {
 		columns[name] = i
 	}
 	for _, name := range []string{"metric_name", "timestamp", "metric_value", "extra_tags"} {
 		if _, ok := columns[name]; !ok {
-			return nil, fmt.Errorf("%s must have a column %s (got %v)", path, name, header)
+			return fmt.Errorf("%s must have a column %s (got %v)", path, name, header)
 		}
 	}
-	o := &outcome{seconds: seconds, by: map[string]*sent{}}
-	first := 0.0
 	for {
 		line, err := lines.Read()
 		if errors.Is(err, io.EOF) {
-			return o, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		name := line[columns["metric_name"]]
 		if name != "took" && name != "dropped_iterations" {
@@ -169,14 +190,11 @@ func read(path string, seconds float64) (*outcome, error) {
 		value, err2 := strconv.ParseFloat(line[columns["metric_value"]], 64)
 		tags, err3 := url.ParseQuery(line[columns["extra_tags"]])
 		if err := errors.Join(err, err2, err3); err != nil {
-			return nil, err
+			return err
 		}
 		if name == "dropped_iterations" {
 			o.dropped += value
 			continue
-		}
-		if first == 0 {
-			first = at
 		}
 		who := tags.Get("tenant")
 		if kind := tags.Get("kind"); kind != "" {
@@ -184,11 +202,11 @@ func read(path string, seconds float64) (*outcome, error) {
 		}
 		status, err := strconv.Atoi(tags.Get("code"))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if o.by[who] == nil {
 			o.by[who] = &sent{}
 		}
-		o.by[who].samples = append(o.by[who].samples, sample{(at - first) / 1000, value, status, tags.Get("reason")})
+		o.by[who].samples = append(o.by[who].samples, sample{at / 1000, value, status, tags.Get("reason")})
 	}
 }

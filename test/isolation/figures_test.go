@@ -21,7 +21,7 @@ dropped_iterations,3000,7,,,,
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o, err := read(path, 2)
+	o, err := read([]string{path}, 2)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -98,32 +98,48 @@ func (m *mesh) token(ctx context.Context, tenant string) (string, error) {
 	return m.tokens[tenant], err
 }
 
-// open lets the demo's issuer speak for any tenant, and has new ones placed in us-1.
-func (m *mesh) open(ctx context.Context) error {
-	text, err := m.run(ctx, "", "get", "TokenIssuer", "login", "--admin", m.admin, "-o", "json")
+// edit changes the spec of an object.
+func (m *mesh) edit(ctx context.Context, kind, name string, change func(spec map[string]any)) (string, error) {
+	text, err := m.run(ctx, "", "get", kind, name, "--admin", m.admin, "-o", "json")
 	if err != nil {
-		return err
+		return "", err
 	}
-	var issuer struct {
+	var object struct {
 		APIVersion string         `json:"apiVersion"`
 		Kind       string         `json:"kind"`
 		Metadata   map[string]any `json:"metadata"`
 		Spec       map[string]any `json:"spec"`
 	}
-	if err := json.Unmarshal([]byte(text), &issuer); err != nil {
-		return err
+	if err := json.Unmarshal([]byte(text), &object); err != nil {
+		return "", err
 	}
-	issuer.Spec["tenants"] = []string{"*"}
-	issuer.Metadata = map[string]any{"name": "login"}
-	text2, err := json.Marshal(issuer)
+	change(object.Spec)
+	object.Metadata = map[string]any{"name": name}
+	changed, err := json.Marshal(object)
+	return string(changed) + "\n---\n", err
+}
+
+// open lets the demo's issuer speak for any tenant, has new ones placed in us-1, and lets documents call the file store.
+func (m *mesh) open(ctx context.Context, store *fileStore) error {
+	issuer, err := m.edit(ctx, "TokenIssuer", "login", func(spec map[string]any) { spec["tenants"] = []string{"*"} })
 	if err != nil {
 		return err
 	}
-	return m.apply(ctx, string(text2)+`
+	documents, err := m.edit(ctx, "Workload", "documents", func(spec map[string]any) {
+		spec["dependsOn"] = []string{"search", "httpbin", "files"}
+		spec["admission"] = map[string]any{"min": 4, "max": 10}
+	})
+	if err != nil {
+		return err
+	}
+	return m.apply(ctx, issuer+documents+fmt.Sprintf(`apiVersion: tenantmesh.dev/v1alpha1
+kind: Dependency
+metadata: {name: files}
+spec: {hosts: [127.0.0.1], port: %d, timeout: 1s}
 ---
 apiVersion: tenantmesh.dev/v1alpha1
 kind: Cell
 metadata: {name: us-2}
 spec: {region: us, state: Draining, capacity: {freeCpu: 0.6, freeDbConn: 400, dbConnCap: 500, utilization: 0.4}}
-`)
+`, store.port))
 }

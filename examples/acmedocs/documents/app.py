@@ -84,6 +84,13 @@ def find_documents():
     return answer.content, answer.status_code, {"Content-Type": answer.headers.get("Content-Type", "text/plain")}
 
 
+@app.get("/documents/linked")
+def linked_document():
+    """A document that lies elsewhere. Which hosts this service may call, the mesh says."""
+    answer = requests.get(request.args["at"], timeout=5)
+    return answer.content, answer.status_code, {"Content-Type": answer.headers.get("Content-Type", "text/plain")}
+
+
 # How a tenant's documents leave one store for another.
 
 
