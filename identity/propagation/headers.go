@@ -20,7 +20,7 @@ const (
 	HeaderCursor     = "x-tenantmesh-cursor"       // of an export: how far it goes; "" or absent: to the end, and it cannot be gone on with
 	HeaderMore       = "x-tenantmesh-more"         // of an export: "true" when there is more after its cursor already
 	HeaderUntaken    = "x-tenantmesh-untaken"      // a sidecar's answer: the service saw nothing of the request, send it again by a newer placement
-	HeaderPurpose    = "x-tenantmesh-grant-reason" // from a service, to use an AccessGrant: why; for the next sidecar alone
+	HeaderPurpose    = "x-tenantmesh-grant-reason" // to use an AccessGrant: why, in the caller's words; for the sidecar before the service alone
 	HeaderReason     = "x-tenantmesh-reason"
 	HeaderDecision   = "x-tenantmesh-decision"
 
@@ -47,7 +47,7 @@ const (
 // ClientStripped are the headers that a client may not send through a gateway: tracing and baggage of
 // its own, and every name by which the mesh speaks.
 var ClientStripped = []string{
-	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence, HeaderPeer, HeaderStream, HeaderClientRequestID, HeaderPurpose,
+	HeaderTxnToken, HeaderTenantID, HeaderTenantTier, HeaderReason, HeaderDecision, HeaderHook, HeaderTarget, HeaderFence, HeaderPeer, HeaderStream, HeaderClientRequestID,
 	"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
 	"uber-trace-id", "baggage", "tracestate",
 	HeaderAttemptCount,

@@ -140,7 +140,7 @@ const revokeGrant = `---
 apiVersion: tenantmesh.dev/v1alpha1
 kind: AccessGrant
 metadata: {name: support}
-spec: {principal: "spiffe://bench.example/gateway/edge", tenants: {names: [t-7]}, targets: [{workload: front}], reason: bench, approver: bob, notAfter: "2099-01-01T00:00:00Z"}
+spec: {principal: "spiffe://bench.example/gateway/edge", tenants: {names: [t-7]}, targets: [{workload: front}], reason: bench, breakGlass: true, notAfter: %q}
 `
 
 const revokeTier = `---
@@ -189,7 +189,9 @@ var revocations = []struct {
 		func(ctx context.Context, p *plane) (int64, error) {
 			return p.remove(ctx, tenantstore.KindAccessPolicy, "no")
 		}},
-	{"a grant is ended", func(ctx context.Context, p *plane) (int64, error) { return p.write(ctx, revokeGrant) },
+	{"a grant is ended", func(ctx context.Context, p *plane) (int64, error) {
+		return p.write(ctx, fmt.Sprintf(revokeGrant, time.Now().Add(time.Hour).UTC().Format(time.RFC3339)))
+	},
 		func(ctx context.Context, p *plane) (int64, error) {
 			return p.remove(ctx, tenantstore.KindAccessGrant, "support")
 		}, nil},

@@ -58,7 +58,7 @@ func grant(until time.Time) string {
 apiVersion: tenantmesh.dev/v1alpha1
 kind: AccessGrant
 metadata: {name: support}
-spec: {principal: "spiffe://mesh.example/gateway/edge", tenants: {names: [acme]}, targets: [{workload: feed}], reason: test, approver: bob, notAfter: %q}
+spec: {principal: "spiffe://mesh.example/gateway/edge", tenants: {names: [acme]}, targets: [{workload: feed}], reason: test, breakGlass: true, notAfter: %q}
 `, until.UTC().Format(time.RFC3339))
 }
 
@@ -117,6 +117,7 @@ func listen(t *testing.T, m *meshtest.Mesh, client *http.Client, gateway *meshte
 	}
 	request.Header.Set("Authorization", "Bearer "+m.Token(t, tenant))
 	request.Header.Set("Accept", accept)
+	request.Header.Set("X-Tenantmesh-Grant-Reason", "test")
 	response, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)
