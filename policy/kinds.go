@@ -63,7 +63,7 @@ type AccessPolicySpec struct {
 // Audit says which decisions leave an audit event, beside refusals and uses of grants, which always do.
 type Audit string
 
-// The audits; empty means none more.
+// AuditAll is every decision.
 const AuditAll Audit = "all"
 
 // Effect is what a matching policy does.

@@ -2,6 +2,7 @@ package tenantstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"time"
@@ -52,7 +53,10 @@ func (t *draft) ask(actor string, now time.Time) {
 }
 
 func (t *draft) problem(key Key, path, format string, args ...any) {
-	found, _ := t.err.(Problems)
+	var found Problems
+	if t.err != nil && !errors.As(t.err, &found) {
+		return // there is a graver one
+	}
 	t.err = append(found, Problem{Object: key.String(), Path: path, Text: fmt.Sprintf(format, args...)})
 }
 

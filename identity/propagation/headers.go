@@ -20,7 +20,7 @@ const (
 	HeaderCursor     = "x-tenantmesh-cursor"       // of an export: how far it goes; "" or absent: to the end, and it cannot be gone on with
 	HeaderMore       = "x-tenantmesh-more"         // of an export: "true" when there is more after its cursor already
 	HeaderUntaken    = "x-tenantmesh-untaken"      // a sidecar's answer: the service saw nothing of the request, send it again by a newer placement
-	HeaderPurpose    = "x-tenantmesh-grant-reason" // to use an AccessGrant: why, in the caller's words; for the sidecar before the service alone
+	HeaderPurpose    = "x-tenantmesh-grant-reason" // from a service, to use an AccessGrant: why; for the sidecar before what is called alone
 	HeaderReason     = "x-tenantmesh-reason"
 	HeaderDecision   = "x-tenantmesh-decision"
 

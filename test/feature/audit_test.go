@@ -60,7 +60,7 @@ func TestGrantAndItsTrail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Enforced(t, int64(result.Revision))
+	w.Enforced(t, result.Revision)
 	call := func(tenant string, status int, more ...string) string {
 		t.Helper()
 		response := w.call(t, tenant, "http://closed/x", append([]string{"traceparent"}, more...)...)
@@ -75,7 +75,7 @@ func TestGrantAndItsTrail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Enforced(t, int64(grant.Metadata.Revision))
+	w.Enforced(t, grant.Metadata.Revision)
 	call("acme", 403)
 	if body := call("acme", 200, reason); strings.Contains(strings.ToLower(body), "grant-reason") {
 		t.Errorf("the service gets %s", body)

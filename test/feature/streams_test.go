@@ -56,9 +56,9 @@ spec: {effect: Permit, principals: ["spiffe://mesh.example/gateway/*"], tenants:
 func grant(until time.Time) string {
 	return fmt.Sprintf(`
 apiVersion: tenantmesh.dev/v1alpha1
-kind: AccessGrant
+kind: AccessPolicy
 metadata: {name: support}
-spec: {principal: "spiffe://mesh.example/gateway/edge", tenants: {names: [acme]}, targets: [{workload: feed}], reason: test, breakGlass: true, notAfter: %q}
+spec: {effect: Permit, principals: ["spiffe://mesh.example/gateway/edge"], tenants: {names: [acme]}, targets: [{workload: feed}], when: 'request.time < timestamp("%s")'}
 `, until.UTC().Format(time.RFC3339))
 }
 
@@ -117,7 +117,6 @@ func listen(t *testing.T, m *meshtest.Mesh, client *http.Client, gateway *meshte
 	}
 	request.Header.Set("Authorization", "Bearer "+m.Token(t, tenant))
 	request.Header.Set("Accept", accept)
-	request.Header.Set("X-Tenantmesh-Grant-Reason", "test")
 	response, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)
@@ -198,8 +197,8 @@ func TestStreamsEnd(t *testing.T) {
 		{"a download, of a revoked token", "/feed/download", "*/*", revoke, nil},
 		{"events, of a forbidden principal", "/feed/events", "text/event-stream", func(t *testing.T, _ *listener) { m.Apply(t, forbidAcme) }, func(t *testing.T) { remove(t, "accesspolicies", "no-acme") }},
 		{"a download, of a suspended tenant", "/feed/download", "*/*", func(t *testing.T, _ *listener) { change(t, m, "suspended: true") }, func(t *testing.T) { change(t, m, "suspended: false") }},
-		{"events, of a grant that is taken back", "/feed/events", "text/event-stream", func(t *testing.T, _ *listener) { remove(t, "accessgrants", "support") }, func(t *testing.T) { m.Apply(t, grant(time.Now().Add(time.Hour))) }},
-		{"a download, of a grant that ends by the clock", "/feed/download", "*/*", func(t *testing.T, _ *listener) {
+		{"events, of a policy that is taken back", "/feed/events", "text/event-stream", func(t *testing.T, _ *listener) { remove(t, "accesspolicies", "support") }, func(t *testing.T) { m.Apply(t, grant(time.Now().Add(time.Hour))) }},
+		{"a download, of a policy that ends by the clock", "/feed/download", "*/*", func(t *testing.T, _ *listener) {
 			until := time.Now().Add(1500 * time.Millisecond).Truncate(time.Second)
 			m.Apply(t, grant(until))
 		}, nil},
