@@ -27,12 +27,12 @@ const (
 
 // PublisherConfig says what a publisher stands on.
 type PublisherConfig struct {
-	Store         tenantstore.Store
-	Writer        *tenantstore.Writer
-	Cache         *server.Cache
-	TrustDomain   string
-	AllowHTTPJWKS bool // fetch issuers' keys over plain HTTP too
-	Log           *zap.Logger
+	Store       tenantstore.Store
+	Writer      *tenantstore.Writer
+	Cache       *server.Cache
+	TrustDomain string
+	KeySources  KeySources // of issuers that name a URI
+	Log         *zap.Logger
 }
 
 // Publisher turns changes of the store into resources in the cache.
@@ -51,7 +51,7 @@ type Publisher struct {
 // NewPublisher returns a publisher; Run makes it work.
 func NewPublisher(config PublisherConfig) *Publisher {
 	p := &Publisher{PublisherConfig: config, shared: map[server.Key]struct{}{}, tenants: map[string][]server.Key{}}
-	p.keys = newKeyFetcher(config.AllowHTTPJWKS, config.Writer, config.Log)
+	p.keys = newKeyFetcher(config.KeySources, config.Writer, config.Log)
 	p.directory.Store(&directory{changed: make(chan struct{})})
 	return p
 }
@@ -186,7 +186,7 @@ func (b *batch) touch(key tenantstore.Key) {
 		} else {
 			b.shared = true
 		}
-	case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant: // sidecars see a move by the tenant's placement
+	case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant, tenantstore.KindRoleBinding: // sidecars see a move by the tenant's placement
 	default:
 		b.shared = true
 	}

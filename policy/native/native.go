@@ -90,11 +90,11 @@ func (u union) add(workload string, p *authz.Policy, exact bool) {
 		return
 	}
 	for i := range p.Spec.Targets {
-		t := &p.Spec.Targets[i]
+		t := p.Spec.Targets[i].Plain()
 		if t.Workload != workload && t.Workload != "*" {
 			continue
 		}
-		for _, match := range matches(t, exact) {
+		for _, match := range matches(&t, exact) {
 			match.Principals = principals
 			key := match.key(true, false)
 			if have := u[key]; have == nil {
