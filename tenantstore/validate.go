@@ -210,8 +210,15 @@ func (v *validation) workload(w *WorkloadSpec) {
 			v.add(fmt.Sprintf("spec.spiffeIDs[%d].cell", i), "must be listed once (got %q again)", id.Cell)
 		}
 		cells[id.Cell] = true
-		if _, err := identity.ParsePrincipal(id.ID); err != nil {
+		if p, err := identity.ParsePrincipal(id.ID); err != nil {
 			v.add(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "must be a whole SPIFFE ID: %v", err)
+		} else if identity.IsGateway(p) || p.Path() == "/control" {
+			v.add(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "must not be a gateway's or the control plane's (got %q)", id.ID)
+		}
+	}
+	for i, caller := range w.Callers {
+		if _, err := identity.ParsePrincipal(caller); err != nil {
+			v.add(fmt.Sprintf("spec.callers[%d]", i), "must be a whole SPIFFE ID: %v", err)
 		}
 	}
 	for i, name := range w.DependsOn {

@@ -32,7 +32,9 @@ type PublisherConfig struct {
 	Cache       *server.Cache
 	TrustDomain string
 	KeySources  KeySources // of issuers that name a URI
-	Log         *zap.Logger
+	// Change changes what is pushed: for tests that show what a part of it is for. nil: nothing is changed.
+	Change func(translator.Resource) translator.Resource
+	Log    *zap.Logger
 }
 
 // Publisher turns changes of the store into resources in the cache.
@@ -58,7 +60,7 @@ func NewPublisher(config PublisherConfig) *Publisher {
 
 // Lookup implements [server.Directory]: a gateway by the scheme of its SPIFFE ID, a workload by being listed.
 func (p *Publisher) Lookup(principal identity.Principal) (server.Subject, bool) {
-	if name, ok := strings.CutPrefix(principal.Path(), "/gateway/"); ok && principal.TrustDomain() == p.TrustDomain && !strings.Contains(name, "/") {
+	if identity.IsGateway(principal) && principal.TrustDomain() == p.TrustDomain {
 		return server.Subject{Role: string(tenantstore.RoleGateway), Audiences: []string{translator.AudienceAll, translator.AudienceGateway}}, true
 	}
 	subject, ok := p.directory.Load().subjects[principal]
@@ -235,7 +237,7 @@ func (p *Publisher) resources(revision tenantstore.Revision, b *batch) (put []se
 		mesh := ir.Build(tenantstore.Snapshot{Revision: revision, Objects: p.objects}, ir.Options{TrustDomain: p.TrustDomain, JWKS: p.keys.sets()})
 		p.indexPrincipals(mesh)
 		now := map[server.Key]struct{}{}
-		for _, r := range translator.Translate(mesh) {
+		for _, r := range p.changed(translator.Translate(mesh)) {
 			key := server.Key{TypeURL: r.TypeURL, Audience: r.Audience, Name: r.Name}
 			put = append(put, server.Resource{Key: key, Message: r.Message})
 			now[key] = struct{}{}
@@ -263,7 +265,7 @@ func (p *Publisher) resources(revision tenantstore.Revision, b *batch) (put []se
 		delete(p.tenants, name)
 		now := map[server.Key]struct{}{}
 		if tenant, ok := ir.BuildTenant(p.objects, p.tiers, name); ok {
-			for _, r := range translator.Tenant(tenant) {
+			for _, r := range p.changed(translator.Tenant(tenant)) {
 				key := server.Key{TypeURL: r.TypeURL, Audience: r.Audience, Name: r.Name}
 				put = append(put, server.Resource{Key: key, Message: r.Message})
 				now[key] = struct{}{}
@@ -277,6 +279,15 @@ func (p *Publisher) resources(revision tenantstore.Revision, b *batch) (put []se
 		}
 	}
 	return put, remove
+}
+
+func (p *Publisher) changed(resources []translator.Resource) []translator.Resource {
+	if p.Change != nil {
+		for i := range resources {
+			resources[i] = p.Change(resources[i])
+		}
+	}
+	return resources
 }
 
 func (p *Publisher) indexPrincipals(mesh *ir.Mesh) {

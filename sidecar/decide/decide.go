@@ -13,6 +13,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
@@ -157,6 +158,8 @@ func (a *attempt) begin() {
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)
+	decision.Authority = a.host()
+	decision.RequestID, _ = a.request.header(propagation.HeaderRequestID)
 	a.path, a.spelled = authz.Canonical(decision.Path)
 }
 
@@ -165,8 +168,7 @@ func (a *attempt) judge() {
 		a.refuse(policy.EnforcementUnavailable, "no configuration has arrived yet")
 		return
 	}
-	if !a.spelled {
-		a.refuse(policy.DeniedByPolicy, "the path's percent-encoding is malformed, or not of UTF-8")
+	if !a.spelling() {
 		return
 	}
 	decision := &a.answer.Decision

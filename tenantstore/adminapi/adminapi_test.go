@@ -319,7 +319,7 @@ func TestRoles(t *testing.T) {
 	check(t, err)
 	unix := s.client
 	for role, may := range map[adminapi.Role][3]int{ // write, read, read a tenant's configuration
-		adminapi.Operator: {200, 200, 404}, adminapi.Auditor: {403, 200, 404}, adminapi.Sidecar: {403, 403, 404}, "none": {403, 403, 403},
+		adminapi.Operator: {200, 200, 404}, adminapi.Auditor: {403, 200, 404}, adminapi.Sidecar: {403, 403, 403}, "none": {403, 403, 403},
 	} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		check(t, err)

@@ -22,7 +22,7 @@ type Role string
 const (
 	Operator Role = "operator" // everything
 	Auditor  Role = "auditor"  // reads everything
-	Sidecar  Role = "sidecar"  // reads a tenant's effective configuration, and what is pushed to it
+	Sidecar  Role = "sidecar"  // reads what is pushed to it
 )
 
 // caller is who calls.

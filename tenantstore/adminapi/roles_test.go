@@ -122,7 +122,7 @@ func TestEveryOperation(t *testing.T) {
 	d := newDesk(t)
 	of := adminapi.Base
 	open := map[string]string{ // beside operators and auditors
-		"GET " + adminapi.SidecarResources: "sidecar", "GET /tenants/{name}/config": "sidecar admin both", "GET /usage": "admin both",
+		"GET " + adminapi.SidecarResources: "sidecar", "GET /tenants/{name}/config": "admin both", "GET /usage": "admin both",
 		"GET /decisions/{id}": "team admin both", "GET /roles": "team admin both", "GET /status": "team admin both", "POST " + of + "/apply": "team admin both",
 		"GET " + of + "/workloads": "team both", "GET " + of + "/workloads/{name}": "team both", "GET " + of + "/tenants": "admin both", "GET " + of + "/tenants/{name}": "admin both",
 	}

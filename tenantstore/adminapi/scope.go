@@ -27,7 +27,7 @@ var (
 // opened are the operations that are open to others, by method and path as they are registered. What is not here is not.
 var opened = map[string]open{
 	"GET " + SidecarResources:                   {sidecars: true},
-	"GET /tenants/{name}/config":                {sidecars: true, bound: admins},
+	"GET /tenants/{name}/config":                {bound: admins},
 	"GET /usage":                                {bound: admins},
 	"GET /decisions/{id}":                       {bound: both},
 	"GET /roles":                                {bound: both},

@@ -87,11 +87,13 @@ func explain(w io.Writer, d policy.Decision) {
 	}
 	line := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(w, "%-10s %s\n", name, value)
+			fmt.Fprintf(w, "%-10s %s\n", name, oneLine.Replace(value))
 		}
 	}
 	line("decision", d.ID)
 	line("request", d.Method+" "+strconv.QuoteToGraphic(d.Path))
+	line("host", d.Authority)
+	line("request ID", d.RequestID)
 	for _, own := range []struct{ name, value string }{{"its ID", d.ClientRequestID}, {"its trace", d.ClientTraceparent}} {
 		if own.value != "" {
 			line(own.name, strconv.QuoteToGraphic(own.value)+", as the client says")

@@ -33,6 +33,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenantstore/rollout"
 	"github.com/tenantmesh/tenantmesh/xds"
 	"github.com/tenantmesh/tenantmesh/xds/server"
+	"github.com/tenantmesh/tenantmesh/xds/translator"
 )
 
 // Config says how a control plane runs.
@@ -52,7 +53,9 @@ type Config struct {
 	Keep           ledger.Keep       // how long usage is kept; default see there
 	Store          tenantstore.Store // instead of etcd
 	Version        string
-	Log            *zap.Logger
+	// Change changes what is pushed: for tests that show what a part of it is for. nil: nothing is changed.
+	Change func(translator.Resource) translator.Resource
+	Log    *zap.Logger
 }
 
 // Addresses are where a control plane answers.
@@ -132,7 +135,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	cache := server.NewCache()
 	writer := tenantstore.NewWriter(store, time.Now)
 	writer.CheckKeys(config.KeySources.Check)
-	publisher := xds.NewPublisher(xds.PublisherConfig{Store: store, Writer: writer, Cache: cache, TrustDomain: config.TrustDomain, KeySources: config.KeySources, Log: config.Log})
+	publisher := xds.NewPublisher(xds.PublisherConfig{Store: store, Writer: writer, Cache: cache, TrustDomain: config.TrustDomain, KeySources: config.KeySources, Change: config.Change, Log: config.Log})
 	id := rand.Text()
 	members := xds.NewMembers(ctx, xds.MembersConfig{Store: store, Writer: writer, Cache: cache, Usage: usage, Lease: config.Lease, ID: id, Log: config.Log})
 	published := make(chan struct{})
