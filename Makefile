@@ -34,6 +34,10 @@ isolation: tools build $(K6) ## Load AcmeDocs with k6, and see whether anybody f
 
 fuzz: ## Fuzz each target for a minute
 	$(FUZZ) FuzzVerify ./identity/tenanttoken
+	$(FUZZ) FuzzPattern ./identity
+	$(FUZZ) FuzzPathPattern ./policy/authz
+	$(FUZZ) FuzzPolicy ./policy/authz
+	$(FUZZ) FuzzResources ./xds
 	$(FUZZ) FuzzSplitPath ./policy/authz
 	$(FUZZ) FuzzCanonical ./policy/authz
 	$(FUZZ) FuzzReader ./sidecar/wire

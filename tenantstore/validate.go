@@ -132,6 +132,8 @@ func (v *validation) object(o *Object) {
 		v.grant(o.AccessGrant)
 	case KindAccessInvariant:
 		v.fields(analysis.CheckInvariant(o.AccessInvariant))
+	case KindRoleBinding:
+		v.roleBinding(o.RoleBinding)
 	case KindTierPromotion:
 		p := o.TierPromotion
 		between(v, "spec.requestsPerSecond", p.RequestsPerSecond, 0, 1e6)
@@ -208,8 +210,10 @@ func (v *validation) workload(w *WorkloadSpec) {
 			v.add(fmt.Sprintf("spec.spiffeIDs[%d].cell", i), "must be listed once (got %q again)", id.Cell)
 		}
 		cells[id.Cell] = true
-		if _, err := identity.ParsePrincipal(id.ID); err != nil {
+		if p, err := identity.ParsePrincipal(id.ID); err != nil {
 			v.add(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "must be a whole SPIFFE ID: %v", err)
+		} else if identity.IsGateway(p) || p.Path() == "/control" {
+			v.add(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "must not be a gateway's or the control plane's (got %q)", id.ID)
 		}
 	}
 	for i, caller := range w.Callers {
@@ -419,6 +423,13 @@ func (v *validation) references(o *Object) {
 		}
 		if name := o.AccessInvariant.Tenant; name != "" {
 			v.exists("spec.tenant", KindTenant, name)
+		}
+	case KindRoleBinding:
+		for i, name := range o.RoleBinding.Workloads {
+			v.exists(fmt.Sprintf("spec.workloads[%d]", i), KindWorkload, name)
+		}
+		for i, name := range o.RoleBinding.Tenants {
+			v.exists(fmt.Sprintf("spec.tenants[%d]", i), KindTenant, name)
 		}
 	case KindDependency:
 		if v.names {

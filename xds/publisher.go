@@ -27,12 +27,14 @@ const (
 
 // PublisherConfig says what a publisher stands on.
 type PublisherConfig struct {
-	Store         tenantstore.Store
-	Writer        *tenantstore.Writer
-	Cache         *server.Cache
-	TrustDomain   string
-	AllowHTTPJWKS bool // fetch issuers' keys over plain HTTP too
-	Log           *zap.Logger
+	Store       tenantstore.Store
+	Writer      *tenantstore.Writer
+	Cache       *server.Cache
+	TrustDomain string
+	KeySources  KeySources // of issuers that name a URI
+	// Change changes what is pushed: for tests that show what a part of it is for. nil: nothing is changed.
+	Change func(translator.Resource) translator.Resource
+	Log    *zap.Logger
 }
 
 // Publisher turns changes of the store into resources in the cache.
@@ -51,14 +53,14 @@ type Publisher struct {
 // NewPublisher returns a publisher; Run makes it work.
 func NewPublisher(config PublisherConfig) *Publisher {
 	p := &Publisher{PublisherConfig: config, shared: map[server.Key]struct{}{}, tenants: map[string][]server.Key{}}
-	p.keys = newKeyFetcher(config.AllowHTTPJWKS, config.Writer, config.Log)
+	p.keys = newKeyFetcher(config.KeySources, config.Writer, config.Log)
 	p.directory.Store(&directory{changed: make(chan struct{})})
 	return p
 }
 
 // Lookup implements [server.Directory]: a gateway by the scheme of its SPIFFE ID, a workload by being listed.
 func (p *Publisher) Lookup(principal identity.Principal) (server.Subject, bool) {
-	if name, ok := strings.CutPrefix(principal.Path(), "/gateway/"); ok && principal.TrustDomain() == p.TrustDomain && !strings.Contains(name, "/") {
+	if identity.IsGateway(principal) && principal.TrustDomain() == p.TrustDomain {
 		return server.Subject{Role: string(tenantstore.RoleGateway), Audiences: []string{translator.AudienceAll, translator.AudienceGateway}}, true
 	}
 	subject, ok := p.directory.Load().subjects[principal]
@@ -186,7 +188,7 @@ func (b *batch) touch(key tenantstore.Key) {
 		} else {
 			b.shared = true
 		}
-	case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant: // sidecars see a move by the tenant's placement
+	case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant, tenantstore.KindRoleBinding: // sidecars see a move by the tenant's placement
 	default:
 		b.shared = true
 	}
@@ -235,7 +237,7 @@ func (p *Publisher) resources(revision tenantstore.Revision, b *batch) (put []se
 		mesh := ir.Build(tenantstore.Snapshot{Revision: revision, Objects: p.objects}, ir.Options{TrustDomain: p.TrustDomain, JWKS: p.keys.sets()})
 		p.indexPrincipals(mesh)
 		now := map[server.Key]struct{}{}
-		for _, r := range translator.Translate(mesh) {
+		for _, r := range p.changed(translator.Translate(mesh)) {
 			key := server.Key{TypeURL: r.TypeURL, Audience: r.Audience, Name: r.Name}
 			put = append(put, server.Resource{Key: key, Message: r.Message})
 			now[key] = struct{}{}
@@ -263,7 +265,7 @@ func (p *Publisher) resources(revision tenantstore.Revision, b *batch) (put []se
 		delete(p.tenants, name)
 		now := map[server.Key]struct{}{}
 		if tenant, ok := ir.BuildTenant(p.objects, p.tiers, name); ok {
-			for _, r := range translator.Tenant(tenant) {
+			for _, r := range p.changed(translator.Tenant(tenant)) {
 				key := server.Key{TypeURL: r.TypeURL, Audience: r.Audience, Name: r.Name}
 				put = append(put, server.Resource{Key: key, Message: r.Message})
 				now[key] = struct{}{}
@@ -277,6 +279,15 @@ func (p *Publisher) resources(revision tenantstore.Revision, b *batch) (put []se
 		}
 	}
 	return put, remove
+}
+
+func (p *Publisher) changed(resources []translator.Resource) []translator.Resource {
+	if p.Change != nil {
+		for i := range resources {
+			resources[i] = p.Change(resources[i])
+		}
+	}
+	return resources
 }
 
 func (p *Publisher) indexPrincipals(mesh *ir.Mesh) {

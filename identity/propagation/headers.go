@@ -12,7 +12,7 @@ const (
 	HeaderCell       = "x-tenantmesh-cell" // the gateway's decision; "-" on arrival
 	HeaderLease      = "x-tenantmesh-lease"
 	HeaderHook       = "x-tenantmesh-hook"    // at a gateway's egress: the workload whose data moves
-	HeaderPeer       = "x-tenantmesh-peer"    // set by a sidecar's Envoy for its Go process: SHA-256 of the peer's certificate
+	HeaderPeer       = "x-tenantmesh-peer"    // set by a sidecar's Envoy for its Go process: SHA-256 of the peer's certificate, a space, and the URIs that it names
 	HeaderClass      = "x-tenantmesh-class"   // from a sidecar's Go process to its Envoy: the class of a request that has a bulkhead
 	HeaderStream     = "x-tenantmesh-stream"  // from a Go process to its Envoy: the request may last, and is held to be ended when it may not
 	HeaderTarget     = "x-tenantmesh-target"  // from a gateway's Envoy to its Go process: "workload/<name>" that a moving tenant's request is for
@@ -50,7 +50,17 @@ var ClientStripped = []string{
 	"b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags",
 	"uber-trace-id", "baggage", "tracestate",
 	HeaderAttemptCount,
+	// Who asked, and for what host, in the client's own words. Envoy writes x-forwarded-for and -proto.
+	"forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server", "x-forwarded-scheme", "x-forwarded-ssl", "x-real-ip", "x-client-ip", "true-client-ip",
 }
+
+// ClientStrippedPrefixes begin the names that a client may not send through a gateway, whatever follows: the mesh's own, and
+// those by which Envoy is told what to do, or tells a service.
+var ClientStrippedPrefixes = []string{"x-tenantmesh-", "x-envoy-"}
+
+// OverrideHeaders say that a request is another than its first line says, to frameworks that believe them: what was judged is
+// the line. They are stripped everywhere.
+var OverrideHeaders = []string{"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
 
 // RetryHeaders are those by which whoever sends a request could make Envoy repeat it, in the place of what it is
 // configured to do: they are stripped everywhere.

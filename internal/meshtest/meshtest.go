@@ -41,6 +41,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
 	"github.com/tenantmesh/tenantmesh/tenantstore/memstore"
+	"github.com/tenantmesh/tenantmesh/xds/translator"
 )
 
 // TrustDomain is the mesh's.
@@ -65,7 +66,9 @@ type Mesh struct {
 	gateways int            // of the name edge
 	api      string         // address of the admin API of the first control plane, "" for none
 	roles    adminapi.Roles // there
-	stop     func()         // of the control plane
+	change   func(translator.Resource) translator.Resource
+	provider *Provider // of identities, nil for the development CA
+	stop     func()    // of the control plane
 	ca       *devca.Client
 	key      *ecdsa.PrivateKey
 	binary   string
@@ -135,14 +138,11 @@ func Start(t testing.TB, mesh string, options ...Option) *Mesh {
 	m.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(t, err)
 
-	socket := filepath.Join(dir, "ca.sock")
-	run(t, "the CA", func(ctx context.Context, ready func()) error {
-		return devca.Run(ctx, devca.Config{Socket: socket, DataDir: filepath.Join(dir, "ca"), TrustDomain: TrustDomain, TTL: m.ttl, Federate: m.federate, Log: zap.NewNop()}, ready)
-	})
-	m.ca = devca.NewClient(socket)
-	id, err := identity.ControlID(TrustDomain)
-	check(t, err)
-	check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: os.Getpid(), UID: os.Getuid()}))
+	if m.provider != nil {
+		m.provider.start(t, dir)
+	} else {
+		m.startCA(t)
+	}
 	for _, port := range freePorts(t, 1+m.others) {
 		m.xds = append(m.xds, loopback(port))
 	}
@@ -152,6 +152,18 @@ func Start(t testing.TB, mesh string, options ...Option) *Mesh {
 	}
 	m.Apply(t, mesh+m.issuer(t))
 	return m
+}
+
+func (m *Mesh) startCA(t testing.TB) {
+	t.Helper()
+	dir, socket := m.dir, filepath.Join(m.dir, "ca.sock")
+	run(t, "the CA", func(ctx context.Context, ready func()) error {
+		return devca.Run(ctx, devca.Config{Socket: socket, DataDir: filepath.Join(dir, "ca"), TrustDomain: TrustDomain, TTL: m.ttl, Federate: m.federate, Log: zap.NewNop()}, ready)
+	})
+	m.ca = devca.NewClient(socket)
+	id, err := identity.ControlID(TrustDomain)
+	check(t, err)
+	check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: os.Getpid(), UID: os.Getuid()}))
 }
 
 // StartControl starts the control plane again, on the store as it is.
@@ -175,8 +187,8 @@ func (m *Mesh) startControl(t testing.TB, i int) (stop func(), socket string) {
 	}
 	stop = run(t, "the control plane", func(ctx context.Context, ready func()) error {
 		return control.Run(ctx, control.Config{
-			DataDir: filepath.Join(m.dir, name), TrustDomain: TrustDomain, WorkloadAPI: "unix://" + filepath.Join(m.dir, "ca.sock"),
-			XDSAddress: m.xds[i], AdminAddress: m.api, Roles: m.roles, Store: m.Store, Lease: m.lease, Log: zap.NewNop(),
+			DataDir: filepath.Join(m.dir, name), TrustDomain: TrustDomain, WorkloadAPI: m.workloadAPI(t, "spiffe://"+TrustDomain+"/control"),
+			XDSAddress: m.xds[i], AdminAddress: m.api, Roles: m.roles, Store: m.Store, Lease: m.lease, Change: m.change, Log: zap.NewNop(),
 		}, func(a control.Addresses) {
 			socket = a.AdminSocket
 			ready()
@@ -362,6 +374,9 @@ func (m *Mesh) workload(t testing.TB, cell, name, folder, service string, flags 
 	port, err := strconv.Atoi(service)
 	check(t, err)
 	id, err := identity.WorkloadID(TrustDomain, cell, name)
+	if m.provider != nil {
+		id, err = identity.ParsePrincipal(m.provider.ID(cell, name))
+	}
 	check(t, err)
 	s := m.start(t, folder, id, port, flags...)
 	at := s.URL[strings.LastIndexByte(s.URL, ':')+1:]
@@ -432,14 +447,16 @@ func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service
 		flags = append(flags, "--control-api", m.api)
 	}
 	cmd.Args = append(cmd.Args, flags...)
-	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(m.dir, "ca.sock"))
+	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET="+m.workloadAPI(t, id.String()))
 	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	check(t, err)
 	cmd.Stdout, cmd.Stderr = log, log
 	ended := spawn(t, cmd)
 	check(t, log.Close())
 	s.PID = cmd.Process.Pid
-	check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: s.PID, UID: os.Getuid()}))
+	if m.provider == nil {
+		check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: s.PID, UID: os.Getuid()}))
+	}
 	deadline := time.After(patience)
 	for {
 		if response, err := http.Get(s.Health + "/readyz"); err == nil {

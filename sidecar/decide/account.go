@@ -21,7 +21,7 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 	r := inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Held: a.hold(), Since: a.now, Place: a.place.ticket}
 	if r.Stream {
 		peer, err := identity.ParsePrincipal(a.request.Peer)
-		r.Within = err == nil && identity.InCell(peer, a.set.Self.Cell)
+		r.Within = err == nil && !identity.IsGateway(peer)
 	}
 	if a.request.Listener == meshname.ListenerInbound {
 		r.Usage = ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1}

@@ -3,6 +3,7 @@ package decide
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -28,7 +29,13 @@ func (a *attempt) inbound() {
 		return
 	}
 	decision.Principal = peer.String()
-	if shown, n := a.request.header(propagation.HeaderPeer); len(self.Fenced) > 0 && n != 1 {
+	shown, n := a.request.header(propagation.HeaderPeer)
+	shown, names, named := strings.Cut(shown, " ")
+	if named && names != a.request.Peer { // an SVID has one (X.509-SVID, section 2)
+		a.refuse(policy.UnauthenticatedPeer, "the peer's certificate names several: "+names)
+		return
+	}
+	if len(self.Fenced) > 0 && n != 1 {
 		a.refuse(policy.UnauthenticatedPeer, "instances are shut out, and this one's certificate is not known")
 		return
 	} else if self.Fenced[shown] {
@@ -108,11 +115,12 @@ func (a *attempt) inbound() {
 
 // hook reports whether the path is one by which the workload's data of tenants moves.
 func (a *attempt) hook() bool {
-	path := a.path
+	path, plain := a.readings()
 	for _, d := range a.set.Self.TenantData {
-		switch path {
-		case d.Export, d.Import, d.Digest, d.Delete:
-			return path != ""
+		for _, hook := range [...]string{d.Export, d.Import, d.Digest, d.Delete} {
+			if hook != "" && (hook == path || hook == plain) {
+				return true
+			}
 		}
 	}
 	return false
@@ -123,7 +131,7 @@ func (a *attempt) hook() bool {
 func (a *attempt) moved(peer identity.Principal, claims *tenanttoken.Claims) (*policyset.Tenant, bool) {
 	self, c := a.set.Self, &claims.Context
 	a.answer.Decision.Rule = "Workload/" + self.Workload + " tenantData"
-	if peer != claims.Issuer || identity.InCell(peer, self.Cell) {
+	if peer != claims.Issuer || !identity.IsGateway(peer) {
 		return nil, a.refuse(policy.DeniedByPolicy, "a workload's hooks, and copies of requests, are for the gateway that moves the tenant")
 	}
 	t, ok := a.set.Tenant(c.Tenant.String()) // a suspended tenant moves too
@@ -167,7 +175,11 @@ func (a *attempt) moveData(t *policyset.Tenant, claims *tenanttoken.Claims) {
 
 // classify is the request's class, "" for none. Where the class has a bulkhead, Envoy is told to use it.
 func (a *attempt) classify() string {
-	class := authz.Classify(a.set.Self.Classes, a.request.Method, a.path)
+	path, plain := a.readings()
+	class := authz.Classify(a.set.Self.Classes, a.request.Method, path)
+	if class == "" && plain != path {
+		class = authz.Classify(a.set.Self.Classes, a.request.Method, plain)
+	}
 	if a.set.Self.Bulkheads[class] {
 		a.put(propagation.HeaderClass, class)
 	}
@@ -218,7 +230,7 @@ func (a *attempt) owned(peer identity.Principal, claims *tenanttoken.Claims) (*p
 	// Until the seal, what came in before the fence may finish what it began within the cell. A gateway that knows of a
 	// newer epoch and lets a write through knows that it is not fenced any more; a workload of the cell knows no such
 	// thing: its context may be that of a read.
-	within := identity.InCell(peer, self.Cell)
+	within := !identity.IsGateway(peer) // whatever its ID's scheme: nobody else may connect
 	if t.Cell == self.Cell && t.State == policyset.Fencing && (within || c.Epoch <= t.Epoch) && (t.Shut || a.writes() && (t.Sealed || !within)) {
 		return nil, a.fenced(fmt.Sprintf("the tenant moves to cell %s: fenced at epoch %d, and the context is of epoch %d", t.Target, t.Epoch, c.Epoch))
 	}
@@ -235,9 +247,14 @@ func (a *attempt) misdirected(detail string) bool {
 
 func (a *attempt) authorize(request *authz.Request) bool {
 	rule, allowed := a.set.Policies.Allowed(request)
+	if path, plain := a.readings(); allowed && plain != path {
+		request.Path = plain
+		rule, allowed = a.set.Policies.Allowed(request)
+	}
 	a.answer.Decision.Rule = rule
 	a.watch(request)
 	if allowed {
+		a.permitted = rule
 		return true
 	}
 	// Only a refusal pays for the whole story.

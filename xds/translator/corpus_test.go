@@ -351,6 +351,26 @@ func (l *layer) asked(r *corpus.Request) map[string]answer {
 	return answers
 }
 
+// TestUpgradesAreRefusedToo: an upgrade has filters of its own, and the rules are among them.
+func TestUpgradesAreRefusedToo(t *testing.T) {
+	front, err := identity.ParsePrincipal("spiffe://" + corpus.TrustDomain + "/cell/us-1/workload/front")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLayer(t, []identity.Principal{front})
+	l.enforce([]authz.Policy{{Name: "open", Spec: policy.AccessPolicySpec{
+		Effect: policy.Permit, Principals: []string{front.String()}, Targets: []policy.Target{{Workload: corpus.Workload, Paths: []string{"/open"}}},
+	}}})
+	const upgrade = " HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX:"
+	if a := l.ask(front, http.MethodGet, "/closed"+upgrade); a.allowed(t, "/closed") {
+		t.Errorf("an upgrade that no policy allows: %+v", a)
+	}
+	// Without a Go process nothing is held open: Envoy lets it through, and answers that.
+	if a := l.ask(front, http.MethodGet, "/open"+upgrade); a.status != http.StatusServiceUnavailable {
+		t.Errorf("an upgrade that a policy allows: %+v", a)
+	}
+}
+
 // TestGeneratedPolicies asks a real Envoy what the corpus does not think of: it refuses nothing that the evaluator allows, and
 // where policies have neither tenants nor conditions it allows nothing else.
 func TestGeneratedPolicies(t *testing.T) {

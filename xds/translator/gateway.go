@@ -72,8 +72,11 @@ func gatewayListener() *listener.Listener {
 	// What a client may not say is taken out before anything reads it. The cell is overwritten, never just removed:
 	// where no scope is found there is no route, and without a route the check is skipped.
 	early := &earlymutation.HeaderMutation{}
-	for _, name := range slices.Concat(propagation.ClientStripped, propagation.RetryHeaders) {
+	for _, name := range slices.Concat(propagation.ClientStripped, propagation.RetryHeaders, propagation.OverrideHeaders) {
 		early.Mutations = append(early.Mutations, remove(name))
+	}
+	for _, prefix := range propagation.ClientStrippedPrefixes {
+		early.Mutations = append(early.Mutations, removeAll(prefix))
 	}
 	// The client's own request ID is an attribute of the decision; the request gets another, made here.
 	early.Mutations = append(early.Mutations, set(propagation.HeaderClientRequestID, fmt.Sprintf("%%REQ(%s):%d%%", propagation.HeaderRequestID, maxClientID)),

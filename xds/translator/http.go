@@ -11,6 +11,7 @@ import (
 	headermutation "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -102,6 +103,13 @@ func remove(name string) *mutationrules.HeaderMutation {
 	return &mutationrules.HeaderMutation{Action: &mutationrules.HeaderMutation_Remove{Remove: name}}
 }
 
+// removeAll removes every header whose name begins so.
+func removeAll(prefix string) *mutationrules.HeaderMutation {
+	return &mutationrules.HeaderMutation{Action: &mutationrules.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationrules.HeaderMutation_RemoveOnMatch{
+		KeyMatcher: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Prefix{Prefix: prefix}},
+	}}}
+}
+
 // connectionManager is what every listener has; the caller adds routes and filters.
 func connectionManager(name string) *hcm.HttpConnectionManager {
 	return &hcm.HttpConnectionManager{
@@ -128,10 +136,12 @@ func connectionManager(name string) *hcm.HttpConnectionManager {
 			HeadersWithUnderscoresAction: core.HttpProtocolOptions_REJECT_REQUEST,
 		},
 		Http2ProtocolOptions: &core.Http2ProtocolOptions{
-			AllowConnect:                true, // upgrades between Envoys (RFC 8441)
-			MaxConcurrentStreams:        wrapperspb.UInt32(maxStreams),
-			InitialStreamWindowSize:     wrapperspb.UInt32(windowBytes),
-			InitialConnectionWindowSize: wrapperspb.UInt32(16 * windowBytes),
+			AllowConnect: true, // upgrades between Envoys (RFC 8441)
+			// What is wrong with one request ends that one: a connection between Envoys carries those of many tenants.
+			OverrideStreamErrorOnInvalidHttpMessage: wrapperspb.Bool(true),
+			MaxConcurrentStreams:                    wrapperspb.UInt32(maxStreams),
+			InitialStreamWindowSize:                 wrapperspb.UInt32(windowBytes),
+			InitialConnectionWindowSize:             wrapperspb.UInt32(16 * windowBytes),
 		},
 		UpgradeConfigs:   []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 		AccessLog:        []*accesslog.AccessLog{toLedger(name)},

@@ -29,8 +29,12 @@ func cellListeners(cell string) []Resource {
 		more = append(more, remove(name))
 	}
 	outbound.HttpFilters = filters(meshname.ListenerOutbound, nil, more...)
-	// Which instance of the peer it is: one may have been shut out.
-	inbound.HttpFilters = filters(meshname.ListenerInbound, nil, append(more, remove(propagation.HeaderClass), remove(propagation.HeaderStream), set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256%"))...)
+	for _, name := range propagation.OverrideHeaders {
+		more = append(more, remove(name))
+	}
+	// Which instance of the peer it is: one may have been shut out. And by what names, of which Envoy looks for one that it
+	// knows, and the check is told the first.
+	inbound.HttpFilters = filters(meshname.ListenerInbound, nil, append(more, remove(propagation.HeaderClass), remove(propagation.HeaderStream), set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256% %DOWNSTREAM_PEER_URI_SAN%"))...)
 	inbound.HttpFilters = slices.Insert(inbound.HttpFilters, len(inbound.HttpFilters)-1, accessFilter())
 	hold(inbound)
 	outbound.ForwardClientCertDetails, outbound.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil

@@ -1808,6 +1808,7 @@ type MemberReport struct {
 	//	*MemberReport_Certificate
 	//	*MemberReport_Top
 	//	*MemberReport_Shadow
+	//	*MemberReport_Uses
 	Report        isMemberReport_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1940,6 +1941,15 @@ func (x *MemberReport) GetShadow() *ShadowReport {
 	return nil
 }
 
+func (x *MemberReport) GetUses() *UseReport {
+	if x != nil {
+		if x, ok := x.Report.(*MemberReport_Uses); ok {
+			return x.Uses
+		}
+	}
+	return nil
+}
+
 type isMemberReport_Report interface {
 	isMemberReport_Report()
 }
@@ -1984,6 +1994,10 @@ type MemberReport_Shadow struct {
 	Shadow *ShadowReport `protobuf:"bytes,60,opt,name=shadow,proto3,oneof"`
 }
 
+type MemberReport_Uses struct {
+	Uses *UseReport `protobuf:"bytes,61,opt,name=uses,proto3,oneof"`
+}
+
 func (*MemberReport_Hello) isMemberReport_Report() {}
 
 func (*MemberReport_Readiness) isMemberReport_Report() {}
@@ -2003,6 +2017,8 @@ func (*MemberReport_Certificate) isMemberReport_Report() {}
 func (*MemberReport_Top) isMemberReport_Report() {}
 
 func (*MemberReport_Shadow) isMemberReport_Report() {}
+
+func (*MemberReport_Uses) isMemberReport_Report() {}
 
 // Hello registers a durable member.
 type Hello struct {
@@ -2814,6 +2830,136 @@ func (x *ShadowEntry) GetLast() *timestamppb.Timestamp {
 	return nil
 }
 
+// UseReport is which policies permitted requests, and whose, since the member's process began. Each one holds all that those before
+// it held.
+type UseReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	Entries       []*UseEntry            `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	Lost          int64                  `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"` // requests that are in no entry
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseReport) Reset() {
+	*x = UseReport{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseReport) ProtoMessage() {}
+
+func (x *UseReport) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseReport.ProtoReflect.Descriptor instead.
+func (*UseReport) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *UseReport) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *UseReport) GetEntries() []*UseEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *UseReport) GetLost() int64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+type UseEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	Principal     string                 `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	Requests      int64                  `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	Last          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseEntry) Reset() {
+	*x = UseEntry{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseEntry) ProtoMessage() {}
+
+func (x *UseEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseEntry.ProtoReflect.Descriptor instead.
+func (*UseEntry) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *UseEntry) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *UseEntry) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *UseEntry) GetRequests() int64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *UseEntry) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
 // Explanation answers an Explain.
 type Explanation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2826,7 +2972,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2838,7 +2984,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2851,7 +2997,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Explanation) GetDecisionId() string {
@@ -2884,7 +3030,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +3042,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +3055,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{32}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{34}
 }
 
 // Position says that the member has applied a tenant's placement of an epoch, and keeps it on its disk.
@@ -2926,7 +3072,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2938,7 +3084,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2951,7 +3097,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{33}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Position) GetTenant() string {
@@ -3008,7 +3154,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3020,7 +3166,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3033,7 +3179,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{34}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Copy) GetWorkload() string {
@@ -3122,7 +3268,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3134,7 +3280,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3147,7 +3293,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{35}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ControlMessage) GetMessage() isControlMessage_Message {
@@ -3245,7 +3391,7 @@ type Pulse struct {
 
 func (x *Pulse) Reset() {
 	*x = Pulse{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3403,7 @@ func (x *Pulse) String() string {
 func (*Pulse) ProtoMessage() {}
 
 func (x *Pulse) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3416,7 @@ func (x *Pulse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pulse.ProtoReflect.Descriptor instead.
 func (*Pulse) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{36}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{38}
 }
 
 type Welcome struct {
@@ -3286,7 +3432,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3298,7 +3444,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3311,7 +3457,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{37}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Welcome) GetPrincipal() string {
@@ -3359,7 +3505,7 @@ type KeyInForce struct {
 
 func (x *KeyInForce) Reset() {
 	*x = KeyInForce{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3371,7 +3517,7 @@ func (x *KeyInForce) String() string {
 func (*KeyInForce) ProtoMessage() {}
 
 func (x *KeyInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3384,7 +3530,7 @@ func (x *KeyInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyInForce.ProtoReflect.Descriptor instead.
 func (*KeyInForce) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{38}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *KeyInForce) GetKid() string {
@@ -3403,7 +3549,7 @@ type UsageAck struct {
 
 func (x *UsageAck) Reset() {
 	*x = UsageAck{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3415,7 +3561,7 @@ func (x *UsageAck) String() string {
 func (*UsageAck) ProtoMessage() {}
 
 func (x *UsageAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3428,7 +3574,7 @@ func (x *UsageAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAck.ProtoReflect.Descriptor instead.
 func (*UsageAck) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{39}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *UsageAck) GetSequence() int64 {
@@ -3447,7 +3593,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3459,7 +3605,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3472,7 +3618,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{40}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Explain) GetDecisionId() string {
@@ -3673,7 +3819,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05share\x18\x02 \x01(\x01R\x05share\x121\n" +
 	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12-\n" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x124\n" +
-	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xf1\x04\n" +
+	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xa7\x05\n" +
 	"\fMemberReport\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.tenantmesh.v1alpha1.HelloH\x00R\x05hello\x12>\n" +
 	"\treadiness\x18\x02 \x01(\v2\x1e.tenantmesh.v1alpha1.ReadinessH\x00R\treadiness\x12B\n" +
@@ -3685,7 +3831,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\bposition\x18\a \x01(\v2\x1d.tenantmesh.v1alpha1.PositionH\x00R\bposition\x12D\n" +
 	"\vcertificate\x18\b \x01(\v2 .tenantmesh.v1alpha1.CertificateH\x00R\vcertificate\x12,\n" +
 	"\x03top\x18\x14 \x01(\v2\x18.tenantmesh.v1alpha1.TopH\x00R\x03top\x12;\n" +
-	"\x06shadow\x18< \x01(\v2!.tenantmesh.v1alpha1.ShadowReportH\x00R\x06shadowB\b\n" +
+	"\x06shadow\x18< \x01(\v2!.tenantmesh.v1alpha1.ShadowReportH\x00R\x06shadow\x124\n" +
+	"\x04uses\x18= \x01(\v2\x1e.tenantmesh.v1alpha1.UseReportH\x00R\x04usesB\b\n" +
 	"\x06report\"\x83\x02\n" +
 	"\x05Hello\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
@@ -3762,7 +3909,16 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	" \x01(\x03R\brequests\x12\x1a\n" +
 	"\bdecision\x18\v \x01(\tR\bdecision\x12\x12\n" +
 	"\x04path\x18\f \x01(\tR\x04path\x12.\n" +
-	"\x04last\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"X\n" +
+	"\x04last\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"\x8a\x01\n" +
+	"\tUseReport\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x127\n" +
+	"\aentries\x18\x02 \x03(\v2\x1d.tenantmesh.v1alpha1.UseEntryR\aentries\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\x03R\x04lost\"\x8c\x01\n" +
+	"\bUseEntry\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x03R\brequests\x12.\n" +
+	"\x04last\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"X\n" +
 	"\vExplanation\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x14\n" +
@@ -3827,7 +3983,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*FailMode)(nil),              // 1: tenantmesh.v1alpha1.FailMode
@@ -3860,91 +4016,97 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TopEntry)(nil),              // 28: tenantmesh.v1alpha1.TopEntry
 	(*ShadowReport)(nil),          // 29: tenantmesh.v1alpha1.ShadowReport
 	(*ShadowEntry)(nil),           // 30: tenantmesh.v1alpha1.ShadowEntry
-	(*Explanation)(nil),           // 31: tenantmesh.v1alpha1.Explanation
-	(*Leave)(nil),                 // 32: tenantmesh.v1alpha1.Leave
-	(*Position)(nil),              // 33: tenantmesh.v1alpha1.Position
-	(*Copy)(nil),                  // 34: tenantmesh.v1alpha1.Copy
-	(*ControlMessage)(nil),        // 35: tenantmesh.v1alpha1.ControlMessage
-	(*Pulse)(nil),                 // 36: tenantmesh.v1alpha1.Pulse
-	(*Welcome)(nil),               // 37: tenantmesh.v1alpha1.Welcome
-	(*KeyInForce)(nil),            // 38: tenantmesh.v1alpha1.KeyInForce
-	(*UsageAck)(nil),              // 39: tenantmesh.v1alpha1.UsageAck
-	(*Explain)(nil),               // 40: tenantmesh.v1alpha1.Explain
-	nil,                           // 41: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
-	nil,                           // 42: tenantmesh.v1alpha1.Limits.ClassesEntry
-	nil,                           // 43: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	nil,                           // 44: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	nil,                           // 45: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	nil,                           // 46: tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
-	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*UseReport)(nil),             // 31: tenantmesh.v1alpha1.UseReport
+	(*UseEntry)(nil),              // 32: tenantmesh.v1alpha1.UseEntry
+	(*Explanation)(nil),           // 33: tenantmesh.v1alpha1.Explanation
+	(*Leave)(nil),                 // 34: tenantmesh.v1alpha1.Leave
+	(*Position)(nil),              // 35: tenantmesh.v1alpha1.Position
+	(*Copy)(nil),                  // 36: tenantmesh.v1alpha1.Copy
+	(*ControlMessage)(nil),        // 37: tenantmesh.v1alpha1.ControlMessage
+	(*Pulse)(nil),                 // 38: tenantmesh.v1alpha1.Pulse
+	(*Welcome)(nil),               // 39: tenantmesh.v1alpha1.Welcome
+	(*KeyInForce)(nil),            // 40: tenantmesh.v1alpha1.KeyInForce
+	(*UsageAck)(nil),              // 41: tenantmesh.v1alpha1.UsageAck
+	(*Explain)(nil),               // 42: tenantmesh.v1alpha1.Explain
+	nil,                           // 43: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	nil,                           // 44: tenantmesh.v1alpha1.Limits.ClassesEntry
+	nil,                           // 45: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	nil,                           // 46: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	nil,                           // 47: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	nil,                           // 48: tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
+	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
-	41, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	43, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	2,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	3,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
 	1,  // 3: tenantmesh.v1alpha1.TenantPolicy.fail_mode:type_name -> tenantmesh.v1alpha1.FailMode
-	47, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	47, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
-	42, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	49, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	49, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	44, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
 	7,  // 7: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
 	8,  // 8: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	48, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	50, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
 	6,  // 10: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
 	5,  // 11: tenantmesh.v1alpha1.Canary.before:type_name -> tenantmesh.v1alpha1.AccessPolicy
 	5,  // 12: tenantmesh.v1alpha1.Canary.after:type_name -> tenantmesh.v1alpha1.AccessPolicy
-	43, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	48, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
-	48, // 15: tenantmesh.v1alpha1.Revocation.until:type_name -> google.protobuf.Timestamp
+	45, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	50, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	50, // 15: tenantmesh.v1alpha1.Revocation.until:type_name -> google.protobuf.Timestamp
 	16, // 16: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
 	18, // 17: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	44, // 18: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	46, // 18: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
 	15, // 19: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
-	45, // 20: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	47, // 20: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
 	13, // 21: tenantmesh.v1alpha1.ProxyConfig.share_groups:type_name -> tenantmesh.v1alpha1.ShareGroup
 	17, // 22: tenantmesh.v1alpha1.ProxyConfig.streams:type_name -> tenantmesh.v1alpha1.Streams
 	14, // 23: tenantmesh.v1alpha1.ProxyConfig.admission:type_name -> tenantmesh.v1alpha1.Admission
-	46, // 24: tenantmesh.v1alpha1.ProxyConfig.bound_peers:type_name -> tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
+	48, // 24: tenantmesh.v1alpha1.ProxyConfig.bound_peers:type_name -> tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
 	16, // 25: tenantmesh.v1alpha1.Streams.classes:type_name -> tenantmesh.v1alpha1.Class
 	19, // 26: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
-	47, // 27: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
-	47, // 28: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
-	47, // 29: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
+	49, // 27: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
+	49, // 28: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
+	49, // 29: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
 	21, // 30: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
 	23, // 31: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
 	24, // 32: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
 	25, // 33: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	31, // 34: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	32, // 35: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	33, // 36: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	33, // 34: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	34, // 35: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	35, // 36: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
 	22, // 37: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
 	27, // 38: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
 	29, // 39: tenantmesh.v1alpha1.MemberReport.shadow:type_name -> tenantmesh.v1alpha1.ShadowReport
-	47, // 40: tenantmesh.v1alpha1.Hello.grant_age:type_name -> google.protobuf.Duration
-	47, // 41: tenantmesh.v1alpha1.Hello.issuer_age:type_name -> google.protobuf.Duration
-	48, // 42: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	48, // 43: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	26, // 44: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	48, // 45: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	47, // 46: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	28, // 47: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
-	48, // 48: tenantmesh.v1alpha1.ShadowReport.since:type_name -> google.protobuf.Timestamp
-	30, // 49: tenantmesh.v1alpha1.ShadowReport.entries:type_name -> tenantmesh.v1alpha1.ShadowEntry
-	48, // 50: tenantmesh.v1alpha1.ShadowEntry.last:type_name -> google.protobuf.Timestamp
-	34, // 51: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	37, // 52: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	38, // 53: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	39, // 54: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	40, // 55: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	36, // 56: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
-	4,  // 57: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	20, // 58: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	35, // 59: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	59, // [59:60] is the sub-list for method output_type
-	58, // [58:59] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	31, // 40: tenantmesh.v1alpha1.MemberReport.uses:type_name -> tenantmesh.v1alpha1.UseReport
+	49, // 41: tenantmesh.v1alpha1.Hello.grant_age:type_name -> google.protobuf.Duration
+	49, // 42: tenantmesh.v1alpha1.Hello.issuer_age:type_name -> google.protobuf.Duration
+	50, // 43: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	50, // 44: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	26, // 45: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	50, // 46: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	49, // 47: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	28, // 48: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
+	50, // 49: tenantmesh.v1alpha1.ShadowReport.since:type_name -> google.protobuf.Timestamp
+	30, // 50: tenantmesh.v1alpha1.ShadowReport.entries:type_name -> tenantmesh.v1alpha1.ShadowEntry
+	50, // 51: tenantmesh.v1alpha1.ShadowEntry.last:type_name -> google.protobuf.Timestamp
+	50, // 52: tenantmesh.v1alpha1.UseReport.since:type_name -> google.protobuf.Timestamp
+	32, // 53: tenantmesh.v1alpha1.UseReport.entries:type_name -> tenantmesh.v1alpha1.UseEntry
+	50, // 54: tenantmesh.v1alpha1.UseEntry.last:type_name -> google.protobuf.Timestamp
+	36, // 55: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	39, // 56: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	40, // 57: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	41, // 58: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	42, // 59: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	38, // 60: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
+	4,  // 61: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	20, // 62: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	37, // 63: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	63, // [63:64] is the sub-list for method output_type
+	62, // [62:63] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -3963,8 +4125,9 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 		(*MemberReport_Certificate)(nil),
 		(*MemberReport_Top)(nil),
 		(*MemberReport_Shadow)(nil),
+		(*MemberReport_Uses)(nil),
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[35].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[37].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_KeyInForce)(nil),
 		(*ControlMessage_UsageAck)(nil),
@@ -3977,7 +4140,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

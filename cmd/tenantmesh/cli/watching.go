@@ -87,11 +87,13 @@ func explain(w io.Writer, d policy.Decision) {
 	}
 	line := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(w, "%-10s %s\n", name, value)
+			fmt.Fprintf(w, "%-10s %s\n", name, oneLine.Replace(value))
 		}
 	}
 	line("decision", d.ID)
 	line("request", d.Method+" "+strconv.QuoteToGraphic(d.Path))
+	line("host", d.Authority)
+	line("request ID", d.RequestID)
 	for _, own := range []struct{ name, value string }{{"its ID", d.ClientRequestID}, {"its trace", d.ClientTraceparent}} {
 		if own.value != "" {
 			line(own.name, strconv.QuoteToGraphic(own.value)+", as the client says")
@@ -210,7 +212,7 @@ type translated struct {
 }
 
 func newTranslate() *cobra.Command {
-	var files []string
+	var files source
 	var to, node, trustDomain string
 	format := outputYAML
 	cmd := &cobra.Command{
@@ -229,7 +231,7 @@ func newTranslate() *cobra.Command {
 					audiences[audience] = true
 				}
 			}
-			snapshot, _, err := offline(cmd, files)
+			snapshot, _, err := offline(cmd, &files)
 			if err != nil {
 				return err
 			}
@@ -259,7 +261,7 @@ func newTranslate() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	files.flags(flags)
 	flags.StringVar(&to, "to", "xds", "what to translate to")
 	flags.StringVar(&node, "node", "gateway", "gateway, or <cell>/<workload>")
 	flags.StringVar(&trustDomain, "trust-domain", "example.org", "SPIFFE trust domain")
