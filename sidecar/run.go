@@ -301,7 +301,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 		address, port = c.MoverAddress, c.MoverPort
 	}
 	reporter, err := report.New(report.Config{
-		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top, Shadow: s.watching,
+		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top, Shadow: s.watching, Uses: s.uses,
 		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: address, Port: uint32(port)},
 	}, s.signs, time.Now())
 	if err != nil {
@@ -315,7 +315,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 	}
 	s.decider = decide.New(decide.Config{
 		Sets: s.sets, Limiter: limiter, Shares: s.shares, Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
-		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness, Shadows: &shadow.Table{},
+		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness, Shadows: &shadow.Table{}, Uses: &shadow.Table{},
 	})
 	s.envoy.Ended = s.decider.EnvoyEnded
 	s.streams = streams.New(s.decider, c.Log)

@@ -5,10 +5,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/sidecar/shadow"
 )
 
@@ -16,7 +18,7 @@ import (
 // is nil while nothing is watched.
 func (s *sidecar) watching() (report *api.ShadowReport, changes int64) {
 	set := s.sets.Load()
-	if set == nil {
+	if set == nil || set.Self == nil {
 		return nil, 0
 	}
 	watched := set.Policies.Watched()
@@ -39,3 +41,21 @@ func (s *sidecar) watching() (report *api.ShadowReport, changes int64) {
 
 // valid is a text as a protobuf string may be: it is cut anywhere, and callers choose its bytes.
 func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+
+// usesInterval is how often it is said again how often policies were used; what was not used before is said at once.
+const usesInterval = time.Minute
+
+// uses is what the control plane is told of the policies that permitted something; changes tell when that is worth saying again.
+func (s *sidecar) uses() (report *api.UseReport, changes int64) {
+	counts, lost, entered := s.decider.Uses.All()
+	if len(counts) == 0 {
+		return nil, 0
+	}
+	report = &api.UseReport{Since: timestamppb.New(s.began), Lost: lost}
+	for key, c := range counts {
+		report.Entries = append(report.Entries, &api.UseEntry{
+			Policy: strings.TrimSuffix(key.Policy, policy.CanarySuffix), Principal: key.Principal, Requests: c.Requests, Last: timestamppb.New(c.Last),
+		})
+	}
+	return report, entered + int64(time.Since(s.began)/usesInterval)
+}

@@ -28,6 +28,7 @@ var kinds = []KindInfo{
 	{KindAccessGrant, "accessgrants", true, func(o *Object) any { return &o.AccessGrant }},
 	{KindTierPromotion, "tierpromotions", true, func(o *Object) any { return &o.TierPromotion }},
 	{KindAccessInvariant, "accessinvariants", true, func(o *Object) any { return &o.AccessInvariant }},
+	{KindRoleBinding, "rolebindings", true, func(o *Object) any { return &o.RoleBinding }},
 	{KindMember, "members", false, func(o *Object) any { return &o.Member }},
 	{KindEndpoint, "endpoints", false, func(o *Object) any { return &o.Endpoint }},
 	{KindSignerKey, "signerkeys", false, func(o *Object) any { return &o.SignerKey }},

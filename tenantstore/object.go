@@ -27,6 +27,7 @@ const (
 	KindTierPromotion Kind = "TierPromotion"
 
 	KindAccessInvariant Kind = "AccessInvariant" // policies may not break it
+	KindRoleBinding     Kind = "RoleBinding"     // who, without being an operator, may write what
 )
 
 // Kinds that the control plane writes for itself; the admin API only reads them.
@@ -80,6 +81,7 @@ type Object struct {
 	Rollout       *RolloutSpec             `json:"-"`
 
 	AccessInvariant *policy.AccessInvariantSpec `json:"-"`
+	RoleBinding     *RoleBindingSpec            `json:"-"`
 	Revocation      *RevocationSpec             `json:"-"`
 
 	Status Status `json:"status,omitzero"`

@@ -206,7 +206,7 @@ func (r *RolloutRequest) problems(t *draft, steps []float64) (problems Problems)
 	default:
 		problems = r.candidate(t)
 	}
-	if rollout := RolloutOf(t.objects, key); rollout != nil && !(r.Shadow && rollout.Rollout.State == Shadowed) { // the next version is watched instead
+	if rollout := RolloutOf(t.objects, key); rollout != nil && (!r.Shadow || rollout.Rollout.State != Shadowed) { // the next version is watched instead
 		problems = append(problems, inRollout(t.objects, key))
 	}
 	if r.Shadow {

@@ -116,3 +116,42 @@ func MergeShadows(watched []WatchedPolicy, said []ShadowDifference) (list []Shad
 	}
 	return list[:min(len(list), maxDifferences)], lost
 }
+
+// PolicyUses says which policies decided to permit requests, and whose, as far as sidecars say.
+type PolicyUses struct {
+	Uses    []PolicyUse `json:"uses"`
+	Lost    int64       `json:"lost"`            // requests that are in no use
+	Members int         `json:"members"`         // that reported, to this control plane
+	Since   *time.Time  `json:"since,omitempty"` // when the youngest of them began to count
+}
+
+// PolicyUse is that a policy permitted requests of a principal.
+type PolicyUse struct {
+	Policy    string    `json:"policy"`
+	Principal string    `json:"principal"`
+	Requests  int64     `json:"requests"`
+	Last      time.Time `json:"last"` // to the second
+}
+
+// MergeUses sums what members say.
+func MergeUses(said []PolicyUse) (list []PolicyUse) {
+	at := map[[2]string]int{}
+	list = []PolicyUse{}
+	for _, u := range said {
+		key := [2]string{u.Policy, u.Principal}
+		i, ok := at[key]
+		if !ok {
+			at[key] = len(list)
+			list = append(list, u)
+			continue
+		}
+		list[i].Requests += u.Requests
+		if u.Last.After(list[i].Last) {
+			list[i].Last = u.Last
+		}
+	}
+	slices.SortFunc(list, func(a, b PolicyUse) int {
+		return cmp.Or(strings.Compare(a.Policy, b.Policy), strings.Compare(a.Principal, b.Principal))
+	})
+	return list
+}

@@ -132,6 +132,8 @@ func (v *validation) object(o *Object) {
 		v.grant(o.AccessGrant)
 	case KindAccessInvariant:
 		v.fields(analysis.CheckInvariant(o.AccessInvariant))
+	case KindRoleBinding:
+		v.roleBinding(o.RoleBinding)
 	case KindTierPromotion:
 		p := o.TierPromotion
 		between(v, "spec.requestsPerSecond", p.RequestsPerSecond, 0, 1e6)
@@ -416,6 +418,13 @@ func (v *validation) references(o *Object) {
 		}
 		if name := o.AccessInvariant.Tenant; name != "" {
 			v.exists("spec.tenant", KindTenant, name)
+		}
+	case KindRoleBinding:
+		for i, name := range o.RoleBinding.Workloads {
+			v.exists(fmt.Sprintf("spec.workloads[%d]", i), KindWorkload, name)
+		}
+		for i, name := range o.RoleBinding.Tenants {
+			v.exists(fmt.Sprintf("spec.tenants[%d]", i), KindTenant, name)
 		}
 	case KindDependency:
 		if v.names {

@@ -27,11 +27,11 @@ const (
 
 // PublisherConfig says what a publisher stands on.
 type PublisherConfig struct {
-	Store         tenantstore.Store
-	Writer        *tenantstore.Writer
-	Cache         *server.Cache
-	TrustDomain   string
-	AllowHTTPJWKS bool // fetch issuers' keys over plain HTTP too
+	Store       tenantstore.Store
+	Writer      *tenantstore.Writer
+	Cache       *server.Cache
+	TrustDomain string
+	KeySources  KeySources // of issuers that name a URI
 	// Change changes what is pushed: for tests that show what a part of it is for. nil: nothing is changed.
 	Change func(translator.Resource) translator.Resource
 	Log    *zap.Logger
@@ -53,7 +53,7 @@ type Publisher struct {
 // NewPublisher returns a publisher; Run makes it work.
 func NewPublisher(config PublisherConfig) *Publisher {
 	p := &Publisher{PublisherConfig: config, shared: map[server.Key]struct{}{}, tenants: map[string][]server.Key{}}
-	p.keys = newKeyFetcher(config.AllowHTTPJWKS, config.Writer, config.Log)
+	p.keys = newKeyFetcher(config.KeySources, config.Writer, config.Log)
 	p.directory.Store(&directory{changed: make(chan struct{})})
 	return p
 }
@@ -188,7 +188,7 @@ func (b *batch) touch(key tenantstore.Key) {
 		} else {
 			b.shared = true
 		}
-	case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant: // sidecars see a move by the tenant's placement
+	case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant, tenantstore.KindRoleBinding: // sidecars see a move by the tenant's placement
 	default:
 		b.shared = true
 	}

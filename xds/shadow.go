@@ -88,3 +88,50 @@ func (m *Members) Shadow(ctx context.Context) (tenantstore.ShadowReport, error) 
 	report.Lost += lost
 	return report, nil
 }
+
+// uses are what a member says of the policies that permitted something.
+type uses struct {
+	since time.Time
+	list  []tenantstore.PolicyUse
+	lost  int64
+}
+
+// used notes what a member says.
+func (m *Members) used(peer *server.Peer, report *api.UseReport) {
+	said := uses{since: report.Since.AsTime(), lost: max(0, report.Lost)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kept := 0
+	for member, other := range m.uses {
+		if member != peer.Hello.MemberId {
+			kept += len(other.list)
+		}
+	}
+	for _, e := range report.Entries {
+		u := tenantstore.PolicyUse{Policy: e.Policy, Principal: e.Principal, Requests: max(0, e.Requests), Last: e.Last.AsTime()}
+		if len(u.Policy) > maxShadowText || len(u.Principal) > 2*maxShadowText || len(said.list) == min(maxShadow, max(0, maxShadows-kept)) {
+			said.lost += u.Requests
+			continue
+		}
+		said.list = append(said.list, u)
+	}
+	m.uses[peer.Hello.MemberId] = said
+}
+
+// Uses are which policies permitted something, by the members that report to this control plane.
+func (m *Members) Uses() tenantstore.PolicyUses {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var report tenantstore.PolicyUses
+	var said []tenantstore.PolicyUse
+	for _, u := range m.uses {
+		said = append(said, u.list...)
+		report.Lost += u.lost
+		report.Members++
+		if report.Since == nil || u.since.After(*report.Since) {
+			report.Since = &u.since
+		}
+	}
+	report.Uses = tenantstore.MergeUses(said)
+	return report
+}

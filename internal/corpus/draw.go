@@ -31,7 +31,11 @@ func DrawPolicies(t *rapid.T, plain bool) (policies []authz.Policy) {
 				Paths:    rapid.SliceOfN(rapid.SampledFrom([]string{"/", "/a", "/a/**", "/*", "/*/b", "/a;b/*", "/**", "/é", "/a/", "/a/*/**", "/100"}), 0, 3).Draw(t, "paths"),
 			})
 		}
+		if rapid.IntRange(0, 3).Draw(t, "grpc") == 0 {
+			p.Spec.Targets = append(p.Spec.Targets, policy.Target{Workload: "back", GRPC: []policy.GRPC{{Service: "a", Methods: rapid.SampledFrom([][]string{nil, {"b"}}).Draw(t, "calls")}}})
+		}
 		if !plain {
+			p.Spec.Tenants.Own, p.Spec.Tenants.Residency = rapid.IntRange(0, 3).Draw(t, "own") == 0, rapid.SampledFrom([]string{"", "", "eu"}).Draw(t, "residency")
 			p.Spec.Tenants.Names = rapid.SampledFrom([][]string{nil, {"acme"}, {"globex"}}).Draw(t, "names")
 			p.Spec.When = rapid.SampledFrom([]string{"", "", `request.method == "GET"`, `request.segments[1] == "b"`}).Draw(t, "when")
 			p.Canary = rapid.SampledFrom([]*policy.Canary{nil, nil, {Names: []string{"acme"}}, {Names: []string{"acme"}, Others: true}}).Draw(t, "canary")
@@ -52,6 +56,10 @@ func DrawRequest(t *rapid.T) (r authz.Request, path string) {
 	r = authz.Request{Workload: Workload, Now: Noon, Method: rapid.SampledFrom([]string{"GET", "PUT", "POST"}).Draw(t, "method")}
 	r.Principal = principal(id)
 	r.Tenant.ID, _ = identity.ParseTenantID(rapid.SampledFrom([]string{"", "acme", "globex"}).Draw(t, "tenant"))
+	r.Own, _ = identity.ParseTenantID(rapid.SampledFrom([]string{"", "acme", "globex"}).Draw(t, "own"))
+	if !r.Tenant.ID.IsZero() {
+		r.Tenant.Residency = rapid.SampledFrom([]string{"", "eu"}).Draw(t, "residency")
+	}
 	path = "/" + strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "a;b", "a%3Bb", "%C3%A9", "A", "100", "%20"}), 0, 3).Draw(t, "segments"), "/")
 	if rapid.Bool().Draw(t, "slash") && path != "/" {
 		path += "/"

@@ -19,6 +19,7 @@ const (
 	Never    Check = "never"    // it names what there is none of
 	Wider    Check = "wider"    // it permits calls that nobody has registered
 	Ending   Check = "ending"   // a grant has ended, or soon will
+	Unused   Check = "unused"   // nobody was permitted anything by it, of all or of a principal that it names
 )
 
 // Finding is something about a rule that its author may not know.

@@ -84,7 +84,7 @@ func (s *Set) Nearest(r *Request, most int) []policy.RuleResult {
 	judge := judge{request: r}
 	results := make([]policy.RuleResult, 0, min(most, len(s.rules)))
 	near := map[*rule]bool{}
-	for candidates := s.candidates(r); len(results) < most; {
+	for candidates := s.near(r); len(results) < most; {
 		rule := candidates.next()
 		if rule == nil {
 			break

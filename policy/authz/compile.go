@@ -43,9 +43,9 @@ func (ps FieldProblems) Error() string {
 
 // Set is policies, compiled. The zero value denies everything. It may be used from many goroutines.
 type Set struct {
-	rules   []rule             // forbids first, then permits, each by name; shadows among them
-	named   map[string][]*rule // those that name tenants, by each name, in the same order
-	watched map[string]int64   // what is only watched, by policy: its revision
+	rules   []rule            // forbids first, then permits, each by name; shadows among them
+	named   map[string]*index // those that name tenants, by each name, in the same order
+	watched map[string]int64  // what is only watched, by policy: its revision
 
 	asked atomic.Pointer[map[asker]*index] // nobody changes a map once it is here
 	mu    sync.Mutex                       // of who replaces it
@@ -75,7 +75,7 @@ type target struct {
 // Compile compiles policies; a policy that is wrong is left out of the set and named in the error, which is
 // nil when all are good.
 func Compile(policies []Policy) (*Set, error) {
-	set := &Set{named: map[string][]*rule{}}
+	set := &Set{named: map[string]*index{}}
 	var wrong []string
 	var removals []Policy
 	for _, p := range policies {
@@ -96,12 +96,16 @@ func Compile(policies []Policy) (*Set, error) {
 		}
 		return strings.Compare(a.name, b.name)
 	})
+	named := map[string][]*rule{}
 	for i := range set.rules {
 		rule := &set.rules[i]
 		rule.place = i
 		for _, name := range slices.Compact(slices.Sorted(slices.Values(rule.tenants.Names))) {
-			set.named[name] = append(set.named[name], rule)
+			named[name] = append(named[name], rule)
 		}
+	}
+	for name, rules := range named {
+		set.named[name] = newIndex(rules, "")
 	}
 	set.watchedPairs(removals)
 	if len(wrong) > 0 {

@@ -90,11 +90,11 @@ func (u union) add(workload string, p *authz.Policy, exact bool) {
 		return
 	}
 	for i := range p.Spec.Targets {
-		t := &p.Spec.Targets[i]
+		t := p.Spec.Targets[i].Plain()
 		if t.Workload != workload && t.Workload != "*" {
 			continue
 		}
-		for _, match := range matches(t, exact) {
+		for _, match := range matches(&t, exact) {
 			match.Principals = principals
 			key := match.key(true, false)
 			if have := u[key]; have == nil {
@@ -112,7 +112,9 @@ func (u union) add(workload string, p *authz.Policy, exact bool) {
 // matches are what a target selects of the requests to its workload, without principals: at least that, or with exact, at most.
 // A part that is not known here may narrow it.
 func matches(t *policy.Target, exact bool) []Rule {
-	rest := *t
+	plain := t.Plain()
+	t = &plain
+	rest := plain
 	rest.Workload, rest.Methods, rest.Paths = "", nil, nil
 	if exact && !reflect.ValueOf(rest).IsZero() {
 		return nil

@@ -91,10 +91,11 @@ func unreserved(r rune) bool {
 
 // pathText is a path pattern as texts, of which one is to match. It is exact, or where the pattern is too long it matches more.
 func pathText(p authz.PathPattern) (texts []Text, exact bool) {
-	e, whole := &expression{plain: true}, true
+	e := &expression{plain: true}
 	segments, open := p.Segments()
 	for _, segment := range segments {
-		if whole = e.add("/", 1, "/"); whole && segment == "*" {
+		whole := e.add("/", 1, "/")
+		if whole && segment == "*" {
 			whole = e.add(pathSegment, pathSegmentCost, "")
 		} else if whole {
 			whole = e.octets(segment)

@@ -57,6 +57,7 @@ type Config struct {
 	Staleness   Staleness
 	Fair        *fair.Controller // of the service; nil: a new one
 	Shadows     *shadow.Table    // of what policies that are only watched would do; nil: it is not counted
+	Uses        *shadow.Table    // of the policies that permitted something; nil: it is not counted
 }
 
 // Staleness bounds how long what was pushed counts while the control plane is out of reach; zero fields take the
@@ -117,6 +118,7 @@ type attempt struct {
 	issuer  string // of the token that was verified
 
 	differences differences
+	permitted   string // the policy that permitted it
 }
 
 // rounds bounds how often a decision is made again because the placement changed under it.
@@ -140,7 +142,7 @@ func (d *Decider) Decide(request *Request) Answer {
 	}
 	decision.Duration = d.Now().Sub(a.now)
 	a.log()
-	a.countDifferences()
+	a.countPolicies()
 	answer := a.answer
 	*a = attempt{} // nothing of it is kept
 	attempts.Put(a)
@@ -152,7 +154,7 @@ var attempts = sync.Pool{New: func() any { return &attempt{} }}
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
 	a.untry()
-	a.set, a.stale, a.answer, a.place, a.issuer, a.differences.n = a.Sets.Load(), false, Answer{}, place{}, "", 0
+	a.set, a.stale, a.answer, a.place, a.issuer, a.differences.n, a.permitted = a.Sets.Load(), false, Answer{}, place{}, "", 0, ""
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)

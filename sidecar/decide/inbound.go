@@ -249,6 +249,7 @@ func (a *attempt) authorize(request *authz.Request) bool {
 	a.answer.Decision.Rule = rule
 	a.watch(request)
 	if allowed {
+		a.permitted = rule
 		return true
 	}
 	// Only a refusal pays for the whole story.

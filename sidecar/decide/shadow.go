@@ -26,9 +26,13 @@ func (a *attempt) watch(request *authz.Request) {
 	})
 }
 
-// countDifferences counts them once the decision has its ID. A request that was refused for another reason than policies is none.
-func (a *attempt) countDifferences() {
+// countPolicies counts what policies did and would have done, once the decision has its ID. A request that was refused for another
+// reason than policies is none.
+func (a *attempt) countPolicies() {
 	decision := &a.answer.Decision
+	if decision.Allowed && a.permitted != "" && a.Uses != nil {
+		a.Uses.Add(a.now, shadow.Key{Policy: a.permitted, Principal: decision.Principal}, "", "")
+	}
 	if !decision.Allowed && decision.Reason != policy.DeniedByPolicy {
 		return
 	}

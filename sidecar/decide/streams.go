@@ -135,7 +135,7 @@ func (a *attempt) justified(h *inflight.Held, tenant authz.Tenant) bool {
 	if a.set.Self.Fenced[h.Shown] {
 		return a.refuse(policy.UnauthenticatedPeer, "the peer is an instance that an operator shut out")
 	}
-	return a.authorize(&authz.Request{Principal: h.Peer, Tenant: tenant, Workload: h.Workload, Method: h.Method, Path: h.Path, Now: a.now, Lapsed: a.Lapsed()})
+	return a.authorize(&authz.Request{Principal: h.Peer, Own: a.set.Self.BoundPeers[h.Peer], Tenant: tenant, Workload: h.Workload, Method: h.Method, Path: h.Path, Now: a.now, Lapsed: a.Lapsed()})
 }
 
 // StreamEnded counts a stream that was ended.

@@ -48,6 +48,7 @@ type Config struct {
 	Pulse       func(now time.Time)                              // told each time that the control plane says it reaches its store
 	Top         func(now time.Time) []*api.TopEntry              // who uses most; nil: nothing is said of it
 	Shadow      func() (report *api.ShadowReport, changes int64) // what policies that are only watched would do, nil for none, and a number that grows with it; nil: nothing is said of it
+	Uses        func() (report *api.UseReport, changes int64)    // which policies permitted something, nil for none; as Shadow
 }
 
 const (
@@ -231,7 +232,7 @@ func (r *Reporter) stream(ctx context.Context) error {
 	topped := false // something was said of who uses most
 	age := time.NewTicker(keyInterval)
 	defer age.Stop()
-	published, said, shown, watched := "", false, "", int64(-1)
+	published, said, shown, watched, used := "", false, "", int64(-1), int64(-1)
 	r.welcomed = false
 	positions := positions{stream: stream, report: r.Positions, said: map[string]*api.Position{}}
 	for first := true; ; first = false {
@@ -276,6 +277,9 @@ func (r *Reporter) stream(ctx context.Context) error {
 				return err
 			}
 			if watched, err = r.sendShadow(stream, watched); err != nil {
+				return err
+			}
+			if used, err = r.sendUses(stream, used); err != nil {
 				return err
 			}
 		case now := <-top.C:
@@ -407,6 +411,18 @@ func (r *Reporter) sendShadow(stream api.MemberService_ReportClient, said int64)
 		return said, nil
 	}
 	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Shadow{Shadow: report}})
+}
+
+// sendUses says which policies permitted something, if it is time to.
+func (r *Reporter) sendUses(stream api.MemberService_ReportClient, said int64) (int64, error) {
+	if r.Uses == nil {
+		return said, nil
+	}
+	report, changes := r.Uses()
+	if report == nil || changes == said {
+		return said, nil
+	}
+	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Uses{Uses: report}})
 }
 
 func (r *Reporter) heard(stream api.MemberService_ReportClient, message *api.ControlMessage) error {

@@ -1,6 +1,8 @@
 // Package shadow answers WHAT WOULD IT HAVE DONE: it counts the requests that would have come out in another way if a policy that
 // is only watched were in force, by policy, tenant, principal, method and route, with one example each.
 //
+// It counts in the same way which policies permitted whose requests.
+//
 // It holds [Most] counts. When one more is needed, the one that counted least makes room for it and is lost, and that is
 // counted (space-saving: Metwally, Agrawal, El Abbadi, 2005; a newcomer stands where the one before it stood, so that what is
 // frequent stays).
@@ -46,6 +48,7 @@ type Table struct {
 	counts  map[Key]*entry
 	lost    int64
 	changes int64
+	entered int64
 }
 
 type entry struct {
@@ -71,6 +74,7 @@ func (t *Table) Add(now time.Time, key Key, decision, path string) {
 
 // enter makes room for a key. What it was cut from is not kept with it.
 func (t *Table) enter(key Key) *entry {
+	t.entered++
 	e := &entry{}
 	if len(t.counts) >= Most {
 		var least Key
@@ -92,6 +96,17 @@ func (t *Table) enter(key Key) *entry {
 	}
 	t.counts[key] = e
 	return e
+}
+
+// All are all that is held, how many requests were lost, and a number that grows with each key that was not held before.
+func (t *Table) All() (counts map[Key]Count, lost, entered int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	counts = make(map[Key]Count, len(t.counts))
+	for key, e := range t.counts {
+		counts[key] = e.Count
+	}
+	return counts, t.lost, t.entered
 }
 
 // Counts are all that is held, but for what is not watched any more, which is forgotten; how many requests were lost; and a number

@@ -53,3 +53,15 @@ func TestForgets(t *testing.T) {
 		t.Error("nothing changed, and it says so")
 	}
 }
+
+// BenchmarkAdd is what it costs a decision.
+func BenchmarkAdd(b *testing.B) {
+	table, key := &Table{}, Key{Policy: "documents-search", Principal: "spiffe://mesh.example/cell/us-1/workload/documents"}
+	for i := range Most - 1 {
+		table.Add(noon, Key{Policy: fmt.Sprint("p", i)}, "", "")
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		table.Add(noon, key, "", "")
+	}
+}

@@ -31,6 +31,14 @@ func (s *server) shadow(ctx context.Context, _ *struct{}) (*body, error) {
 	return &body{Status: http.StatusOK, Body: text}, err
 }
 
+func (s *server) policyUses(context.Context, *struct{}) (*body, error) {
+	if s.Uses == nil {
+		return nil, huma.Error404NotFound("nobody reports here")
+	}
+	text, err := json.Marshal(s.Uses())
+	return &body{Status: http.StatusOK, Body: text}, err
+}
+
 type sloInput struct {
 	Since time.Time `query:"since"`
 	Until time.Time `query:"until"`

@@ -88,6 +88,17 @@ spec: {effect: Forbid, mode: Shadow, principals: ["spiffe://mesh.example/**"], t
 	if len(got) != 3 || len(report.Watched) != 4 || report.Members < 2 || report.Lost != 0 {
 		t.Errorf("%+v", report)
 	}
+	until(t, func() bool {
+		uses, err := w.Admin.PolicyUses(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for _, u := range uses.Uses {
+			got[u.Policy] += u.Principal
+		}
+		return got["gateways"] == "spiffe://mesh.example/gateway/edge" && got["front-back"] == "spiffe://mesh.example/cell/us-1/workload/front" && len(got) == 2
+	})
 	for _, d := range report.Differences {
 		decision, err := w.Admin.Explain(t.Context(), d.Decision)
 		if err != nil || decision.Tenant != d.Tenant || decision.Path != d.Path || decision.Principal != d.Principal || !decision.Allowed {

@@ -173,7 +173,7 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			if o.Endpoint.Workload == "" && o.Endpoint.Ready {
 				mesh.Movers[key.Name] = Endpoint{o.Endpoint.Address, o.Endpoint.Port}
 			}
-		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant, tenantstore.KindMove, tenantstore.KindPosition:
+		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant, tenantstore.KindRoleBinding, tenantstore.KindMove, tenantstore.KindPosition:
 		}
 	}
 	for i := range mesh.Workloads {

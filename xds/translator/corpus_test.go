@@ -215,7 +215,7 @@ func (l *layer) ask(id identity.Principal, method, path string) answer {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: back\r\nConnection: close\r\n\r\n", method, path)
 	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
 	if err != nil {
@@ -235,7 +235,7 @@ func (l *layer) askHTTP2(id identity.Principal, method, path string) (a answer) 
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
 	for _, field := range [][2]string{{":method", method}, {":scheme", "https"}, {":authority", "back"}, {":path", path}} {
@@ -349,6 +349,26 @@ func (l *layer) asked(r *corpus.Request) map[string]answer {
 		delete(answers, "HTTP/1.1")
 	}
 	return answers
+}
+
+// TestUpgradesAreRefusedToo: an upgrade has filters of its own, and the rules are among them.
+func TestUpgradesAreRefusedToo(t *testing.T) {
+	front, err := identity.ParsePrincipal("spiffe://" + corpus.TrustDomain + "/cell/us-1/workload/front")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLayer(t, []identity.Principal{front})
+	l.enforce([]authz.Policy{{Name: "open", Spec: policy.AccessPolicySpec{
+		Effect: policy.Permit, Principals: []string{front.String()}, Targets: []policy.Target{{Workload: corpus.Workload, Paths: []string{"/open"}}},
+	}}})
+	const upgrade = " HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX:"
+	if a := l.ask(front, http.MethodGet, "/closed"+upgrade); a.allowed(t, "/closed") {
+		t.Errorf("an upgrade that no policy allows: %+v", a)
+	}
+	// Without a Go process nothing is held open: Envoy lets it through, and answers that.
+	if a := l.ask(front, http.MethodGet, "/open"+upgrade); a.status != http.StatusServiceUnavailable {
+		t.Errorf("an upgrade that a policy allows: %+v", a)
+	}
 }
 
 // TestGeneratedPolicies asks a real Envoy what the corpus does not think of: it refuses nothing that the evaluator allows, and

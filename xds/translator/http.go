@@ -136,12 +136,12 @@ func connectionManager(name string) *hcm.HttpConnectionManager {
 			HeadersWithUnderscoresAction: core.HttpProtocolOptions_REJECT_REQUEST,
 		},
 		Http2ProtocolOptions: &core.Http2ProtocolOptions{
-			AllowConnect:                true, // upgrades between Envoys (RFC 8441)
+			AllowConnect: true, // upgrades between Envoys (RFC 8441)
 			// What is wrong with one request ends that one: a connection between Envoys carries those of many tenants.
 			OverrideStreamErrorOnInvalidHttpMessage: wrapperspb.Bool(true),
-			MaxConcurrentStreams:        wrapperspb.UInt32(maxStreams),
-			InitialStreamWindowSize:     wrapperspb.UInt32(windowBytes),
-			InitialConnectionWindowSize: wrapperspb.UInt32(16 * windowBytes),
+			MaxConcurrentStreams:                    wrapperspb.UInt32(maxStreams),
+			InitialStreamWindowSize:                 wrapperspb.UInt32(windowBytes),
+			InitialConnectionWindowSize:             wrapperspb.UInt32(16 * windowBytes),
 		},
 		UpgradeConfigs:   []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 		AccessLog:        []*accesslog.AccessLog{toLedger(name)},

@@ -1808,6 +1808,7 @@ type MemberReport struct {
 	//	*MemberReport_Certificate
 	//	*MemberReport_Top
 	//	*MemberReport_Shadow
+	//	*MemberReport_Uses
 	Report        isMemberReport_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1940,6 +1941,15 @@ func (x *MemberReport) GetShadow() *ShadowReport {
 	return nil
 }
 
+func (x *MemberReport) GetUses() *UseReport {
+	if x != nil {
+		if x, ok := x.Report.(*MemberReport_Uses); ok {
+			return x.Uses
+		}
+	}
+	return nil
+}
+
 type isMemberReport_Report interface {
 	isMemberReport_Report()
 }
@@ -1984,6 +1994,10 @@ type MemberReport_Shadow struct {
 	Shadow *ShadowReport `protobuf:"bytes,60,opt,name=shadow,proto3,oneof"`
 }
 
+type MemberReport_Uses struct {
+	Uses *UseReport `protobuf:"bytes,61,opt,name=uses,proto3,oneof"`
+}
+
 func (*MemberReport_Hello) isMemberReport_Report() {}
 
 func (*MemberReport_Readiness) isMemberReport_Report() {}
@@ -2003,6 +2017,8 @@ func (*MemberReport_Certificate) isMemberReport_Report() {}
 func (*MemberReport_Top) isMemberReport_Report() {}
 
 func (*MemberReport_Shadow) isMemberReport_Report() {}
+
+func (*MemberReport_Uses) isMemberReport_Report() {}
 
 // Hello registers a durable member.
 type Hello struct {
@@ -2797,6 +2813,136 @@ func (x *ShadowEntry) GetLast() *timestamppb.Timestamp {
 	return nil
 }
 
+// UseReport is which policies permitted requests, and whose, since the member's process began. Each one holds all that those before
+// it held.
+type UseReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	Entries       []*UseEntry            `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	Lost          int64                  `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"` // requests that are in no entry
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseReport) Reset() {
+	*x = UseReport{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseReport) ProtoMessage() {}
+
+func (x *UseReport) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseReport.ProtoReflect.Descriptor instead.
+func (*UseReport) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *UseReport) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *UseReport) GetEntries() []*UseEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *UseReport) GetLost() int64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+type UseEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	Principal     string                 `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	Requests      int64                  `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	Last          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseEntry) Reset() {
+	*x = UseEntry{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseEntry) ProtoMessage() {}
+
+func (x *UseEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseEntry.ProtoReflect.Descriptor instead.
+func (*UseEntry) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *UseEntry) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *UseEntry) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *UseEntry) GetRequests() int64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *UseEntry) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
 // Explanation answers an Explain.
 type Explanation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2809,7 +2955,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2821,7 +2967,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2834,7 +2980,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Explanation) GetDecisionId() string {
@@ -2867,7 +3013,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +3025,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +3038,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{32}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{34}
 }
 
 // Position says that the member has applied a tenant's placement of an epoch, and keeps it on its disk.
@@ -2909,7 +3055,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2921,7 +3067,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2934,7 +3080,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{33}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Position) GetTenant() string {
@@ -2991,7 +3137,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3003,7 +3149,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3016,7 +3162,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{34}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Copy) GetWorkload() string {
@@ -3105,7 +3251,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3263,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3276,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{35}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ControlMessage) GetMessage() isControlMessage_Message {
@@ -3228,7 +3374,7 @@ type Pulse struct {
 
 func (x *Pulse) Reset() {
 	*x = Pulse{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3240,7 +3386,7 @@ func (x *Pulse) String() string {
 func (*Pulse) ProtoMessage() {}
 
 func (x *Pulse) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3253,7 +3399,7 @@ func (x *Pulse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pulse.ProtoReflect.Descriptor instead.
 func (*Pulse) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{36}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{38}
 }
 
 type Welcome struct {
@@ -3269,7 +3415,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +3427,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +3440,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{37}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Welcome) GetPrincipal() string {
@@ -3342,7 +3488,7 @@ type KeyInForce struct {
 
 func (x *KeyInForce) Reset() {
 	*x = KeyInForce{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3354,7 +3500,7 @@ func (x *KeyInForce) String() string {
 func (*KeyInForce) ProtoMessage() {}
 
 func (x *KeyInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3367,7 +3513,7 @@ func (x *KeyInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyInForce.ProtoReflect.Descriptor instead.
 func (*KeyInForce) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{38}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *KeyInForce) GetKid() string {
@@ -3386,7 +3532,7 @@ type UsageAck struct {
 
 func (x *UsageAck) Reset() {
 	*x = UsageAck{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3398,7 +3544,7 @@ func (x *UsageAck) String() string {
 func (*UsageAck) ProtoMessage() {}
 
 func (x *UsageAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3411,7 +3557,7 @@ func (x *UsageAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAck.ProtoReflect.Descriptor instead.
 func (*UsageAck) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{39}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *UsageAck) GetSequence() int64 {
@@ -3430,7 +3576,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3588,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3601,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{40}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Explain) GetDecisionId() string {
@@ -3656,7 +3802,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05share\x18\x02 \x01(\x01R\x05share\x121\n" +
 	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12-\n" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x124\n" +
-	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xf1\x04\n" +
+	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xa7\x05\n" +
 	"\fMemberReport\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.tenantmesh.v1alpha1.HelloH\x00R\x05hello\x12>\n" +
 	"\treadiness\x18\x02 \x01(\v2\x1e.tenantmesh.v1alpha1.ReadinessH\x00R\treadiness\x12B\n" +
@@ -3668,7 +3814,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\bposition\x18\a \x01(\v2\x1d.tenantmesh.v1alpha1.PositionH\x00R\bposition\x12D\n" +
 	"\vcertificate\x18\b \x01(\v2 .tenantmesh.v1alpha1.CertificateH\x00R\vcertificate\x12,\n" +
 	"\x03top\x18\x14 \x01(\v2\x18.tenantmesh.v1alpha1.TopH\x00R\x03top\x12;\n" +
-	"\x06shadow\x18< \x01(\v2!.tenantmesh.v1alpha1.ShadowReportH\x00R\x06shadowB\b\n" +
+	"\x06shadow\x18< \x01(\v2!.tenantmesh.v1alpha1.ShadowReportH\x00R\x06shadow\x124\n" +
+	"\x04uses\x18= \x01(\v2\x1e.tenantmesh.v1alpha1.UseReportH\x00R\x04usesB\b\n" +
 	"\x06report\"\x91\x01\n" +
 	"\x05Hello\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
@@ -3742,7 +3889,16 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	" \x01(\x03R\brequests\x12\x1a\n" +
 	"\bdecision\x18\v \x01(\tR\bdecision\x12\x12\n" +
 	"\x04path\x18\f \x01(\tR\x04path\x12.\n" +
-	"\x04last\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"X\n" +
+	"\x04last\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"\x8a\x01\n" +
+	"\tUseReport\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x127\n" +
+	"\aentries\x18\x02 \x03(\v2\x1d.tenantmesh.v1alpha1.UseEntryR\aentries\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\x03R\x04lost\"\x8c\x01\n" +
+	"\bUseEntry\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x03R\brequests\x12.\n" +
+	"\x04last\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"X\n" +
 	"\vExplanation\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x14\n" +
@@ -3807,7 +3963,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*FailMode)(nil),              // 1: tenantmesh.v1alpha1.FailMode
@@ -3840,89 +3996,95 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TopEntry)(nil),              // 28: tenantmesh.v1alpha1.TopEntry
 	(*ShadowReport)(nil),          // 29: tenantmesh.v1alpha1.ShadowReport
 	(*ShadowEntry)(nil),           // 30: tenantmesh.v1alpha1.ShadowEntry
-	(*Explanation)(nil),           // 31: tenantmesh.v1alpha1.Explanation
-	(*Leave)(nil),                 // 32: tenantmesh.v1alpha1.Leave
-	(*Position)(nil),              // 33: tenantmesh.v1alpha1.Position
-	(*Copy)(nil),                  // 34: tenantmesh.v1alpha1.Copy
-	(*ControlMessage)(nil),        // 35: tenantmesh.v1alpha1.ControlMessage
-	(*Pulse)(nil),                 // 36: tenantmesh.v1alpha1.Pulse
-	(*Welcome)(nil),               // 37: tenantmesh.v1alpha1.Welcome
-	(*KeyInForce)(nil),            // 38: tenantmesh.v1alpha1.KeyInForce
-	(*UsageAck)(nil),              // 39: tenantmesh.v1alpha1.UsageAck
-	(*Explain)(nil),               // 40: tenantmesh.v1alpha1.Explain
-	nil,                           // 41: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
-	nil,                           // 42: tenantmesh.v1alpha1.Limits.ClassesEntry
-	nil,                           // 43: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	nil,                           // 44: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	nil,                           // 45: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	nil,                           // 46: tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
-	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*UseReport)(nil),             // 31: tenantmesh.v1alpha1.UseReport
+	(*UseEntry)(nil),              // 32: tenantmesh.v1alpha1.UseEntry
+	(*Explanation)(nil),           // 33: tenantmesh.v1alpha1.Explanation
+	(*Leave)(nil),                 // 34: tenantmesh.v1alpha1.Leave
+	(*Position)(nil),              // 35: tenantmesh.v1alpha1.Position
+	(*Copy)(nil),                  // 36: tenantmesh.v1alpha1.Copy
+	(*ControlMessage)(nil),        // 37: tenantmesh.v1alpha1.ControlMessage
+	(*Pulse)(nil),                 // 38: tenantmesh.v1alpha1.Pulse
+	(*Welcome)(nil),               // 39: tenantmesh.v1alpha1.Welcome
+	(*KeyInForce)(nil),            // 40: tenantmesh.v1alpha1.KeyInForce
+	(*UsageAck)(nil),              // 41: tenantmesh.v1alpha1.UsageAck
+	(*Explain)(nil),               // 42: tenantmesh.v1alpha1.Explain
+	nil,                           // 43: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	nil,                           // 44: tenantmesh.v1alpha1.Limits.ClassesEntry
+	nil,                           // 45: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	nil,                           // 46: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	nil,                           // 47: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	nil,                           // 48: tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
+	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
-	41, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	43, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	2,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	3,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
 	1,  // 3: tenantmesh.v1alpha1.TenantPolicy.fail_mode:type_name -> tenantmesh.v1alpha1.FailMode
-	47, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	47, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
-	42, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	49, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	49, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	44, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
 	7,  // 7: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
 	8,  // 8: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	48, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	50, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
 	6,  // 10: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
 	5,  // 11: tenantmesh.v1alpha1.Canary.before:type_name -> tenantmesh.v1alpha1.AccessPolicy
 	5,  // 12: tenantmesh.v1alpha1.Canary.after:type_name -> tenantmesh.v1alpha1.AccessPolicy
-	43, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	48, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
-	48, // 15: tenantmesh.v1alpha1.Revocation.until:type_name -> google.protobuf.Timestamp
+	45, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	50, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	50, // 15: tenantmesh.v1alpha1.Revocation.until:type_name -> google.protobuf.Timestamp
 	16, // 16: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
 	18, // 17: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	44, // 18: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	46, // 18: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
 	15, // 19: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
-	45, // 20: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	47, // 20: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
 	13, // 21: tenantmesh.v1alpha1.ProxyConfig.share_groups:type_name -> tenantmesh.v1alpha1.ShareGroup
 	17, // 22: tenantmesh.v1alpha1.ProxyConfig.streams:type_name -> tenantmesh.v1alpha1.Streams
 	14, // 23: tenantmesh.v1alpha1.ProxyConfig.admission:type_name -> tenantmesh.v1alpha1.Admission
-	46, // 24: tenantmesh.v1alpha1.ProxyConfig.bound_peers:type_name -> tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
+	48, // 24: tenantmesh.v1alpha1.ProxyConfig.bound_peers:type_name -> tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
 	16, // 25: tenantmesh.v1alpha1.Streams.classes:type_name -> tenantmesh.v1alpha1.Class
 	19, // 26: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
-	47, // 27: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
-	47, // 28: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
-	47, // 29: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
+	49, // 27: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
+	49, // 28: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
+	49, // 29: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
 	21, // 30: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
 	23, // 31: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
 	24, // 32: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
 	25, // 33: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	31, // 34: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	32, // 35: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	33, // 36: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	33, // 34: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	34, // 35: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	35, // 36: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
 	22, // 37: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
 	27, // 38: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
 	29, // 39: tenantmesh.v1alpha1.MemberReport.shadow:type_name -> tenantmesh.v1alpha1.ShadowReport
-	48, // 40: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	48, // 41: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	26, // 42: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	48, // 43: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	47, // 44: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	28, // 45: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
-	48, // 46: tenantmesh.v1alpha1.ShadowReport.since:type_name -> google.protobuf.Timestamp
-	30, // 47: tenantmesh.v1alpha1.ShadowReport.entries:type_name -> tenantmesh.v1alpha1.ShadowEntry
-	48, // 48: tenantmesh.v1alpha1.ShadowEntry.last:type_name -> google.protobuf.Timestamp
-	34, // 49: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	37, // 50: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	38, // 51: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	39, // 52: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	40, // 53: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	36, // 54: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
-	4,  // 55: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	20, // 56: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	35, // 57: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	57, // [57:58] is the sub-list for method output_type
-	56, // [56:57] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	31, // 40: tenantmesh.v1alpha1.MemberReport.uses:type_name -> tenantmesh.v1alpha1.UseReport
+	50, // 41: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	50, // 42: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	26, // 43: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	50, // 44: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	49, // 45: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	28, // 46: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
+	50, // 47: tenantmesh.v1alpha1.ShadowReport.since:type_name -> google.protobuf.Timestamp
+	30, // 48: tenantmesh.v1alpha1.ShadowReport.entries:type_name -> tenantmesh.v1alpha1.ShadowEntry
+	50, // 49: tenantmesh.v1alpha1.ShadowEntry.last:type_name -> google.protobuf.Timestamp
+	50, // 50: tenantmesh.v1alpha1.UseReport.since:type_name -> google.protobuf.Timestamp
+	32, // 51: tenantmesh.v1alpha1.UseReport.entries:type_name -> tenantmesh.v1alpha1.UseEntry
+	50, // 52: tenantmesh.v1alpha1.UseEntry.last:type_name -> google.protobuf.Timestamp
+	36, // 53: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	39, // 54: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	40, // 55: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	41, // 56: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	42, // 57: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	38, // 58: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
+	4,  // 59: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	20, // 60: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	37, // 61: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	61, // [61:62] is the sub-list for method output_type
+	60, // [60:61] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -3941,8 +4103,9 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 		(*MemberReport_Certificate)(nil),
 		(*MemberReport_Top)(nil),
 		(*MemberReport_Shadow)(nil),
+		(*MemberReport_Uses)(nil),
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[35].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[37].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_KeyInForce)(nil),
 		(*ControlMessage_UsageAck)(nil),
@@ -3955,7 +4118,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

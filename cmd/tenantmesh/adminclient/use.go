@@ -21,6 +21,12 @@ func (c *Client) Shadow(ctx context.Context) (report tenantstore.ShadowReport, e
 	return report, err
 }
 
+// PolicyUses says which policies permitted requests, and whose.
+func (c *Client) PolicyUses(ctx context.Context) (report tenantstore.PolicyUses, err error) {
+	err = c.call(ctx, http.MethodGet, "/policy-uses", nil, &report)
+	return report, err
+}
+
 // SLO says how well tenants were kept from each other since a time; the zero time is ever.
 func (c *Client) SLO(ctx context.Context, since time.Time) (list []tenantstore.IsolationSLO, err error) {
 	path := "/slo"

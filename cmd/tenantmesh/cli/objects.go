@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/adminclient"
@@ -21,31 +22,53 @@ import (
 	"github.com/tenantmesh/tenantmesh/xds/server"
 )
 
-// readFiles reads objects from files, folders (their *.yaml, *.yml and *.json) or "-".
+// source are files of objects, as flags name them.
+type source struct {
+	files []string
+	keys  string // folder of the files of keys that objects may name
+}
+
+func (s *source) flags(flags *pflag.FlagSet) {
+	flags.StringSliceVarP(&s.files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	flags.StringVar(&s.keys, "jwks-folder", "", "folder of the files that TokenIssuers name as jwks.file (default: none may)")
+}
+
+// read reads the files, and the keys that their objects name.
+func (s *source) read(cmd *cobra.Command) ([]*tenantstore.Document, error) {
+	documents, err := readFiles(cmd, s.files)
+	if err != nil {
+		return nil, err
+	}
+	var problems tenantstore.Problems
+	for _, d := range documents {
+		problems = append(problems, tenantstore.Locate([]*tenantstore.Document{d}, tenantstore.ResolveFiles([]*tenantstore.Object{d.Object}, s.keys))...)
+	}
+	if len(problems) > 0 {
+		return nil, badData(problems)
+	}
+	return documents, nil
+}
+
+// readFiles reads objects from files, folders (their *.yaml, *.yml and *.json) or "-". What they name is left alone.
 func readFiles(cmd *cobra.Command, paths []string) ([]*tenantstore.Document, error) {
 	if len(paths) == 0 {
 		return nil, usageError("such as -f mesh.yaml, or -f - for standard input", "-f must name a file")
 	}
 	var documents []*tenantstore.Document
 	var problems tenantstore.Problems
-	read := func(name, dir string, r io.Reader) error {
+	read := func(name string, r io.Reader) error {
 		found, err := tenantstore.DecodeYAML(name, r)
 		var wrong tenantstore.Problems
 		if errors.As(err, &wrong) {
 			problems = append(problems, wrong...)
 			return nil
 		}
-		for _, d := range found {
-			if err := tenantstore.ResolveFiles([]*tenantstore.Object{d.Object}, dir); err != nil {
-				return command.Fail(command.BadData, "", "%s: %w", name, err)
-			}
-		}
 		documents = append(documents, found...)
 		return err
 	}
 	for _, path := range paths {
 		if path == "-" {
-			if err := read("standard input", ".", cmd.InOrStdin()); err != nil {
+			if err := read("standard input", cmd.InOrStdin()); err != nil {
 				return nil, err
 			}
 			continue
@@ -59,7 +82,7 @@ func readFiles(cmd *cobra.Command, paths []string) ([]*tenantstore.Document, err
 			if err != nil {
 				return nil, command.Fail(command.BadData, "", "%w", err)
 			}
-			err = read(name, filepath.Dir(name), file)
+			err = read(name, file)
 			_ = file.Close()
 			if err != nil {
 				return nil, err
@@ -117,7 +140,7 @@ type applied struct {
 }
 
 func newApply() *cobra.Command {
-	var files []string
+	var files source
 	var dryRun, wait, shadow bool
 	var seconds int
 	var rollout rolloutFlags
@@ -129,7 +152,7 @@ func newApply() *cobra.Command {
 	}
 	client := addAdmin(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		documents, err := readFiles(cmd, files)
+		documents, err := files.read(cmd)
 		if err != nil {
 			return err
 		}
@@ -172,7 +195,7 @@ func newApply() *cobra.Command {
 		return out.everywhere()
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	files.flags(flags)
 	flags.BoolVar(&dryRun, "dry-run", false, "validate and say what would change")
 	flags.BoolVar(&wait, "wait", false, "wait until every connected sidecar enforces it")
 	flags.IntVar(&seconds, "timeout", 30, "seconds to wait")
@@ -284,6 +307,10 @@ var tableOf = map[tenantstore.Kind]struct {
 	tenantstore.KindAccessInvariant: {[]string{"WHAT MUST HOLD"}, func(o *tenantstore.Object) []string {
 		return []string{(&analysis.Invariant{AccessInvariantSpec: *o.AccessInvariant}).String()}
 	}},
+	tenantstore.KindRoleBinding: {[]string{"ROLE", "WORKLOADS", "TENANTS", "PRINCIPALS"}, func(o *tenantstore.Object) []string {
+		b := o.RoleBinding
+		return []string{string(b.Role), strings.Join(b.Workloads, ","), strings.Join(b.Tenants, ","), strings.Join(b.Principals, ",")}
+	}},
 	tenantstore.KindMember: {[]string{"ROLE", "CELL", "WORKLOAD", "ENVOY", "LEFT"}, func(o *tenantstore.Object) []string {
 		m := o.Member
 		return []string{string(m.Role), m.Cell, m.Workload, m.Envoy, strconv.FormatBool(m.Left)}
@@ -340,8 +367,8 @@ func newDelete() *cobra.Command {
 }
 
 // offline is a store in memory that holds the files.
-func offline(cmd *cobra.Command, files []string) (tenantstore.Snapshot, int, error) {
-	documents, err := readFiles(cmd, files)
+func offline(cmd *cobra.Command, files *source) (tenantstore.Snapshot, int, error) {
+	documents, err := files.read(cmd)
 	if err != nil {
 		return tenantstore.Snapshot{}, 0, err
 	}
@@ -355,11 +382,11 @@ func offline(cmd *cobra.Command, files []string) (tenantstore.Snapshot, int, err
 }
 
 func newValidate() *cobra.Command {
-	var files []string
+	var files source
 	cmd := &cobra.Command{
 		Use: "validate -f FILE", Short: "Check objects that stand alone, without a control plane", Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			snapshot, n, err := offline(cmd, files)
+			snapshot, n, err := offline(cmd, &files)
 			if err != nil {
 				return err
 			}
@@ -370,7 +397,7 @@ func newValidate() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	files.flags(cmd.Flags())
 	return cmd
 }
 

@@ -9,7 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/adminclient"
+	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/internal/command"
+	"github.com/tenantmesh/tenantmesh/policy/analysis"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
 )
@@ -145,4 +147,28 @@ func shadowTable(w io.Writer, report *tenantstore.ShadowReport) {
 	if report.Lost > 0 {
 		fmt.Fprintf(w, "%s more are in no row: there are more kinds of them than are kept\n", counted(int(report.Lost), "request"))
 	}
+}
+
+// findUnused asks the live mesh which permits decided nothing.
+func findUnused(cmd *cobra.Command, source *policySource, mesh *analysis.Mesh) ([]analysis.Finding, error) {
+	if len(source.files) > 0 {
+		return nil, usageError("leave -f out", "--unused is for the live mesh: files have no requests")
+	}
+	report, err := source.client().PolicyUses(cmd.Context())
+	if err != nil {
+		return nil, err
+	}
+	if report.Since == nil {
+		return nil, command.Fail(command.Failed, "sidecars say it within 5 s of their first requests", "no sidecar has said yet which policies permitted something")
+	}
+	by := map[string][]identity.Principal{}
+	for _, u := range report.Uses {
+		if id, err := identity.ParsePrincipal(u.Principal); err == nil {
+			by[u.Policy] = append(by[u.Policy], id)
+		}
+	}
+	if report.Lost > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: of %s it is not known any more what permitted them\n", counted(int(report.Lost), "request"))
+	}
+	return analysis.FindUnused(mesh, by, *report.Since), nil
 }

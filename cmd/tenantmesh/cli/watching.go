@@ -212,7 +212,7 @@ type translated struct {
 }
 
 func newTranslate() *cobra.Command {
-	var files []string
+	var files source
 	var to, node, trustDomain string
 	format := outputYAML
 	cmd := &cobra.Command{
@@ -231,7 +231,7 @@ func newTranslate() *cobra.Command {
 					audiences[audience] = true
 				}
 			}
-			snapshot, _, err := offline(cmd, files)
+			snapshot, _, err := offline(cmd, &files)
 			if err != nil {
 				return err
 			}
@@ -261,7 +261,7 @@ func newTranslate() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	files.flags(flags)
 	flags.StringVar(&to, "to", "xds", "what to translate to")
 	flags.StringVar(&node, "node", "gateway", "gateway, or <cell>/<workload>")
 	flags.StringVar(&trustDomain, "trust-domain", "example.org", "SPIFFE trust domain")

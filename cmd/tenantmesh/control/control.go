@@ -47,7 +47,7 @@ type Config struct {
 	MetricsAddress string           // host:port; "" for none
 	Etcd           etcdstore.Config // Endpoints and TLS files; empty: embedded
 	Roles          adminapi.Roles   // of the admin API over mTLS
-	AllowHTTPJWKS  bool
+	KeySources     xds.KeySources
 	Admission      float64           // new streams of sidecars that are taken a second; default server.DefaultAdmission
 	Lease          time.Duration     // how long an endpoint outlives its member's stream; default 15 s
 	Keep           ledger.Keep       // how long usage is kept; default see there
@@ -134,7 +134,8 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	group, ctx := errgroup.WithContext(ctx)
 	cache := server.NewCache()
 	writer := tenantstore.NewWriter(store, time.Now)
-	publisher := xds.NewPublisher(xds.PublisherConfig{Store: store, Writer: writer, Cache: cache, TrustDomain: config.TrustDomain, AllowHTTPJWKS: config.AllowHTTPJWKS, Change: config.Change, Log: config.Log})
+	writer.CheckKeys(config.KeySources.Check)
+	publisher := xds.NewPublisher(xds.PublisherConfig{Store: store, Writer: writer, Cache: cache, TrustDomain: config.TrustDomain, KeySources: config.KeySources, Change: config.Change, Log: config.Log})
 	id := rand.Text()
 	members := xds.NewMembers(ctx, xds.MembersConfig{Store: store, Writer: writer, Cache: cache, Usage: usage, Lease: config.Lease, ID: id, Log: config.Log})
 	published := make(chan struct{})
@@ -164,7 +165,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 
 	var serving atomic.Bool
 	api := adminapi.New(adminapi.Config{
-		Store: store, Writer: writer, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain, Top: members.Top, Shadow: members.Shadow,
+		Store: store, Writer: writer, Roles: config.Roles, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain, Top: members.Top, Shadow: members.Shadow, Uses: members.Uses,
 		Resources: func(principal identity.Principal) (any, string, bool) {
 			subject, ok := publisher.Lookup(principal)
 			if !ok || !members.Fresh() {
