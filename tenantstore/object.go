@@ -212,6 +212,7 @@ type WorkloadSpec struct {
 	DependsOn            []string           `json:"dependsOn,omitempty"` // Workload or Dependency names it may call
 	Tenancy              Tenancy            `json:"tenancy,omitempty"`   // default Require
 	BoundTenant          string             `json:"boundTenant,omitempty"`
+	Callers              []string           `json:"callers,omitempty"`              // SPIFFE IDs of other trust domains that may connect; they bring no tenant
 	DeliverContext       bool               `json:"deliverContext,omitempty"`       // hand Txn-Token to the service
 	ForwardAuthorization bool               `json:"forwardAuthorization,omitempty"` // let the client's Authorization pass the gateway
 	TenantData           *TenantData        `json:"tenantData,omitempty"`
@@ -383,6 +384,9 @@ type MemberSpec struct {
 	Control   string `json:"control,omitempty"` // control plane that it reported to last
 	Left      bool   `json:"left,omitempty"`    // left by a clean drain
 	Fenced    bool   `json:"fenced,omitempty"`  // by an operator: it may never come back
+	// Ages bound how long what was pushed counts there without the control plane, where they are not the defaults.
+	GrantAge  float64 `json:"grantAge,omitempty"`  // seconds, of AccessGrants
+	IssuerAge float64 `json:"issuerAge,omitempty"` // seconds, of token issuers' keys
 	// Counted are the groups in which its part of shared limits is its own: every other member there knows of it.
 	Counted []string `json:"counted,omitempty"`
 	// Certificates are the last ones that it showed its peers, which refuse them once it is fenced.

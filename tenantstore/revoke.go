@@ -1,6 +1,7 @@
 package tenantstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -57,14 +58,16 @@ func (t *draft) forgetRevoked(now time.Time) {
 	}
 }
 
-// Lapse is how long what an object of a kind gave holds at a sidecar that is cut off when that is taken away, by the sidecars'
-// defaults: a grant, a token issuer's keys, a context. false: for as long as it is cut off.
-func Lapse(kind Kind) (time.Duration, bool) {
+// Lapse is how long what an object of a kind gave holds at a sidecar that is cut off when that is taken away: a grant, a token
+// issuer's keys, a context. grants and issuers are the sidecar's own bounds in seconds; 0: the defaults. false: for as long as it
+// is cut off.
+func Lapse(kind Kind, grants, issuers float64) (time.Duration, bool) {
+	seconds := func(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
 	switch kind {
 	case KindAccessGrant:
-		return meshname.GrantTime, true
+		return cmp.Or(seconds(grants), meshname.GrantTime), true
 	case KindTokenIssuer:
-		return meshname.IssuerTime, true
+		return cmp.Or(seconds(issuers), meshname.IssuerTime), true
 	case KindRevocation:
 		return meshname.ContextTime, true
 	default:

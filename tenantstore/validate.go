@@ -216,6 +216,11 @@ func (v *validation) workload(w *WorkloadSpec) {
 			v.add(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "must not be a gateway's or the control plane's (got %q)", id.ID)
 		}
 	}
+	for i, caller := range w.Callers {
+		if _, err := identity.ParsePrincipal(caller); err != nil {
+			v.add(fmt.Sprintf("spec.callers[%d]", i), "must be a whole SPIFFE ID: %v", err)
+		}
+	}
 	for i, name := range w.DependsOn {
 		if slices.Contains(w.DependsOn[:i], name) {
 			v.add(fmt.Sprintf("spec.dependsOn[%d]", i), "must be listed once (got %q again)", name)

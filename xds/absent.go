@@ -37,7 +37,7 @@ func (m *Members) Absent(ctx context.Context) ([]server.Member, error) {
 			heard = at.UTC()
 		}
 		absent = append(absent, server.Member{
-			Heard: &heard, ID: name, Principal: o.Member.Principal, Role: string(o.Member.Role), Cell: o.Member.Cell, Workload: o.Member.Workload, OutOfReach: true,
+			Heard: &heard, GrantAge: o.Member.GrantAge, IssuerAge: o.Member.IssuerAge, ID: name, Principal: o.Member.Principal, Role: string(o.Member.Role), Cell: o.Member.Cell, Workload: o.Member.Workload, OutOfReach: true,
 		})
 	}
 	slices.SortFunc(absent, func(a, b server.Member) int { return strings.Compare(a.ID, b.ID) })

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
@@ -157,6 +158,12 @@ func (m *Members) member(peer *server.Peer, left bool) *tenantstore.Object {
 		o.Member = &tenantstore.MemberSpec{
 			Principal: peer.Principal.String(), Role: tenantstore.Role(peer.Subject.Role), Cell: peer.Subject.Cell, Workload: peer.Subject.Workload,
 			Version: peer.Hello.Version, Envoy: peer.Hello.EnvoyVersion, Control: m.ID, Left: left,
+		}
+		if age := peer.Hello.GrantAge.AsDuration(); age != meshname.GrantTime {
+			o.Member.GrantAge = age.Seconds()
+		}
+		if age := peer.Hello.IssuerAge.AsDuration(); age != meshname.IssuerTime {
+			o.Member.IssuerAge = age.Seconds()
 		}
 	})
 }

@@ -62,6 +62,7 @@ type Mesh struct {
 	others   int
 	drain    time.Duration
 	links    bool
+	federate []devca.Federation
 	gateways int            // of the name edge
 	api      string         // address of the admin API of the first control plane, "" for none
 	roles    adminapi.Roles // there
@@ -93,6 +94,14 @@ type Option func(*Mesh)
 
 // SVIDTTL sets the life of SVIDs.
 func SVIDTTL(ttl time.Duration) Option { return func(m *Mesh) { m.ttl = ttl } }
+
+// Federate has the mesh's CA hand out the bundle of another trust domain.
+func Federate(with devca.Federation) Option {
+	return func(m *Mesh) { m.federate = append(m.federate, with) }
+}
+
+// CAFolder is where the CA keeps its authority.
+func (m *Mesh) CAFolder() string { return filepath.Join(m.dir, "ca") }
 
 // Others starts that many control planes more, over the same store.
 func Others(n int) Option { return func(m *Mesh) { m.others = n } }
@@ -149,7 +158,7 @@ func (m *Mesh) startCA(t testing.TB) {
 	t.Helper()
 	dir, socket := m.dir, filepath.Join(m.dir, "ca.sock")
 	run(t, "the CA", func(ctx context.Context, ready func()) error {
-		return devca.Run(ctx, devca.Config{Socket: socket, DataDir: filepath.Join(dir, "ca"), TrustDomain: TrustDomain, TTL: m.ttl, Log: zap.NewNop()}, ready)
+		return devca.Run(ctx, devca.Config{Socket: socket, DataDir: filepath.Join(dir, "ca"), TrustDomain: TrustDomain, TTL: m.ttl, Federate: m.federate, Log: zap.NewNop()}, ready)
 	})
 	m.ca = devca.NewClient(socket)
 	id, err := identity.ControlID(TrustDomain)

@@ -135,6 +135,9 @@ func (j *judge) result(rule *rule) policy.RuleResult {
 // Len is the number of policies.
 func (s *Set) Len() int { return len(s.rules) }
 
+// Timed reports whether the same request may be judged otherwise later: a policy ends, or has a condition about the time.
+func (s *Set) Timed() bool { return s.timed }
+
 // watches reports whether the rule only looks on. That a Forbid does is an exception, and lapses like one; a change that nobody
 // has put in force is none.
 func (r *rule) watches(request *Request) bool {

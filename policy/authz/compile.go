@@ -46,6 +46,7 @@ type Set struct {
 	rules   []rule            // forbids first, then permits, each by name; shadows among them
 	named   map[string]*index // those that name tenants, by each name, in the same order
 	watched map[string]int64  // what is only watched, by policy: its revision
+	timed   bool              // see [Set.Timed]
 
 	asked atomic.Pointer[map[asker]*index] // nobody changes a map once it is here
 	mu    sync.Mutex                       // of who replaces it
@@ -89,6 +90,7 @@ func Compile(policies []Policy) (*Set, error) {
 			continue
 		}
 		set.rules = append(set.rules, r)
+		set.timed = set.timed || !r.notAfter.IsZero() || strings.Contains(p.Spec.When, "time")
 	}
 	slices.SortStableFunc(set.rules, func(a, b rule) int {
 		if a.effect != b.effect {

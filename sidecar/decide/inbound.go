@@ -23,7 +23,8 @@ const misdirectedRetry = time.Second
 func (a *attempt) inbound() {
 	self, decision := a.set.Self, &a.answer.Decision
 	peer, err := identity.ParsePrincipal(a.request.Peer)
-	if err != nil || peer.TrustDomain() != self.TrustDomain {
+	foreign := err == nil && peer.TrustDomain() != self.TrustDomain
+	if err != nil || foreign && !slices.Contains(self.Peers, peer.String()) {
 		a.refuse(policy.UnauthenticatedPeer, "the connection shows no SPIFFE identity of this mesh")
 		return
 	}
@@ -45,6 +46,10 @@ func (a *attempt) inbound() {
 	token, n := a.request.header(propagation.HeaderTxnToken)
 	request := &a.judged
 	*request = authz.Request{Principal: peer, Own: self.BoundPeers[peer], Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
+	if foreign && n > 0 {
+		a.refuse(policy.ContextForeign, "a peer of another trust domain brings no tenant context of this one")
+		return
+	}
 	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" && !a.hook() {
 		decision.Proof = "none: the workload's tenancy is " + self.Tenancy
 		a.classify()

@@ -54,7 +54,6 @@ func (a *attempt) hold() *inflight.Held {
 	if a.request.Listener == meshname.ListenerInbound {
 		held.Peer = a.judged.Principal.Clone()
 		held.Workload = a.judged.Workload
-		held.Expires = strings.HasPrefix(d.Rule, "grant/")
 		shown, _ := a.request.header(propagation.HeaderPeer)
 		held.Shown = strings.Clone(shown)
 	}
@@ -70,6 +69,12 @@ func (a *attempt) enterUntenanted() {
 	if a.InFlight.Begin(a.request.Lease, inflight.Request{Held: held, Stream: a.stream(), Since: a.now}) != inflight.Begun {
 		a.refuse(policy.Overloaded, "too many requests are open")
 	}
+}
+
+// Timed reports whether what let a request in may end by the clock.
+func (d *Decider) Timed(r *inflight.Request) bool {
+	set := d.Sets.Load()
+	return r.Held != nil && r.Held.Workload != "" && set != nil && set.Policies.Timed()
 }
 
 // Lapsed reports whether the policies are too old to know whether an exception still holds.

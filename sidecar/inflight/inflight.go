@@ -54,7 +54,6 @@ type Held struct {
 	Workload string             // "": no policy was asked
 	Method   string
 	Path     string // to match by
-	Expires  bool   // what permitted it ends at a time
 }
 
 // Ledger knows the open requests by their lease.

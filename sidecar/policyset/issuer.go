@@ -58,7 +58,7 @@ var nobodys = sync.OnceValues(func() (json.RawMessage, error) {
 })
 
 // settleTime is how long Envoy may take to verify by keys that it got.
-const settleTime = time.Second
+const settleTime = 3 * time.Second
 
 // newIssuer is an issuer in the place of an old one, nil for none.
 func newIssuer(m *api.TokenIssuer, old *Issuer) *Issuer {

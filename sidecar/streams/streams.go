@@ -3,7 +3,7 @@
 // connection carries. The call itself is idle: no byte of the stream passes by it.
 //
 // A stream that has outlived its decision is ended as soon as the set that says so is in force here, and within
-// [LookInterval] where a grant has ended by the clock. A set costs a comparison for each that is open and that it does not
+// [LookInterval] where the clock says so: a grant has ended. A set costs a comparison for each that is open and that it does not
 // concern.
 //
 // # Concurrency
@@ -116,7 +116,7 @@ func (s *Server) forget(held *stream) {
 	delete(s.open, held)
 }
 
-// LookInterval is how often it is looked whether a grant has ended by the clock.
+// LookInterval is how often it is looked whether something has ended by the clock.
 const LookInterval = time.Second
 
 // Run ends what has outlived its decision, each time that the set changes, until ctx ends.
@@ -129,7 +129,7 @@ func (s *Server) Run(ctx context.Context) error {
 		now := s.decider.Lapsed()
 		all := s.opened()
 		for _, held := range all {
-			if now != lapsed || ticked && held.expires() || held.concerned(s.decider.Sets.Load()) {
+			if now != lapsed || ticked && s.decider.Timed(held.of) || held.concerned(s.decider.Sets.Load()) {
 				s.look(held)
 			}
 		}
@@ -153,9 +153,6 @@ func (s *Server) opened() []*stream {
 	}
 	return all
 }
-
-// expires reports whether what permits the stream ends by the clock.
-func (h *stream) expires() bool { return h.of.Held != nil && h.of.Held.Expires }
 
 // concerned reports whether a set may judge the stream otherwise than the one that it was last looked at by.
 func (h *stream) concerned(set *policyset.Set) bool {

@@ -218,6 +218,20 @@ func TestStreamsEnd(t *testing.T) {
 			}
 		})
 	}
+	snapshot, err := m.Store.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, o := range snapshot.Objects {
+		if key.Kind == tenantstore.KindMember && o.Member.Role == tenantstore.RoleGateway {
+			if _, err := m.Admin.FenceMember(t.Context(), key.Name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	began := time.Now()
+	stays.ends(t) // by the sidecar, which knows the certificate of the instance that was shut out
+	t.Logf("of a gateway that was fenced, ended after %v", time.Since(began).Round(time.Millisecond))
 }
 
 // TestGRPCStreamEnds: a gRPC stream of a class that streams ends with its tenant, and another tenant's of the same connection

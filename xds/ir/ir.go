@@ -272,7 +272,8 @@ func (m *Mesh) scopeKeys() {
 	}
 }
 
-// peers are the gateways, when the workload is exposed, and the workloads of its cell that depend on it.
+// peers are the gateways, when the workload is exposed, the workloads of its cell that depend on it, and callers of other
+// trust domains.
 func (m *Mesh) peers(w *Workload, cell string) []identity.Principal {
 	var peers []identity.Principal
 	if w.Reached() {
@@ -284,6 +285,11 @@ func (m *Mesh) peers(w *Workload, cell string) []identity.Principal {
 		}
 		if instance, ok := other.In(cell); ok {
 			peers = append(peers, instance.ID)
+		}
+	}
+	for _, caller := range w.Spec.Callers {
+		if id, err := identity.ParsePrincipal(caller); err == nil && id.TrustDomain() != m.TrustDomain { // its own are known by what they depend on
+			peers = append(peers, id)
 		}
 	}
 	slices.SortFunc(peers, func(a, b identity.Principal) int { return strings.Compare(a.String(), b.String()) })

@@ -48,7 +48,7 @@ var typeOrder = func() map[string]int {
 type Cache struct {
 	mu        sync.Mutex
 	revision  int64
-	ahead     []int64                                 // the last revisions that are published by [Cache.ApplyUrgent] in whole
+	ahead     []ahead                                 // the last revisions that are published by [Cache.ApplyUrgent] in whole
 	resources map[string]map[string]map[string]*entry // type, audience, name
 	streams   map[int64]*stream
 	audiences map[string]map[*stream]struct{}

@@ -22,6 +22,9 @@ type Member struct {
 	OutOfReach bool `json:"outOfReach,omitempty"`
 	// Heard is when it can have heard of the control plane last, of one that is out of reach.
 	Heard *time.Time `json:"heard,omitempty"`
+	// GrantAge and IssuerAge are its own bounds in seconds, where they are not the defaults.
+	GrantAge  float64 `json:"grantAge,omitempty"`
+	IssuerAge float64 `json:"issuerAge,omitempty"`
 }
 
 // Refusal is a resource that a sidecar refused (NACK): it has the one before, or none, until it accepts another.
@@ -68,16 +71,14 @@ func (c *Cache) status(revision int64) Status {
 	if revision == 0 {
 		revision = c.revision
 	}
-	enforces := (*subscription).enforces
-	published := c.revision
-	if slices.Contains(c.ahead, revision) {
-		enforces, published = (*subscription).enforcesUrgent, max(published, revision)
+	enforced, published := func(s *stream) bool { return s.enforces(revision) }, c.revision
+	if i := slices.IndexFunc(c.ahead, func(a ahead) bool { return a.revision == revision }); i >= 0 {
+		enforced, published = c.ahead[i].enforced, max(published, revision)
 	}
 	status := Status{Revision: revision, Published: published, settled: published >= revision}
 	for _, s := range c.streams {
-		member := Member{Principal: s.principal, Role: s.subject.Role, Cell: s.subject.Cell, Workload: s.subject.Workload, Enforced: published >= revision && len(s.types) > 0}
+		member := Member{Principal: s.principal, Role: s.subject.Role, Cell: s.subject.Cell, Workload: s.subject.Workload, Enforced: published >= revision && len(s.types) > 0 && enforced(s)}
 		for _, t := range s.types {
-			member.Enforced = member.Enforced && enforces(t, revision)
 			for name, r := range t.refused {
 				member.Refused = append(member.Refused, Refusal{t.typeURL, name, r.why, r.revision})
 			}
@@ -114,6 +115,16 @@ func (c *Cache) Refused(revision int64) string {
 		}
 	}
 	return ""
+}
+
+// enforces reports whether no change up to revision, of any type, is pending or unanswered.
+func (s *stream) enforces(revision int64) bool {
+	for _, t := range s.types {
+		if !t.enforces(revision) {
+			return false
+		}
+	}
+	return true
 }
 
 // enforces reports whether no change up to revision is pending or unanswered.

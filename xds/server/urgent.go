@@ -8,6 +8,28 @@ const maxAtOnce = 512
 // maxAhead is how many revisions are remembered that went ahead of others.
 const maxAhead = 256
 
+// ahead is a revision that went ahead of others, and the types of what it changed.
+type ahead struct {
+	revision int64
+	types    map[string]bool
+}
+
+// enforced reports whether a stream has asked for all that changed, and has no urgent change up to the revision pending or
+// unanswered. One that does not know a type never enforces what is of it.
+func (a *ahead) enforced(s *stream) bool {
+	for typeURL := range a.types {
+		if s.types[typeURL] == nil {
+			return false
+		}
+	}
+	for _, t := range s.types {
+		if !t.enforcesUrgent(a.revision) {
+			return false
+		}
+	}
+	return true
+}
+
 // urgent are names that go before all else of their type.
 type urgent struct {
 	names  map[string]struct{}
@@ -50,7 +72,14 @@ func (c *Cache) ApplyUrgent(revision int64, put []Resource, remove []Key, whole 
 		if !whole {
 			return
 		}
-		if c.ahead = append(c.ahead, revision); len(c.ahead) > maxAhead {
+		went := ahead{revision, map[string]bool{}}
+		for _, r := range put {
+			went.types[r.TypeURL] = true
+		}
+		for _, key := range remove {
+			went.types[key.TypeURL] = true
+		}
+		if c.ahead = append(c.ahead, went); len(c.ahead) > maxAhead {
 			c.ahead = slices.Delete(c.ahead, 0, len(c.ahead)-maxAhead)
 		}
 	})

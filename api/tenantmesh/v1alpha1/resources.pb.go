@@ -2022,12 +2022,15 @@ func (*MemberReport_Uses) isMemberReport_Report() {}
 
 // Hello registers a durable member.
 type Hello struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MemberId      string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"` // kept on the member's disk
-	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	EnvoyVersion  string                 `protobuf:"bytes,3,opt,name=envoy_version,json=envoyVersion,proto3" json:"envoy_version,omitempty"`
-	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // of the inbound listener, as peers reach it
-	Port          uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`      // of a gateway: at which it takes the writes of tenants that it moves
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	MemberId     string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"` // kept on the member's disk
+	Version      string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	EnvoyVersion string                 `protobuf:"bytes,3,opt,name=envoy_version,json=envoyVersion,proto3" json:"envoy_version,omitempty"`
+	Address      string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // of the inbound listener, as peers reach it
+	Port         uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`      // of a gateway: at which it takes the writes of tenants that it moves
+	// How long what was pushed counts there without the control plane: grants, and issuers' keys; none: the defaults.
+	GrantAge      *durationpb.Duration `protobuf:"bytes,100,opt,name=grant_age,json=grantAge,proto3" json:"grant_age,omitempty"`
+	IssuerAge     *durationpb.Duration `protobuf:"bytes,101,opt,name=issuer_age,json=issuerAge,proto3" json:"issuer_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2095,6 +2098,20 @@ func (x *Hello) GetPort() uint32 {
 		return x.Port
 	}
 	return 0
+}
+
+func (x *Hello) GetGrantAge() *durationpb.Duration {
+	if x != nil {
+		return x.GrantAge
+	}
+	return nil
+}
+
+func (x *Hello) GetIssuerAge() *durationpb.Duration {
+	if x != nil {
+		return x.IssuerAge
+	}
+	return nil
 }
 
 // Certificate is the certificate that the member shows its peers from now on.
@@ -3816,13 +3833,16 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x03top\x18\x14 \x01(\v2\x18.tenantmesh.v1alpha1.TopH\x00R\x03top\x12;\n" +
 	"\x06shadow\x18< \x01(\v2!.tenantmesh.v1alpha1.ShadowReportH\x00R\x06shadow\x124\n" +
 	"\x04uses\x18= \x01(\v2\x1e.tenantmesh.v1alpha1.UseReportH\x00R\x04usesB\b\n" +
-	"\x06report\"\x91\x01\n" +
+	"\x06report\"\x83\x02\n" +
 	"\x05Hello\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12#\n" +
 	"\renvoy_version\x18\x03 \x01(\tR\fenvoyVersion\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04port\x18\x05 \x01(\rR\x04port\"^\n" +
+	"\x04port\x18\x05 \x01(\rR\x04port\x126\n" +
+	"\tgrant_age\x18d \x01(\v2\x19.google.protobuf.DurationR\bgrantAge\x128\n" +
+	"\n" +
+	"issuer_age\x18e \x01(\v2\x19.google.protobuf.DurationR\tissuerAge\"^\n" +
 	"\vCertificate\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x127\n" +
 	"\tnot_after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"!\n" +
@@ -4059,32 +4079,34 @@ var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
 	27, // 38: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
 	29, // 39: tenantmesh.v1alpha1.MemberReport.shadow:type_name -> tenantmesh.v1alpha1.ShadowReport
 	31, // 40: tenantmesh.v1alpha1.MemberReport.uses:type_name -> tenantmesh.v1alpha1.UseReport
-	50, // 41: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	50, // 42: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	26, // 43: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	50, // 44: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	49, // 45: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	28, // 46: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
-	50, // 47: tenantmesh.v1alpha1.ShadowReport.since:type_name -> google.protobuf.Timestamp
-	30, // 48: tenantmesh.v1alpha1.ShadowReport.entries:type_name -> tenantmesh.v1alpha1.ShadowEntry
-	50, // 49: tenantmesh.v1alpha1.ShadowEntry.last:type_name -> google.protobuf.Timestamp
-	50, // 50: tenantmesh.v1alpha1.UseReport.since:type_name -> google.protobuf.Timestamp
-	32, // 51: tenantmesh.v1alpha1.UseReport.entries:type_name -> tenantmesh.v1alpha1.UseEntry
-	50, // 52: tenantmesh.v1alpha1.UseEntry.last:type_name -> google.protobuf.Timestamp
-	36, // 53: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	39, // 54: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	40, // 55: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	41, // 56: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	42, // 57: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	38, // 58: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
-	4,  // 59: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	20, // 60: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	37, // 61: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	61, // [61:62] is the sub-list for method output_type
-	60, // [60:61] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	49, // 41: tenantmesh.v1alpha1.Hello.grant_age:type_name -> google.protobuf.Duration
+	49, // 42: tenantmesh.v1alpha1.Hello.issuer_age:type_name -> google.protobuf.Duration
+	50, // 43: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	50, // 44: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	26, // 45: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	50, // 46: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	49, // 47: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	28, // 48: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
+	50, // 49: tenantmesh.v1alpha1.ShadowReport.since:type_name -> google.protobuf.Timestamp
+	30, // 50: tenantmesh.v1alpha1.ShadowReport.entries:type_name -> tenantmesh.v1alpha1.ShadowEntry
+	50, // 51: tenantmesh.v1alpha1.ShadowEntry.last:type_name -> google.protobuf.Timestamp
+	50, // 52: tenantmesh.v1alpha1.UseReport.since:type_name -> google.protobuf.Timestamp
+	32, // 53: tenantmesh.v1alpha1.UseReport.entries:type_name -> tenantmesh.v1alpha1.UseEntry
+	50, // 54: tenantmesh.v1alpha1.UseEntry.last:type_name -> google.protobuf.Timestamp
+	36, // 55: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	39, // 56: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	40, // 57: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	41, // 58: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	42, // 59: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	38, // 60: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
+	4,  // 61: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	20, // 62: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	37, // 63: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	63, // [63:64] is the sub-list for method output_type
+	62, // [62:63] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }

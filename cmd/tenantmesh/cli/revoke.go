@@ -99,17 +99,20 @@ type cutOffMember struct {
 
 // cutOff says of each member that is out of reach when what changes took away lapses there.
 func cutOff(status server.Status, changes []adminapi.AppliedChange) (list []cutOffMember) {
-	bound, lapses, gateways := time.Duration(0), len(changes) > 0, true
-	for _, c := range changes {
-		name, _, _ := strings.Cut(c.Object, "/")
-		kind := tenantstore.Kind(name)
-		after, ok := tenantstore.Lapse(kind)
-		bound = max(bound, after)
-		lapses = lapses && ok && (kind == tenantstore.KindRevocation || c.Action != tenantstore.Created)
-		gateways = gateways && kind == tenantstore.KindTokenIssuer // nobody else reads it
-	}
 	for _, m := range status.Members {
-		if !m.OutOfReach || gateways && m.Role != string(tenantstore.RoleGateway) {
+		if !m.OutOfReach {
+			continue
+		}
+		bound, lapses, gateways := time.Duration(0), len(changes) > 0, len(changes) > 0
+		for _, c := range changes {
+			name, _, _ := strings.Cut(c.Object, "/")
+			kind := tenantstore.Kind(name)
+			after, ok := tenantstore.Lapse(kind, m.GrantAge, m.IssuerAge)
+			bound = max(bound, after)
+			lapses = lapses && ok && (kind == tenantstore.KindRevocation || c.Action != tenantstore.Created)
+			gateways = gateways && kind == tenantstore.KindTokenIssuer // nobody else reads it
+		}
+		if gateways && m.Role != string(tenantstore.RoleGateway) {
 			continue
 		}
 		c := cutOffMember{ID: m.ID, Principal: m.Principal}

@@ -78,6 +78,7 @@ func newControl() *cobra.Command {
 
 func newCA() *cobra.Command {
 	var config devca.Config
+	var federate []string
 	cmd := &cobra.Command{
 		Use:   "ca",
 		Short: "Run the development CA: a SPIFFE Workload API, not for production",
@@ -88,6 +89,13 @@ func newCA() *cobra.Command {
 				return err
 			}
 			config.Log = log
+			for _, text := range federate {
+				f, err := devca.ParseFederation(text)
+				if err != nil {
+					return usageError("such as other.example,https://ca.other.example/bundle", "--federate: %w", err)
+				}
+				config.Federate = append(config.Federate, f)
+			}
 			if config.Socket == "" {
 				config.Socket = filepath.Join(config.DataDir, "workload-api.sock")
 			}
@@ -101,6 +109,8 @@ func newCA() *cobra.Command {
 	flags.DurationVar(&config.TTL, "ttl", time.Hour, "life of an SVID, at least 2s")
 	_ = cmd.MarkFlagRequired("data-dir")
 	_ = cmd.MarkFlagRequired("trust-domain")
+	flags.StringVar(&config.BundleEndpoint, "bundle-endpoint", "", "host:port at which other trust domains fetch this one's bundle (default: none)")
+	flags.StringArrayVar(&federate, "federate", nil, "another trust domain, as DOMAIN,URL or DOMAIN,URL,ENDPOINT-ID,BUNDLE-FILE; may be given again")
 	cmd.AddCommand(newRegister(), newReplace())
 	return cmd
 }

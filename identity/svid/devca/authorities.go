@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,7 +32,8 @@ type authorities struct {
 
 	mu      sync.Mutex
 	list    []*authority
-	changed chan struct{} // closed at the next change
+	foreign map[string][]byte // of other trust domains, by ID: certificates in DER; nobody changes a map once it is here
+	changed chan struct{}     // closed at the next change
 }
 
 func loadAuthorities(dir, trustDomain string, now time.Time) (*authorities, error) {
@@ -53,7 +55,7 @@ func loadAuthorities(dir, trustDomain string, now time.Time) (*authorities, erro
 func (a *authorities) trusted() (trust, <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	t := trust{signs: a.list[0]}
+	t := trust{signs: a.list[0], foreign: a.foreign}
 	var set jose.JSONWebKeySet
 	for _, one := range a.list {
 		t.bundle = append(t.bundle, one.cert.Raw...)
@@ -65,7 +67,29 @@ func (a *authorities) trusted() (trust, <-chan struct{}) {
 
 type trust struct {
 	signs        *authority
+	foreign      map[string][]byte
 	bundle, jwks []byte // certificates in DER, one after the other (SPIFFE Workload API, section 5.2.1); a JWK Set
+}
+
+// federated notes the bundle of another trust domain.
+func (a *authorities) federated(domain string, certificates []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if bytes.Equal(a.foreign[domain], certificates) {
+		return
+	}
+	next := maps.Clone(a.foreign)
+	if next == nil {
+		next = map[string][]byte{}
+	}
+	next[domain] = certificates
+	a.foreign = next
+	a.signal()
+}
+
+func (a *authorities) signal() {
+	close(a.changed)
+	a.changed = make(chan struct{})
 }
 
 func (a *authorities) step(step Step, now time.Time) error {
@@ -104,7 +128,6 @@ func (a *authorities) step(step Step, now time.Time) error {
 		return err
 	}
 	a.list = list
-	close(a.changed)
-	a.changed = make(chan struct{})
+	a.signal()
 	return nil
 }

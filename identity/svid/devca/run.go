@@ -30,7 +30,11 @@ type Config struct {
 	DataDir     string        // keeps the authority and the registrations
 	TrustDomain string        // such as "example.org"
 	TTL         time.Duration // of an X.509-SVID; at least 2 s, default 1 h
-	Log         *zap.Logger
+	// BundleEndpoint is the host:port at which other trust domains fetch this one's bundle, as spiffe://<trust domain>
+	// [EndpointPath]; "" for none. Federate are those whose bundles are fetched.
+	BundleEndpoint string
+	Federate       []Federation
+	Log            *zap.Logger
 }
 
 // MinTTL is the shortest life of an SVID.
@@ -74,6 +78,9 @@ func Run(ctx context.Context, config Config, ready func()) error {
 	workload.RegisterSpiffeWorkloadAPIServer(server, &workloadAPI{authorities: authorities, registry: registry, ttl: config.TTL, now: time.Now})
 	web := &http.Server{Handler: adminHandler(registry, authorities, config.Log), ReadHeaderTimeout: 5 * time.Second}
 	group, ctx := errgroup.WithContext(ctx)
+	if err := federate(ctx, group, config, authorities); err != nil {
+		return errors.Join(err, api.Close(), admin.Close())
+	}
 	group.Go(func() error { return server.Serve(api) })
 	group.Go(func() error {
 		if err := web.Serve(admin); !errors.Is(err, http.ErrServerClosed) {

@@ -2,6 +2,7 @@ package devca
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -68,7 +69,7 @@ func (w *workloadAPI) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.Ser
 			return err
 		}
 		trust, replaced := w.authorities.trusted()
-		response := &workload.X509SVIDResponse{}
+		response := &workload.X509SVIDResponse{FederatedBundles: trust.foreign}
 		for _, id := range ids {
 			cert, key, err := trust.signs.issue(id, w.ttl, w.now())
 			if err != nil {
@@ -106,7 +107,9 @@ func (w *workloadAPI) FetchX509Bundles(_ *workload.X509BundlesRequest, stream gr
 		return err
 	}
 	return w.follow(stream.Context(), func(t trust) error {
-		return stream.Send(&workload.X509BundlesResponse{Bundles: map[string][]byte{w.trustDomainID(): t.bundle}})
+		bundles := map[string][]byte{w.trustDomainID(): t.bundle}
+		maps.Copy(bundles, t.foreign)
+		return stream.Send(&workload.X509BundlesResponse{Bundles: bundles})
 	})
 }
 
