@@ -55,6 +55,7 @@ func (a *attempt) hold() *inflight.Held {
 		held.Peer = a.judged.Principal.Clone()
 		held.Workload = a.judged.Workload
 		shown, _ := a.request.header(propagation.HeaderPeer)
+		shown, _, _ = strings.Cut(shown, " ") // the names follow
 		held.Shown = strings.Clone(shown)
 	}
 	return held
