@@ -21,7 +21,7 @@ tour: tools build ## Run AcmeDocs, walk through what the mesh does, and end
 	bin/tenantmesh demo --tour --gateway-port 0 $(ARGS)
 
 test: tools ## Run the tests, through real Envoys and real services
-	go test -count=1 -timeout 15m ./... # never from the cache: it does not see the programs that tests build
+	go test -count=1 -timeout 30m ./... # never from the cache: it does not see the programs that tests build
 
 lint: $(LINT) ## Check format and style
 	$(LINT) run

@@ -15,19 +15,18 @@ func WithoutParameters(path string) string {
 	var kept []string
 	segments := strings.Split(path, "/")
 	for i, segment := range segments {
+		last := i == len(segments)-1
 		segment, _, _ = strings.Cut(segment, ";")
-		switch last := i == len(segments)-1; {
-		case segment == "..":
+		switch segment {
+		case "..":
 			kept = slices.Delete(kept, max(0, len(kept)-1), len(kept))
-			if last {
-				kept = append(kept, "")
-			}
-		case segment == "." || segment == "":
-			if last {
-				kept = append(kept, "")
-			}
+		case ".", "":
 		default:
 			kept = append(kept, segment)
+			continue
+		}
+		if last {
+			kept = append(kept, "")
 		}
 	}
 	return "/" + strings.Join(kept, "/")

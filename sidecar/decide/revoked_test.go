@@ -87,7 +87,7 @@ func TestHeldIsJudgedAgain(t *testing.T) {
 		w.change(none(meshname.TypeAccessPolicy, "p"), permit(grant, func(p *api.AccessPolicy) { p.NotAfter = timestamppb.New(start.Add(time.Hour)) }))
 		a := w.want(test.name, w.inbound(w.token(), func(r *Request) {
 			r.Headers.Add("accept", "text/event-stream")
-			r.Headers.Add("x-tenantmesh-peer", "shown")
+			r.Headers.Add("x-tenantmesh-peer", "shown "+edge)
 			r.Headers.Add("x-tenantmesh-grant-reason", "ticket 7")
 		}), policy.Permitted)
 		r, ok := w.decider.InFlight.Find("l")

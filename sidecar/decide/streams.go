@@ -55,7 +55,7 @@ func (a *attempt) hold() *inflight.Held {
 		held.Peer = a.judged.Principal.Clone()
 		held.Workload, held.Purpose = a.judged.Workload, strings.Clone(a.judged.Purpose)
 		shown, _ := a.request.header(propagation.HeaderPeer)
-		shown, _, _ = strings.Cut(shown, " ") // the URIs of the certificate follow
+		shown, _, _ = strings.Cut(shown, " ") // the names follow
 		held.Shown = strings.Clone(shown)
 	}
 	return held

@@ -43,6 +43,13 @@ func TestAdversarial(t *testing.T) {
 	if cases < 150 {
 		t.Errorf("there are only %d cases", cases)
 	}
+	for _, c := range classes { // what was held back somewhere, and came later
+		for _, a := range c.Cases {
+			if n := len(w.seenOf(t, a.id)); a.Want.Nothing && n > 0 || n > max(1, a.Want.Most) {
+				t.Errorf("%s: "+saw+"%d requests of it in the end", a.id, n)
+			}
+		}
+	}
 	t.Run("oracle", w.compare)
 	t.Run("defences off", func(t *testing.T) { w.turnOff(t, classes) })
 }

@@ -15,6 +15,7 @@ import (
 	headermutation "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlymutation "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	"github.com/go-jose/go-jose/v4"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -122,7 +123,7 @@ var defences = map[string]defence{
 	}},
 	"issuers": {"only an issuer's own keys verify", func(s *switches, message proto.Message, _ string) {
 		if issuer, ok := message.(*api.TokenIssuer); ok && s.stranger != nil {
-			text, err := json.Marshal(map[string]any{"keys": []any{jwk(&s.stranger.PublicKey, "test")}})
+			text, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &s.stranger.PublicKey, KeyID: "test", Algorithm: "ES256", Use: "sig"}}})
 			if err != nil {
 				panic(err)
 			}

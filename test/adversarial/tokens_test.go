@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -188,10 +187,4 @@ func (w *world) forger(test testing.TB, key, issuer string) *tenanttoken.Signer 
 		test.Fatal(err)
 	}
 	return signer
-}
-
-// jwk is the JWK of a public key.
-func jwk(key *ecdsa.PublicKey, kid string) map[string]any {
-	coordinate := func(n *big.Int) string { return base64.RawURLEncoding.EncodeToString(n.FillBytes(make([]byte, 32))) }
-	return map[string]any{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": kid, "x": coordinate(key.X), "y": coordinate(key.Y)}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -82,7 +83,7 @@ func (w *world) ask(t *testing.T, as string, foreign bool, typeURL string, names
 	if err == nil && typeURL != meshname.TypeProxyConfig {
 		err = stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: meshname.TypeProxyConfig, ResourceNamesSubscribe: []string{meshname.ProxyConfigName}})
 	}
-	for err == nil || err == io.EOF {
+	for err == nil || errors.Is(err, io.EOF) {
 		var response *discovery.DeltaDiscoveryResponse
 		if response, err = stream.Recv(); err != nil {
 			return got, bodies, err
@@ -214,7 +215,7 @@ func (w *world) reportAsOthers(t *testing.T) {
 			defer cancel()
 			stream, err := api.NewMemberServiceClient(w.stub(t, test.as, test.foreign)).Report(ctx)
 			for i := 0; err == nil && i < len(test.reports); i++ {
-				if err = stream.Send(test.reports[i]); err == io.EOF {
+				if err = stream.Send(test.reports[i]); errors.Is(err, io.EOF) {
 					err = nil
 				}
 				if err == nil && i == 0 && len(test.reports) > 1 {

@@ -114,7 +114,8 @@ const (
 	revokeGateways = 10
 	revokeTenants  = 100
 	revokeEach     = 20 // of a kind in a round
-	revokeBound    = 250
+
+	restTime = 250 * time.Millisecond
 )
 
 const revokeMesh = `---
@@ -282,6 +283,12 @@ func (p *plane) revoke(ctx context.Context, before, revoke, undo func(context.Co
 	if i%2 == 1 {
 		if _, err := p.write(ctx, fmt.Sprintf(revokeTier, 10+i)); err != nil {
 			return 0, err
+		}
+	}
+	if i%2 == 0 {
+		select { // a hundred clients on one machine still write what was before
+		case <-time.After(restTime):
+		case <-ctx.Done():
 		}
 	}
 	began := time.Now()

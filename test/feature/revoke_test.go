@@ -2,10 +2,15 @@ package feature
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/cli"
 	"github.com/tenantmesh/tenantmesh/internal/meshtest"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/xds/server"
@@ -66,6 +71,22 @@ func TestCutOffIsNamed(t *testing.T) {
 		}
 		return i >= 0
 	})
+	m.Workload(t, "us-1", "back", http.HandlerFunc(tell)) // by a link of its own
+	for _, test := range []struct{ args, want string }{
+		{"revoke token 0123456789abcdef0123456789abcdef", `enforced by 1 of 2 sidecars at [0-9:.]+Z; edge \(member [0-9a-f]+\) unreachable, lapses by [-0-9T:]+Z\n$`},
+		{"revoke key test test", `enforced by 1 of 2 sidecars at [0-9:.]+Z; edge \(member [0-9a-f]+\) unreachable, lapses by [-0-9T:]+Z\n$`},
+	} {
+		var out strings.Builder
+		root := cli.Root()
+		root.SilenceUsage = true
+		root.SetOut(&out)
+		root.SetErr(io.Discard)
+		root.SetArgs(append(strings.Fields(test.args), "--admin", m.AdminSocket()))
+		// That somebody is out of reach is a finding.
+		if err := root.ExecuteContext(t.Context()); err == nil || !regexp.MustCompile(test.want).MatchString(out.String()) {
+			t.Errorf("%s: %q, %v; want %s", test.args, out.String(), err, test.want)
+		}
+	}
 	if cut.Heard == nil || cut.Heard.Before(before) || cut.Heard.After(time.Now()) {
 		t.Errorf("it heard last at %v, and was cut off at %v", cut.Heard, before)
 	}

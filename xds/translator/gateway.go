@@ -116,8 +116,8 @@ func verifyTokens(issuers []ir.Issuer) *core.TypedExtensionConfig {
 					Uri: "http://jwks/jwks/" + issuer.Name, HttpUpstreamType: &core.HttpUri_Cluster{Cluster: meshname.ClusterJWKS},
 					Timeout: durationpb.New(2 * time.Second),
 				},
-				// Fetched once a second, aside: Envoy fetches 5 s before the keys are stale. No request waits for a fetch, or
-				// fails with it.
+				// Fetched aside, within 6 s of the last time: no request waits for a fetch, or fails with it. Until then the Go
+				// process verifies what a key that is gone signed.
 				CacheDuration: durationpb.New(6 * time.Second), AsyncFetch: &jwtauthn.JwksAsyncFetch{},
 			}},
 		}

@@ -23,7 +23,7 @@ import (
 // which are the flags that say which trail.
 type which struct {
 	tenant, uid string
-	since       moment
+	since       pastTime
 }
 
 func (w *which) add(cmd *cobra.Command) {
@@ -39,11 +39,11 @@ func (w *which) check() error {
 	return nil
 }
 
-// moment is a time, or how long ago.
-type moment struct{ time.Time }
+// pastTime is a time, or how long ago.
+type pastTime struct{ time.Time }
 
 // String implements pflag.Value.
-func (m *moment) String() string {
+func (m *pastTime) String() string {
 	if m.IsZero() {
 		return ""
 	}
@@ -51,7 +51,7 @@ func (m *moment) String() string {
 }
 
 // Set implements pflag.Value.
-func (m *moment) Set(text string) error {
+func (m *pastTime) Set(text string) error {
 	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
 		m.Time = time.Now().Add(-ago)
 		return nil
@@ -65,7 +65,7 @@ func (m *moment) Set(text string) error {
 }
 
 // Type implements pflag.Value.
-func (m *moment) Type() string { return "time" }
+func (m *pastTime) Type() string { return "time" }
 
 func newAuditExport() *cobra.Command {
 	var w which

@@ -130,16 +130,24 @@ func cutOff(status server.Status, changes []adminapi.AppliedChange) (list []cutO
 func (c cutOffMember) String() string {
 	name := c.Principal[strings.LastIndexByte(c.Principal, '/')+1:]
 	if c.LapsesBy != nil {
-		return fmt.Sprintf("%s (member %s) unreachable, lapses by %s", name, c.ID, c.LapsesBy.Format(time.TimeOnly))
+		return fmt.Sprintf("%s (member %s) unreachable, lapses by %s", name, c.ID, moment(*c.LapsesBy))
 	}
 	return fmt.Sprintf("%s (member %s) unreachable, %s", name, c.ID, c.Advice)
+}
+
+// moment is a time of day, in UTC, with the date where it is not today's.
+func moment(at time.Time) string {
+	if at = at.UTC(); at.Truncate(24 * time.Hour).Equal(now().UTC().Truncate(24 * time.Hour)) {
+		return at.Format("15:04:05Z")
+	}
+	return at.Format(time.RFC3339)
 }
 
 // enforced is how far a revision is, in words.
 func enforced(s server.Status, unreachable ...cutOffMember) string {
 	text := fmt.Sprintf("revision %d: enforced by %d of %d sidecars", s.Revision, s.Enforced, s.Total+s.OutOfReach)
 	if s.At != nil && s.Done() {
-		text += " at " + s.At.Format("15:04:05.000")
+		text += " at " + s.At.UTC().Format("15:04:05.000Z")
 	}
 	switch {
 	case len(unreachable) == 1:

@@ -21,14 +21,14 @@ func TestCutOff(t *testing.T) {
 		action tenantstore.Action
 		want   string
 	}{
-		{"AccessGrant/audit", tenantstore.Removed, "; sidecar-7 (member 0123456789ab) unreachable, lapses by 12:04:11"},
+		{"AccessGrant/audit", tenantstore.Removed, "; sidecar-7 (member 0123456789ab) unreachable, lapses by 2026-01-02T12:04:11Z"},
 		{"AccessGrant/audit", tenantstore.Created, "; sidecar-7 (member 0123456789ab) unreachable, it keeps what it has until it is back: 'tenantmesh member fence 0123456789ab' has its peers refuse it"},
-		{"Revocation/00", tenantstore.Removed, "; sidecar-7 (member 0123456789ab) unreachable, lapses by 12:15:11"},
+		{"Revocation/00", tenantstore.Removed, "; sidecar-7 (member 0123456789ab) unreachable, lapses by 2026-01-02T12:15:11Z"},
 		{"Tenant/acme", tenantstore.Updated, "; sidecar-7 (member 0123456789ab) unreachable, it keeps what it has until it is back: 'tenantmesh member fence 0123456789ab' has its peers refuse it"},
 		{"TokenIssuer/login", tenantstore.Removed, ", 1 out of reach"}, // which no sidecar reads
 	} {
 		got := enforced(status, cutOff(status, []adminapi.AppliedChange{{Object: test.object, Action: test.action}})...)
-		if want := "revision 50: enforced by 99 of 100 sidecars at 12:00:01.123" + test.want; got != want {
+		if want := "revision 50: enforced by 99 of 100 sidecars at 12:00:01.123Z" + test.want; got != want {
 			t.Errorf("%s of %s:\n%s\nwant\n%s", test.action, test.object, got, want)
 		}
 	}
