@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/control"
+	"github.com/tenantmesh/tenantmesh/ledger/sink"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/sidecar"
 	"github.com/tenantmesh/tenantmesh/sidecar/audit"
@@ -79,7 +80,10 @@ func TestMetrics(t *testing.T) {
 			audit.NewMetrics(r)
 			sidecar.RegisterMetrics(r, sidecar.Gauges{})
 		}},
-		{"The control plane", "At `/metrics` of `--metrics-address`.", func(r prometheus.Registerer) { control.RegisterMetrics(r, nil, nil, nil) }},
+		{"The control plane", "At `/metrics` of `--metrics-address`.", func(r prometheus.Registerer) {
+			control.RegisterMetrics(r, nil, nil, nil)
+			sink.NewMetrics(r)
+		}},
 	} {
 		c := &catalogue{}
 		program.register(c)

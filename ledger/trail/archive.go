@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,8 +29,9 @@ type Archive struct {
 	dir  string
 	keep Keep
 
-	mu      sync.Mutex
-	tenants map[string]*shelf
+	mu       sync.Mutex
+	tenants  map[string]*shelf
+	follower *Follower // nil: nobody follows
 }
 
 // shelf is one tenant's files.
@@ -89,6 +91,7 @@ func (a *Archive) Append(b *Batch) (odd error, err error) {
 	}
 	s.size += int64(len(line)) + 1
 	s.note(b)
+	a.follower.note(folder)
 	return odd, nil
 }
 
@@ -162,7 +165,7 @@ func (a *Archive) shelf(folder string) (*shelf, error) {
 	if err := os.MkdirAll(filepath.Join(a.dir, folder), 0o700); err != nil {
 		return nil, err
 	}
-	s := &shelf{number: 1, heads: map[string]ledger.Head{}, recent: map[Stream]map[int64]string{}}
+	s := &shelf{number: 1 + slices.Max(append(a.aside(folder), 0)), heads: map[string]ledger.Head{}, recent: map[Stream]map[int64]string{}}
 	for _, number := range a.numbers(folder) {
 		s.number, s.size = number, 0
 		for line, err := range lines(a.path(folder, number)) {
@@ -203,7 +206,7 @@ func (a *Archive) forget(folder string) error {
 	}
 	numbers := a.numbers(folder)
 	for len(numbers) >= a.keep.Files {
-		if err := os.Remove(a.path(folder, numbers[0])); err != nil {
+		if err := a.retire(folder, numbers[0]); err != nil {
 			return err
 		}
 		numbers = numbers[1:]
@@ -213,7 +216,13 @@ func (a *Archive) forget(folder string) error {
 
 // lines yields the whole lines of a file, without their ends. A torn last line is what a crash leaves: it was not
 // acknowledged.
-func lines(path string) iter.Seq2[[]byte, error] {
+func lines(path string) iter.Seq2[[]byte, error] { return linesIn(path, 0, -1) }
+
+// linesIn are those from a place on, up to end, or all of them when that is negative.
+func linesIn(path string, from, end int64) iter.Seq2[[]byte, error] {
+	if end < 0 {
+		end = math.MaxInt64
+	}
 	return func(yield func([]byte, error) bool) {
 		file, err := os.Open(path)
 		if err != nil {
@@ -221,7 +230,7 @@ func lines(path string) iter.Seq2[[]byte, error] {
 			return
 		}
 		defer file.Close()
-		for in := bufio.NewReaderSize(file, 1<<16); ; {
+		for in := bufio.NewReaderSize(io.NewSectionReader(file, from, end-from), 1<<16); ; {
 			line, err := in.ReadBytes('\n')
 			if errors.Is(err, io.EOF) {
 				return

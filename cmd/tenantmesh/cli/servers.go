@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,12 +14,14 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/svid/devca"
 	"github.com/tenantmesh/tenantmesh/internal/command"
+	"github.com/tenantmesh/tenantmesh/ledger/sink"
 	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
 	"github.com/tenantmesh/tenantmesh/xds/server"
 )
 
 func newControl() *cobra.Command {
 	var config control.Config
+	var receiver string
 	roles := map[adminapi.Role]*[]string{}
 	cmd := &cobra.Command{
 		Use:   "control",
@@ -31,6 +34,17 @@ func newControl() *cobra.Command {
 			}
 			if err := config.Keep.Check(); err != nil {
 				return usageError("see --usage-minutes, --usage-hours and --usage-days", "%w", err)
+			}
+			if config.AuditKeep.Files < 0 || config.AuditKeep.FileBytes < 1 {
+				return usageError("such as --audit-keep 100 --audit-keep-bytes 67108864", "--audit-keep must be at least 0, and --audit-keep-bytes at least 1 (got %d, %d)", config.AuditKeep.Files, config.AuditKeep.FileBytes)
+			}
+			if receiver != "" {
+				if config.AuditOTLP, err = sink.ParseURL(receiver); err != nil {
+					return usageError("such as https://collector.example.org:4318", "--audit-otlp: %w", err)
+				}
+				if config.AuditHeader, err = sink.ParseHeader(cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_LOGS_HEADERS"), os.Getenv("OTEL_EXPORTER_OTLP_HEADERS"))); err != nil {
+					return usageError("such as OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20abc", "the environment's OTEL_EXPORTER_OTLP_HEADERS: %w", err)
+				}
 			}
 			config.Log, config.Version, config.Roles = log, command.Version(), adminapi.Roles{}
 			for role, patterns := range roles {
@@ -67,6 +81,9 @@ func newControl() *cobra.Command {
 	flags.DurationVar(&config.Keep.Minutes, "usage-minutes", config.Keep.Minutes, "how long usage is kept by the minute; older, by the hour")
 	flags.DurationVar(&config.Keep.Hours, "usage-hours", config.Keep.Hours, "how long usage is kept by the hour; older, by the day")
 	flags.DurationVar(&config.Keep.Days, "usage-days", config.Keep.Days, "how long usage is kept at all")
+	flags.IntVar(&config.AuditKeep.Files, "audit-keep", 0, "how many files of audit events are kept of a tenant; the oldest go (default 0: all are kept)")
+	flags.Int64Var(&config.AuditKeep.FileBytes, "audit-keep-bytes", 64<<20, "size of such a file, in bytes, at which the next is begun")
+	flags.StringVar(&receiver, "audit-otlp", "", "OTLP receiver that is told audit events over HTTP, http(s)://host:port[/path] (default: none)")
 	flags.DurationVar(&config.Lease, "lease", 15*time.Second, "how long an endpoint outlives its sidecar's stream")
 	for _, role := range []adminapi.Role{adminapi.Operator, adminapi.Auditor, adminapi.Sidecar} {
 		roles[role] = flags.StringArray(string(role), nil, "SPIFFE pattern of the admin API's "+string(role)+"s; may be given again")

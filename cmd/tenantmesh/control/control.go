@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -53,6 +54,8 @@ type Config struct {
 	Lease          time.Duration     // how long an endpoint outlives its member's stream; default 15 s
 	Keep           ledger.Keep       // how long usage is kept; default see there
 	AuditKeep      trail.Keep        // how much of each tenant's audit trail is kept; default all
+	AuditOTLP      *url.URL          // of the receiver of audit events, see sink.ParseURL; nil for none
+	AuditHeader    http.Header       // of requests to it
 	Store          tenantstore.Store // instead of etcd
 	Version        string
 	// Change changes what is pushed: for tests that show what a part of it is for. nil: nothing is changed.
@@ -151,6 +154,14 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 	group.Go(func() error { return members.Sweep(ctx) })
 	group.Go(func() error { return members.Reach(ctx) })
 	group.Go(func() error { return members.KeepHeads(ctx) })
+	registry := prometheus.NewRegistry()
+	if config.AuditOTLP != nil {
+		told, err := evidence.sink(config, store, registry)
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return told.Run(ctx) })
+	}
 	quota := xds.NewQuota(xds.QuotaConfig{Store: store, Writer: writer, Now: time.Now, Log: config.Log})
 	group.Go(func() error { return quota.Run(ctx) })
 	group.Go(func() error { return store.Present(ctx, id) })
@@ -213,7 +224,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 		serve(ctx, group, web, func() error { return web.ServeTLS(listener, "", "") })
 	}
 	if config.MetricsAddress != "" {
-		if addresses.Metrics, err = serveMetrics(ctx, group, config.MetricsAddress, cache, quota, store); err != nil {
+		if addresses.Metrics, err = serveMetrics(ctx, group, registry, config.MetricsAddress, cache, quota, store); err != nil {
 			return err
 		}
 	}
@@ -260,8 +271,7 @@ func serveSocket(ctx context.Context, group *errgroup.Group, path string, handle
 	return path, nil
 }
 
-func serveMetrics(ctx context.Context, group *errgroup.Group, address string, cache *server.Cache, quota *xds.Quota, store tenantstore.Store) (string, error) {
-	registry := prometheus.NewRegistry()
+func serveMetrics(ctx context.Context, group *errgroup.Group, registry *prometheus.Registry, address string, cache *server.Cache, quota *xds.Quota, store tenantstore.Store) (string, error) {
 	RegisterMetrics(registry, func() server.Status { return cache.Status(0) }, quota.Sizes, func() float64 { return breakGlass(ctx, store) })
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

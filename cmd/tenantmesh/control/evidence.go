@@ -6,7 +6,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/tenantmesh/tenantmesh/identity/svid"
+	"github.com/tenantmesh/tenantmesh/ledger/sink"
 	"github.com/tenantmesh/tenantmesh/ledger/trail"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/xds"
@@ -46,6 +49,15 @@ func (e *evidence) vouching() (*x509.CertPool, error) {
 }
 
 func (e *evidence) audit() xds.Audit { return xds.Audit{Archive: e.archive, Roots: e.vouching} }
+
+// sink hands what is kept, and the store's administrative events, to a receiver.
+func (e *evidence) sink(config Config, store tenantstore.Store, registry prometheus.Registerer) (*sink.Sink, error) {
+	return sink.Open(sink.Config{
+		URL: config.AuditOTLP, Header: config.AuditHeader, Cursor: filepath.Join(config.DataDir, "ledger", "audit-otlp.json"), Archive: e.archive, Administrative: store,
+		Attributes: map[string]string{"service.name": "tenantmesh-control", "service.version": config.Version, "tenantmesh.trust_domain": config.TrustDomain},
+		Metrics:    sink.NewMetrics(registry), Log: config.Log,
+	})
+}
 
 // breakGlass is how many grants are in force that nobody but who asked has approved; 0 while the store does not answer.
 func breakGlass(ctx context.Context, store tenantstore.Store) (n float64) {
