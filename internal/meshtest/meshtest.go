@@ -67,6 +67,7 @@ type Mesh struct {
 	api      string         // address of the admin API of the first control plane, "" for none
 	roles    adminapi.Roles // there
 	change   func(translator.Resource) translator.Resource
+	told     *url.URL  // is told audit events, nil for nobody
 	provider *Provider // of identities, nil for the development CA
 	stop     func()    // of the control plane
 	ca       *devca.Client
@@ -121,6 +122,9 @@ func Lease(d time.Duration) Option { return func(m *Mesh) { m.lease = d } }
 
 // Drain sets how long open requests have at the end of a sidecar; default 1 s.
 func Drain(d time.Duration) Option { return func(m *Mesh) { m.drain = d } }
+
+// Told has the control plane tell an OTLP receiver its audit events.
+func Told(receiver *url.URL) Option { return func(m *Mesh) { m.told = receiver } }
 
 // Start starts the CA and a control plane that holds the objects of mesh, and a TokenIssuer "test" that may speak for
 // every tenant.
@@ -188,7 +192,7 @@ func (m *Mesh) startControl(t testing.TB, i int) (stop func(), socket string) {
 	stop = run(t, "the control plane", func(ctx context.Context, ready func()) error {
 		return control.Run(ctx, control.Config{
 			DataDir: filepath.Join(m.dir, name), TrustDomain: TrustDomain, WorkloadAPI: m.workloadAPI(t, "spiffe://"+TrustDomain+"/control"),
-			XDSAddress: m.xds[i], AdminAddress: m.api, Roles: m.roles, Store: m.Store, Lease: m.lease, Change: m.change, Log: zap.NewNop(),
+			XDSAddress: m.xds[i], AdminAddress: m.api, Roles: m.roles, Store: m.Store, Lease: m.lease, Change: m.change, AuditOTLP: m.told, Log: zap.NewNop(),
 		}, func(a control.Addresses) {
 			socket = a.AdminSocket
 			ready()

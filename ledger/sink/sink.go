@@ -287,6 +287,7 @@ func (s *Sink) save(now time.Time) {
 	}
 	s.moved, s.saved = false, now
 	if err := s.cursor.save(); err != nil {
+		s.moved = true
 		s.Log.Error("the audit receiver's cursor is not kept", zap.Error(err))
 	}
 }
