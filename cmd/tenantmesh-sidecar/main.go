@@ -33,6 +33,7 @@ func root() *cobra.Command {
 		Version: command.Version(),
 		Args:    command.Args(cobra.NoArgs),
 	}
+	cmd.AddCommand(captureCommand())
 	flags := cmd.Flags()
 	flags.StringVar(&file, "config", "", "YAML file with these settings; flags win")
 	flags.StringVar(&config.Role, "role", "sidecar", "gateway or sidecar")

@@ -12,7 +12,8 @@ const (
 	ListenerGateway  = "gateway"
 	ListenerInbound  = "inbound"
 	ListenerOutbound = "outbound"
-	ListenerEgress   = "egress" // of a gateway: a Unix socket, by which its Go process reaches the cells
+	ListenerCaptured = "captured" // of a sidecar with --capture: what the service calls by itself, and a rule of the kernel sent here
+	ListenerEgress   = "egress"   // of a gateway: a Unix socket, by which its Go process reaches the cells
 
 	PortGateway  = 8080
 	PortInbound  = 15006
@@ -20,6 +21,7 @@ const (
 	PortAdmin    = 15000
 	PortMetrics  = 15090
 	PortHealth   = 15021
+	PortCaptured = 15002
 	PortMover    = 15008 // of a gateway: other gateways send it the writes of tenants that it moves
 )
 
@@ -53,6 +55,7 @@ const (
 const (
 	RouteInbound    = "inbound"
 	RouteOutbound   = "outbound"
+	RouteCaptured   = "captured"
 	RouteEgress     = "egress"
 	ExtensionJWT    = "gateway/jwt_authn"
 	CellNone        = "-"    // reserved: no cell was decided yet
