@@ -1,7 +1,7 @@
 // Package meshname answers HOW IT IS SPELLED: the names that the control plane, Envoy and the Go process
 // beside it must write alike, so that neither room needs to import the other.
 //
-// It imports time only.
+// It imports the standard library only: of it, what makes texts.
 package meshname
 
 import "time"
@@ -83,6 +83,9 @@ const (
 	ExtensionTarget               = "target"                // outbound: "workload/<name>" or "dependency/<name>"; absent: not listed
 	ExtensionForwardAuthorization = "forward_authorization" // "true": the client's Authorization passes the gateway
 )
+
+// TargetForeign begins the target of a captured call whose host is declared and whose address is not that host's.
+const TargetForeign = "foreign/"
 
 // Paths below the Go process's run directory.
 const (

@@ -12,6 +12,7 @@ const (
 	HeaderCell       = "x-tenantmesh-cell" // the gateway's decision; "-" on arrival
 	HeaderLease      = "x-tenantmesh-lease"
 	HeaderHook       = "x-tenantmesh-hook"    // at a gateway's egress: the workload whose data moves
+	HeaderCalled     = "x-tenantmesh-called"  // set by a sidecar's Envoy for its routes: the address that a captured call was to
 	HeaderPeer       = "x-tenantmesh-peer"    // set by a sidecar's Envoy for its Go process: SHA-256 of the peer's certificate
 	HeaderClass      = "x-tenantmesh-class"   // from a sidecar's Go process to its Envoy: the class of a request that has a bulkhead
 	HeaderTarget     = "x-tenantmesh-target"  // from a gateway's Envoy to its Go process: "workload/<name>" that a moving tenant's request is for

@@ -103,6 +103,7 @@ type Self struct {
 	Breakers       map[string]breaker.Settings // by the names of Dependencies; none: the defaults
 	Admission      Admission
 	Groups         []*api.ShareGroup // who enforces limits together
+	Addresses      map[string]string // names that a captured service may call -> the virtual address of each
 	HideLimits     map[string]bool   // workloads whose callers are not told of the limits that refuse them
 }
 
@@ -405,7 +406,7 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers, Groups: m.ShareGroups,
-		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{},
+		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{}, Addresses: m.Addresses,
 	}
 	for _, workload := range m.HideLimits {
 		self.HideLimits[workload] = true

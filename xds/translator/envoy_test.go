@@ -164,10 +164,10 @@ func load(t *testing.T, ctx context.Context, source *svid.Source, pushed []trans
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, ports := shortDir(t), ports(t, 4)
+	dir, ports := shortDir(t), ports(t, 5)
 	work, stop := context.WithCancel(t.Context())
 	r := relay.New(work, relay.Config{Source: source, Dir: dir, Address: "127.0.0.1", Ports: map[string]int{
-		meshname.ListenerGateway: ports[0], meshname.ListenerInbound: ports[1], meshname.ListenerOutbound: ports[2],
+		meshname.ListenerGateway: ports[0], meshname.ListenerInbound: ports[1], meshname.ListenerOutbound: ports[2], meshname.ListenerCaptured: ports[4],
 	}})
 	refusals, verdicts := make(chan error, 1), make(chan string, 1024)
 	r.OnVerdict = func(typeURL string, _ int64, refusal error) {

@@ -118,7 +118,9 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 		}
 	}
 	routes := &route.RouteConfiguration{Name: meshname.RouteOutbound, ResponseHeadersToRemove: []string{propagation.HeaderTxnToken}}
+	called := capturedRoutes(mesh, w, instance)
 	host := func(name string, action *route.RouteAction, target, domain string) {
+		called.host(name, action, target, domain)
 		routes.VirtualHosts = append(routes.VirtualHosts, &route.VirtualHost{
 			Name: name, Domains: []string{domain},
 			IncludeRequestAttemptCount: action.RetryPolicy != nil, // it is the mesh's own
@@ -152,5 +154,8 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 		Routes:               []*route.Route{{Match: prefix("/"), Action: directResponse(403)}},
 		TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerOutbound})},
 	})
-	return append(resources, envoyResource(meshname.RouteOutbound, audience, routes))
+	captured := called.routes
+	captured.VirtualHosts = append(captured.VirtualHosts, routes.VirtualHosts[len(routes.VirtualHosts)-1])
+	return append(resources, envoyResource(meshname.RouteOutbound, audience, routes), envoyResource(meshname.RouteCaptured, audience, captured),
+		envoyResource(meshname.ListenerCaptured, audience, capturedListener()))
 }

@@ -990,15 +990,16 @@ type ProxyConfig struct {
 	Tenancy        string                 `protobuf:"bytes,10,opt,name=tenancy,proto3" json:"tenancy,omitempty"` // require, observe, untenanted
 	BoundTenant    string                 `protobuf:"bytes,11,opt,name=bound_tenant,json=boundTenant,proto3" json:"bound_tenant,omitempty"`
 	DeliverContext bool                   `protobuf:"varint,12,opt,name=deliver_context,json=deliverContext,proto3" json:"deliver_context,omitempty"`
-	Peers          []string               `protobuf:"bytes,13,rep,name=peers,proto3" json:"peers,omitempty"`                                                                             // exact SPIFFE IDs that may connect inbound
-	Cells          map[string]string      `protobuf:"bytes,14,rep,name=cells,proto3" json:"cells,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`   // gateway: cell -> residency
-	Control        string                 `protobuf:"bytes,15,opt,name=control,proto3" json:"control,omitempty"`                                                                         // SPIFFE ID of the control plane
-	TenantData     []*TenantData          `protobuf:"bytes,16,rep,name=tenant_data,json=tenantData,proto3" json:"tenant_data,omitempty"`                                                 // a sidecar: of its workload; a gateway: of every workload
-	Fenced         []string               `protobuf:"bytes,18,rep,name=fenced,proto3" json:"fenced,omitempty"`                                                                           // SHA-256 of certificates of members that an operator shut out, hexadecimal
-	Movers         map[string]string      `protobuf:"bytes,17,rep,name=movers,proto3" json:"movers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // gateway: member ID -> host:port at which that gateway takes the writes of tenants that it moves
-	ShareGroups    []*ShareGroup          `protobuf:"bytes,19,rep,name=share_groups,json=shareGroups,proto3" json:"share_groups,omitempty"`                                              // that enforce limits together
-	Admission      *Admission             `protobuf:"bytes,30,opt,name=admission,proto3" json:"admission,omitempty"`                                                                     // none: the defaults
-	HideLimits     []string               `protobuf:"bytes,31,rep,name=hide_limits,json=hideLimits,proto3" json:"hide_limits,omitempty"`                                                 // workloads whose callers are not told of the limits that refuse them; a sidecar's own, a gateway's of all
+	Peers          []string               `protobuf:"bytes,13,rep,name=peers,proto3" json:"peers,omitempty"`                                                                                    // exact SPIFFE IDs that may connect inbound
+	Cells          map[string]string      `protobuf:"bytes,14,rep,name=cells,proto3" json:"cells,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`          // gateway: cell -> residency
+	Control        string                 `protobuf:"bytes,15,opt,name=control,proto3" json:"control,omitempty"`                                                                                // SPIFFE ID of the control plane
+	TenantData     []*TenantData          `protobuf:"bytes,16,rep,name=tenant_data,json=tenantData,proto3" json:"tenant_data,omitempty"`                                                        // a sidecar: of its workload; a gateway: of every workload
+	Fenced         []string               `protobuf:"bytes,18,rep,name=fenced,proto3" json:"fenced,omitempty"`                                                                                  // SHA-256 of certificates of members that an operator shut out, hexadecimal
+	Movers         map[string]string      `protobuf:"bytes,17,rep,name=movers,proto3" json:"movers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`        // gateway: member ID -> host:port at which that gateway takes the writes of tenants that it moves
+	ShareGroups    []*ShareGroup          `protobuf:"bytes,19,rep,name=share_groups,json=shareGroups,proto3" json:"share_groups,omitempty"`                                                     // that enforce limits together
+	Admission      *Admission             `protobuf:"bytes,30,opt,name=admission,proto3" json:"admission,omitempty"`                                                                            // none: the defaults
+	Addresses      map[string]string      `protobuf:"bytes,130,rep,name=addresses,proto3" json:"addresses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // names that a captured service may call -> the virtual address of each
+	HideLimits     []string               `protobuf:"bytes,31,rep,name=hide_limits,json=hideLimits,proto3" json:"hide_limits,omitempty"`                                                        // workloads whose callers are not told of the limits that refuse them; a sidecar's own, a gateway's of all
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1169,6 +1170,13 @@ func (x *ProxyConfig) GetShareGroups() []*ShareGroup {
 func (x *ProxyConfig) GetAdmission() *Admission {
 	if x != nil {
 		return x.Admission
+	}
+	return nil
+}
+
+func (x *ProxyConfig) GetAddresses() map[string]string {
+	if x != nil {
+		return x.Addresses
 	}
 	return nil
 }
@@ -3171,7 +3179,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\atenants\x18\x06 \x03(\tR\atenants\x12\x1e\n" +
 	"\n" +
 	"algorithms\x18\a \x03(\tR\n" +
-	"algorithms\"\xe3\a\n" +
+	"algorithms\"\xf1\b\n" +
 	"\vProxyConfig\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x1c\n" +
@@ -3195,7 +3203,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x06fenced\x18\x12 \x03(\tR\x06fenced\x12D\n" +
 	"\x06movers\x18\x11 \x03(\v2,.tenantmesh.v1alpha1.ProxyConfig.MoversEntryR\x06movers\x12B\n" +
 	"\fshare_groups\x18\x13 \x03(\v2\x1f.tenantmesh.v1alpha1.ShareGroupR\vshareGroups\x12<\n" +
-	"\tadmission\x18\x1e \x01(\v2\x1e.tenantmesh.v1alpha1.AdmissionR\tadmission\x12\x1f\n" +
+	"\tadmission\x18\x1e \x01(\v2\x1e.tenantmesh.v1alpha1.AdmissionR\tadmission\x12N\n" +
+	"\taddresses\x18\x82\x01 \x03(\v2/.tenantmesh.v1alpha1.ProxyConfig.AddressesEntryR\taddresses\x12\x1f\n" +
 	"\vhide_limits\x18\x1f \x03(\tR\n" +
 	"hideLimits\x1a8\n" +
 	"\n" +
@@ -3203,6 +3212,9 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vMoversEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
+	"\x0eAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"T\n" +
 	"\n" +
@@ -3370,7 +3382,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*FailMode)(nil),              // 1: tenantmesh.v1alpha1.FailMode
@@ -3414,25 +3426,26 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	nil,                           // 39: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
 	nil,                           // 40: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
 	nil,                           // 41: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	nil,                           // 42: tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
+	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
 	37, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	2,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	3,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
 	1,  // 3: tenantmesh.v1alpha1.TenantPolicy.fail_mode:type_name -> tenantmesh.v1alpha1.FailMode
-	42, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	42, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	43, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	43, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
 	38, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
 	7,  // 7: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
 	8,  // 8: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	43, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	44, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
 	6,  // 10: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
 	5,  // 11: tenantmesh.v1alpha1.Canary.before:type_name -> tenantmesh.v1alpha1.AccessPolicy
 	5,  // 12: tenantmesh.v1alpha1.Canary.after:type_name -> tenantmesh.v1alpha1.AccessPolicy
 	39, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	43, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	44, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
 	15, // 15: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
 	16, // 16: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
 	40, // 17: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
@@ -3440,39 +3453,40 @@ var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
 	41, // 19: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
 	12, // 20: tenantmesh.v1alpha1.ProxyConfig.share_groups:type_name -> tenantmesh.v1alpha1.ShareGroup
 	13, // 21: tenantmesh.v1alpha1.ProxyConfig.admission:type_name -> tenantmesh.v1alpha1.Admission
-	17, // 22: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
-	42, // 23: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
-	42, // 24: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
-	42, // 25: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
-	19, // 26: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
-	21, // 27: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
-	22, // 28: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
-	23, // 29: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	27, // 30: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	28, // 31: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	29, // 32: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
-	20, // 33: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
-	25, // 34: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
-	43, // 35: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	43, // 36: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	24, // 37: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	43, // 38: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	42, // 39: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	26, // 40: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
-	30, // 41: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	33, // 42: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	34, // 43: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	35, // 44: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	36, // 45: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	32, // 46: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
-	4,  // 47: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	18, // 48: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	31, // 49: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	49, // [49:50] is the sub-list for method output_type
-	48, // [48:49] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	42, // 22: tenantmesh.v1alpha1.ProxyConfig.addresses:type_name -> tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
+	17, // 23: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
+	43, // 24: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
+	43, // 25: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
+	43, // 26: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
+	19, // 27: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
+	21, // 28: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
+	22, // 29: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
+	23, // 30: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
+	27, // 31: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	28, // 32: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	29, // 33: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	20, // 34: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
+	25, // 35: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
+	44, // 36: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	44, // 37: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	24, // 38: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	44, // 39: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	43, // 40: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	26, // 41: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
+	30, // 42: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	33, // 43: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	34, // 44: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	35, // 45: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	36, // 46: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	32, // 47: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
+	4,  // 48: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	18, // 49: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	31, // 50: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	50, // [50:51] is the sub-list for method output_type
+	49, // [49:50] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -3504,7 +3518,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
