@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
@@ -12,12 +13,18 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
-// names keeps the names that the service may call in its hosts file.
+// names keeps the Workloads that the service may call in its hosts file; not hosts of Dependencies, which the Envoy beside
+// must find by the same file.
 func (s *sidecar) names(set *policyset.Set) {
 	if s.config.HostsFile == "" || set == nil || set.Self == nil {
 		return
 	}
-	if err := capture.WriteHosts(s.config.HostsFile, set.Self.Addresses); err != nil {
+	addresses := maps.Clone(set.Self.Addresses)
+	maps.DeleteFunc(addresses, func(name, _ string) bool {
+		_, workload := set.Self.Dependencies["workload/"+name]
+		return !workload
+	})
+	if err := capture.WriteHosts(s.config.HostsFile, addresses); err != nil {
 		s.config.Log.Error("the hosts file could not be written: the service does not find the names that it may call", zap.Error(err))
 	}
 }
