@@ -436,7 +436,7 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	extauthz.Register(g, s.decider)
 	accesslog.Register(g, s.decider)
 	limits := &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Shares: s.shares, Now: time.Now}
-	rls.RegisterRateLimitServiceServer(g, limits)
+	rls.RegisterRateLimitServiceServer(g, &ratelimit.Connections{RateLimitServiceServer: limits, Decider: s.decider})
 	if err := s.serveLimits(ctx, group, limits); err != nil {
 		return err
 	}

@@ -84,6 +84,10 @@ const (
 	ExtensionForwardAuthorization = "forward_authorization" // "true": the client's Authorization passes the gateway
 )
 
+// DomainConnections is the domain of the rate limit calls by which an Envoy asks whether a captured connection may be made:
+// the one filter that asks before anything is connected. Their descriptor has one entry, of [ExtensionTarget].
+const DomainConnections = "tenantmesh/connections"
+
 // TargetForeign begins the target of a captured call whose host is declared and whose address is not that host's.
 const TargetForeign = "foreign/"
 

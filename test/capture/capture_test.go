@@ -90,10 +90,10 @@ func newWorld(t *testing.T) *world {
 	}
 	for name, host := range map[string]*meshtest.Host{"front": w.front, "back": w.back} {
 		host.Spawn(t, meshtest.Python(t), filepath.Join(dir, "service.py"), fmt.Sprint(servicePort))
-		w.WorkloadOn(t, host, "us-1", name, servicePort, "--probe-path", "/healthz")
 		if out, err := w.Capture(t, host, "install", "--uid", fmt.Sprint(meshtest.SidecarUID)); err != nil {
 			t.Fatalf("capture install: %v: %s", err, out)
 		}
+		w.WorkloadOn(t, host, "us-1", name, servicePort, "--probe-path", "/healthz")
 	}
 	for _, address := range []string{w.outside.IPv4, "[" + w.outside.IPv6 + "]"} {
 		listener := w.outside.Listen(t, address+":80")
@@ -229,4 +229,59 @@ func (w *world) callers(t *testing.T) {
 	if r := meshtest.Do(t, nil, http.MethodPost, health+"/probe", nil, nil); r.Status != 405 {
 		t.Errorf("a POST to the health port is %d", r.Status)
 	}
+}
+
+const streams = objects + `
+---
+apiVersion: tenantmesh.dev/v1alpha1
+kind: Workload
+metadata: {name: jobs}
+spec: {dependsOn: [db, clock], boundTenant: acme}
+---
+apiVersion: tenantmesh.dev/v1alpha1
+kind: Workload
+metadata: {name: web}
+spec: {dependsOn: [db, clock]}
+---
+apiVersion: tenantmesh.dev/v1alpha1
+kind: Dependency
+metadata: {name: db}
+spec: {hosts: [%[1]s], port: 5432, protocol: tcp}
+---
+apiVersion: tenantmesh.dev/v1alpha1
+kind: Dependency
+metadata: {name: clock}
+spec: {hosts: [%[2]s], port: 37, protocol: tcp, tenancy: untenanted}
+`
+
+// TestStreams: a database, whose server speaks first, is reached where it is declared, by a workload that is bound to a
+// tenant, as long as that tenant may be served.
+func TestStreams(t *testing.T) {
+	network := meshtest.NewNetwork(t)
+	jobs, web, db, clock := network.Host(t), network.Host(t), network.Host(t), network.Host(t)
+	mesh := meshtest.Start(t, fmt.Sprintf(streams, db.IPv4, clock.IPv4), meshtest.On(network))
+	say(t, db, db.IPv4+":5432", "db")
+	say(t, db, db.IPv4+":5433", "another db")
+	say(t, clock, clock.IPv4+":37", "clock")
+	for name, host := range map[string]*meshtest.Host{"jobs": jobs, "web": web} {
+		if out, err := mesh.Capture(t, host, "install", "--uid", fmt.Sprint(meshtest.SidecarUID)); err != nil {
+			t.Fatalf("capture install: %v: %s", err, out)
+		}
+		mesh.WorkloadOn(t, host, "us-1", name, servicePort)
+	}
+	expect := func(what string, from *meshtest.Host, address, want string) {
+		t.Helper()
+		got, conn, err := hear(t, from, address)
+		if got != want || want != "" && !alive(conn) {
+			t.Errorf("%s hears %q (%v), want %q", what, got, err, want)
+		}
+	}
+	expect("who is bound", jobs, db.IPv4+":5432", "db")
+	expect("who is bound, of a port that is not declared,", jobs, db.IPv4+":5433", "")
+	expect("who is bound, of a host that is not declared,", jobs, clock.IPv4+":5432", "")
+	expect("who is bound, of what needs no tenant,", jobs, clock.IPv4+":37", "clock")
+	expect("who is not bound", web, db.IPv4+":5432", "")
+	expect("who is not bound, of what needs no tenant,", web, clock.IPv4+":37", "clock")
+	mesh.Apply(t, "apiVersion: tenantmesh.dev/v1alpha1\nkind: Tenant\nmetadata: {name: acme}\nspec: {tier: gold, region: us, suspended: true}\n")
+	expect("whose tenant is suspended", jobs, db.IPv4+":5432", "")
 }

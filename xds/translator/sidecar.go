@@ -144,6 +144,10 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 			for _, domain := range d.Spec.Hosts {
 				c := clusterDependency(name, domain)
 				resources = append(resources, envoyResource(c, audience, external(d, domain)))
+				if d.Spec.Streams() {
+					called.stream(d, domain)
+					continue // it is never called by HTTP
+				}
 				host(c, within(forward(c), d.Spec.AnswerTime()), "dependency/"+name, domain)
 			}
 		}
@@ -157,5 +161,5 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 	captured := called.routes
 	captured.VirtualHosts = append(captured.VirtualHosts, routes.VirtualHosts[len(routes.VirtualHosts)-1])
 	return append(resources, envoyResource(meshname.RouteOutbound, audience, routes), envoyResource(meshname.RouteCaptured, audience, captured),
-		envoyResource(meshname.ListenerCaptured, audience, capturedListener()))
+		envoyResource(meshname.ListenerCaptured, audience, called.listener()))
 }
