@@ -21,7 +21,7 @@ tour: tools build ## Run AcmeDocs, walk through what the mesh does, and end
 	bin/tenantmesh demo --tour --gateway-port 0 $(ARGS)
 
 test: tools ## Run the tests, through real Envoys and real services
-	go test -count=1 -timeout 15m ./... # never from the cache: it does not see the programs that tests build
+	go test -count=1 -timeout 30m ./... # never from the cache: it does not see the programs that tests build
 	@(test "$$(id -u)" = 0 && for p in ip nft ip6tables setpriv; do command -v $$p >/dev/null || exit 1; done) || \
 		echo "skipped: $$(cat test/capture/*_test.go | grep -c '^func Test') tests of test/capture, which need root, iproute2, nftables and iptables"
 
@@ -36,6 +36,10 @@ isolation: tools build $(K6) ## Load AcmeDocs with k6, and see whether anybody f
 
 fuzz: ## Fuzz each target for a minute
 	$(FUZZ) FuzzVerify ./identity/tenanttoken
+	$(FUZZ) FuzzPattern ./identity
+	$(FUZZ) FuzzPathPattern ./policy/authz
+	$(FUZZ) FuzzPolicy ./policy/authz
+	$(FUZZ) FuzzResources ./xds
 	$(FUZZ) FuzzSplitPath ./policy/authz
 	$(FUZZ) FuzzCanonical ./policy/authz
 	$(FUZZ) FuzzReader ./sidecar/wire

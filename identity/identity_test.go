@@ -48,3 +48,15 @@ func TestPatternMatch(t *testing.T) {
 		}
 	}
 }
+
+func TestIsGateway(t *testing.T) {
+	for text, want := range map[string]bool{
+		"spiffe://mesh.example/gateway/edge": true, "spiffe://mesh.example/gateway/edge/x": false, "spiffe://mesh.example/gateways/edge": false, "spiffe://mesh.example/ns/shop/sa/search": false,
+		"spiffe://mesh.example/x/gateway/edge": false,
+	} {
+		p, err := ParsePrincipal(text)
+		if err != nil || IsGateway(p) != want {
+			t.Errorf("%s is a gateway: %v, %v", text, !want, err)
+		}
+	}
+}

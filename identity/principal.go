@@ -85,7 +85,8 @@ func ControlID(trustDomain string) (Principal, error) {
 	return ParsePrincipal(scheme + trustDomain + "/control")
 }
 
-// InCell reports whether a principal is a workload's of that cell, by the default scheme of IDs.
-func InCell(p Principal, cell string) bool {
-	return strings.HasPrefix(p.Path(), "/cell/"+cell+"/workload/")
+// IsGateway reports whether a principal is a gateway's: theirs always are by the default scheme. Workloads list their own.
+func IsGateway(p Principal) bool {
+	name, ok := strings.CutPrefix(p.Path(), "/gateway/")
+	return ok && !strings.Contains(name, "/")
 }

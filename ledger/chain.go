@@ -33,6 +33,9 @@ func (h Head) Verify(events []Event) (Head, error) {
 	return h, nil
 }
 
+// Intact reports whether the event is as its hash says.
+func (e Event) Intact() bool { return e.Hash == e.digest() }
+
 func (e Event) digest() string {
 	e.Hash = ""
 	text, err := json.Marshal(e)

@@ -11,8 +11,12 @@ type Canary struct {
 	Others  bool     // selects who is not in it, with requests that have no tenant
 }
 
-// CanarySuffix ends the name of a policy as it is for the canary.
-const CanarySuffix = "@canary"
+// CanarySuffix ends the name of a policy as it is for the canary, ShadowSuffix that of one as a change that is only watched would
+// make it.
+const (
+	CanarySuffix = "@canary"
+	ShadowSuffix = "@shadow"
+)
 
 // Selects reports whether a tenant is meant, by its name and the uid of its incarnation; "" and "" for no tenant. It
 // allocates nothing.

@@ -19,7 +19,9 @@ type Decision struct {
 	Class      string        `json:"class,omitempty"`
 	Txn        string        `json:"txn,omitempty"`
 	Method     string        `json:"method"`
-	Path       string        `json:"path"` // no query
+	Path       string        `json:"path"`                // no query
+	Authority  string        `json:"authority,omitempty"` // the host that was asked for, as Envoy passes it on
+	RequestID  string        `json:"requestId,omitempty"` // x-request-id, as the service sees it
 	Allowed    bool          `json:"allowed"`
 	Reason     Reason        `json:"reason,omitempty"`
 	Detail     string        `json:"detail,omitempty"` // the one sentence that says what was wrong here

@@ -1,6 +1,9 @@
 package policy
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // TierSpec is the spec of kind Tier: defaults for the tenants that name it.
 type TierSpec struct {
@@ -53,8 +56,15 @@ type AccessPolicySpec struct {
 	Principals []string       `json:"principals"`     // SPIFFE patterns, see identity.Pattern
 	Tenants    TenantSelector `json:"tenants,omitempty"`
 	Targets    []Target       `json:"targets"`
-	When       string         `json:"when,omitempty"` // CEL, see policy/authz
+	When       string         `json:"when,omitempty"`  // CEL, see policy/authz
+	Audit      Audit          `json:"audit,omitempty"` // of a Permit: which of what it allows leaves audit events
 }
+
+// Audit says which decisions leave an audit event, beside refusals and uses of grants, which always do.
+type Audit string
+
+// AuditAll is every decision.
+const AuditAll Audit = "all"
 
 // Effect is what a matching policy does.
 type Effect string
@@ -76,9 +86,11 @@ const (
 
 // TenantSelector selects tenants that match every field that is said; the zero value selects all.
 type TenantSelector struct {
-	Names  []string          `json:"names,omitempty"`
-	Tiers  []string          `json:"tiers,omitempty"`
-	Labels map[string]string `json:"labels,omitempty"`
+	Names     []string          `json:"names,omitempty"`
+	Tiers     []string          `json:"tiers,omitempty"`
+	Residency string            `json:"residency,omitempty"` // "eu"
+	Labels    map[string]string `json:"labels,omitempty"`
+	Own       bool              `json:"own,omitempty"` // the one that the principal is bound to by registration (Workload.boundTenant); one that is bound to none has none
 }
 
 // Target selects requests to a workload.
@@ -86,6 +98,39 @@ type Target struct {
 	Workload string   `json:"workload"`          // a Workload's name, or "*"
 	Methods  []string `json:"methods,omitempty"` // upper-case; empty: all
 	Paths    []string `json:"paths,omitempty"`   // per segment: exact, "*", trailing "**"; empty: all
+	GRPC     []GRPC   `json:"grpc,omitempty"`    // instead of methods and paths
+}
+
+// GRPC selects gRPC calls: POSTs of /<service>/<method>.
+type GRPC struct {
+	Service string   `json:"service"`           // with its package, "pkg.Service"
+	Methods []string `json:"methods,omitempty"` // as the service has them, "Get"; empty: all
+}
+
+// Plain is t in methods and paths alone. One that has no GRPC is so already.
+func (t Target) Plain() Target {
+	if len(t.GRPC) == 0 {
+		return t
+	}
+	plain := Target{Workload: t.Workload, Methods: []string{"POST"}}
+	for _, g := range t.GRPC {
+		if len(g.Methods) == 0 {
+			plain.Paths = append(plain.Paths, "/"+g.Service+"/*")
+		}
+		for _, method := range g.Methods {
+			plain.Paths = append(plain.Paths, "/"+g.Service+"/"+method)
+		}
+	}
+	return plain
+}
+
+// Plain is s with plain targets.
+func (s AccessPolicySpec) Plain() AccessPolicySpec {
+	s.Targets = slices.Clone(s.Targets)
+	for i, t := range s.Targets {
+		s.Targets[i] = t.Plain()
+	}
+	return s
 }
 
 // AccessInvariantSpec is the spec of kind AccessInvariant: something that is to hold for every request, whatever policies there are.
@@ -104,13 +149,19 @@ type AccessInvariantSpec struct {
 	Paths    []string `json:"paths,omitempty"` // as Target's
 }
 
+// MaxBreakGlass is how long a grant may last that nobody else approves.
+const MaxBreakGlass = 4 * time.Hour
+
 // AccessGrantSpec is the spec of kind AccessGrant: a governed, time-limited right of one principal over
 // tenants that are not its own.
 type AccessGrantSpec struct {
 	Principal string         `json:"principal"` // a whole SPIFFE ID
 	Tenants   TenantSelector `json:"tenants"`
 	Targets   []Target       `json:"targets"`
-	Reason    string         `json:"reason"`   // why, for the audit; 1 to 500 characters
-	Approver  string         `json:"approver"` // a principal other than the one granted
+	Reason    string         `json:"reason"`             // why, for the audit; 1 to 500 characters
+	Approver  string         `json:"approver,omitempty"` // who is to approve, other than the one granted; empty: whoever may, but not who asked
 	NotAfter  time.Time      `json:"notAfter"`
+
+	// BreakGlass: it is in force at once, for MaxBreakGlass at most, and loudly: nobody else approved it.
+	BreakGlass bool `json:"breakGlass,omitempty"`
 }

@@ -18,6 +18,7 @@ const (
 	ContextMissing
 	ContextForeign
 	ContextUnattributed
+	ContextRevoked
 	DeniedByPolicy
 	Residency
 	Misdirected
@@ -50,6 +51,7 @@ var reasons = [numReasons]reasonInfo{
 	ContextMissing:         {"context_missing", 403, "The call carries no tenant context that can be proven.", "Forward the Txn-Token, traceparent or x-request-id of the request being served, or bind the workload to one tenant."},
 	ContextForeign:         {"context_foreign", 403, "The tenant context was not signed for this place, or was altered.", "Send the context as it was received; look at explain for the check that failed."},
 	ContextUnattributed:    {"context_unattributed", 403, "The call's identifiers belong to no request, or to those of several tenants.", "Do not share or invent trace and request IDs across requests."},
+	ContextRevoked:         {"context_revoked", 403, "The transaction of the tenant context was revoked.", "Begin a new one at the gateway; the audit says who revoked it, and why."},
 	DeniedByPolicy:         {"denied_by_policy", 403, "No policy permits this, or one forbids it.", "Have the security team add a permit; explain names what was considered."},
 	Residency:              {"residency", 403, "The tenant's data may not be served here.", "Place the tenant in a cell of its residency."},
 	Misdirected:            {"misdirected", 421, "Another cell owns this tenant.", "Repeat the request through the gateway after Retry-After."},

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -31,6 +32,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -40,6 +42,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/limit"
 	"github.com/tenantmesh/tenantmesh/sidecar/accesslog"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/audit"
 	"github.com/tenantmesh/tenantmesh/sidecar/datacommand"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
@@ -54,6 +57,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/ratelimit"
 	"github.com/tenantmesh/tenantmesh/sidecar/relay"
 	"github.com/tenantmesh/tenantmesh/sidecar/report"
+	"github.com/tenantmesh/tenantmesh/sidecar/shadow"
 	"github.com/tenantmesh/tenantmesh/sidecar/streams"
 	"github.com/tenantmesh/tenantmesh/sidecar/supervise"
 	"github.com/tenantmesh/tenantmesh/sidecar/wire"
@@ -89,7 +93,8 @@ type Config struct {
 	RateLimitClients []string `json:"rateLimitClients,omitempty"`
 	// DataCommands move a tenant's data where the Workload says tenantData.commands.
 	DataCommands datacommand.Commands `json:"dataCommands,omitzero"`
-	Drain        time.Duration        `json:"-"` // how long open requests have at the end
+	AuditRoom    int64                `json:"auditRoom,omitempty"` // bytes of audit events that wait for the control plane on the disk; default 64 MiB
+	Drain        time.Duration        `json:"-"`                   // how long open requests have at the end
 	Staleness    decide.Staleness     `json:"-"`
 	Version      string               `json:"-"`
 	Log          *zap.Logger          `json:"-"`
@@ -154,6 +159,9 @@ func (c *Config) Check() error {
 		if _, err := identity.ParsePattern(client); err != nil {
 			problems = append(problems, fmt.Errorf("ratelimit-clients: %w", err))
 		}
+	}
+	if c.AuditRoom < 0 {
+		problems = append(problems, fmt.Errorf("auditRoom must be at least 0 (got %d)", c.AuditRoom))
 	}
 	if c.MaxBody < 0 {
 		problems = append(problems, fmt.Errorf("max-body must be at least 0 (got %d)", c.MaxBody))
@@ -294,6 +302,7 @@ type sidecar struct {
 	client   atomic.Pointer[policysync.Client]
 	serving  atomic.Bool
 	draining atomic.Bool
+	began    time.Time   // of the process
 	left     atomic.Bool // what the disk remembers is not to be served again
 }
 
@@ -307,15 +316,20 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 		ports[meshname.ListenerCaptured] = c.CapturedPort
 	}
 	s.relay = relay.New(work, relay.Config{Source: s.source, Dir: c.DataDir, Address: c.Address, ServicePort: c.ServicePort, Ports: ports})
+	s.began = time.Now()
 	decisions := decisionlog.New(s.member, c.Log)
+	recorder, err := audit.Open(audit.Config{Member: s.member, Dir: filepath.Join(c.DataDir, "audit"), Room: c.AuditRoom, Signer: svid.Signer{Source: s.source}, Metrics: audit.NewMetrics(s.registry), Log: c.Log, Now: time.Now})
+	if err != nil {
+		return err
+	}
 	meter := ledger.NewMeter()
 	address, port := c.Address, c.InboundPort
 	if c.Role == "gateway" {
 		address, port = c.MoverAddress, c.MoverPort
 	}
 	reporter, err := report.New(report.Config{
-		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top,
-		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: address, Port: uint32(port)},
+		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top, Shadow: s.watching, Uses: s.uses, Audit: recorder,
+		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: address, Port: uint32(port), GrantAge: durationpb.New(cmp.Or(c.Staleness.Grants, meshname.GrantTime)), IssuerAge: durationpb.New(cmp.Or(c.Staleness.Issuers, meshname.IssuerTime))},
 	}, s.signs, time.Now())
 	if err != nil {
 		return err
@@ -328,7 +342,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 	}
 	s.decider = decide.New(decide.Config{
 		Sets: s.sets, Limiter: limiter, Shares: s.shares, Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
-		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness,
+		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness, Shadows: &shadow.Table{}, Uses: &shadow.Table{}, Audit: recorder,
 	})
 	s.envoy.Ended = s.decider.EnvoyEnded
 	s.streams = streams.New(s.decider, c.Log)
@@ -355,6 +369,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 	group.Go(func() error { return s.envoy.Run(work) })
 	group.Go(func() error { return client.Run(work) })
 	group.Go(func() error { return reporter.Run(work) })
+	group.Go(func() error { return recorder.Run(work) })
 	group.Go(func() error { return shared.Run(work) })
 	group.Go(func() error { return s.rotate(work, reporter) })
 	group.Go(func() error { return s.streams.Run(work) })
@@ -610,8 +625,15 @@ func (s *sidecar) jwks(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	keys, err := set.Issuers[name].ForEnvoy()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
-	_, _ = w.Write([]byte(set.Issuers[name].JWKS))
+	if _, err := w.Write(keys); err == nil {
+		set.Issuers[name].Fetched(time.Now())
+	}
 }
 
 // rotate gives Envoy each new SVID.

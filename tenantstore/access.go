@@ -14,27 +14,45 @@ import (
 )
 
 // PolicyOf is the policy that an AccessPolicy, an AccessGrant or the Rollout of an AccessPolicy is, false for what is none of these.
+// Its targets are plain. A grant is one also while nobody has approved it: who judges requests by it must ask [GrantInForce] first.
 func PolicyOf(objects map[Key]*Object, o *Object) (authz.Policy, bool) {
 	switch o.Kind {
 	case KindAccessPolicy:
-		p := authz.Policy{Name: o.Metadata.Name, Spec: *o.AccessPolicy, Revision: o.Metadata.Revision}
-		if rollout := RolloutOf(objects, o.Key()); rollout != nil {
+		p := authz.Policy{Name: o.Metadata.Name, Spec: o.AccessPolicy.Plain(), Revision: o.Metadata.Revision}
+		if rollout := RolloutOf(objects, o.Key()); rollout != nil && rollout.Rollout.State != Shadowed {
 			canary := CanaryOf(rollout)
 			canary.Others, p.Canary = true, &canary
 		}
 		return p, true
 	case KindAccessGrant:
-		return authz.AsPolicy(o.Metadata.Name, *o.AccessGrant, o.Metadata.Revision), true
+		p := authz.AsPolicy(o.Metadata.Name, *o.AccessGrant, o.Metadata.Revision)
+		p.Spec = p.Spec.Plain()
+		p.Unproven = o.Status.Grant == nil || o.Status.Grant.Approver == ""
+		return p, true
 	case KindRollout:
 		candidate := o.Rollout.Candidate
 		if candidate.Kind != KindAccessPolicy {
 			return authz.Policy{}, false
 		}
+		if o.Rollout.State == Shadowed {
+			return changeOf(o), true
+		}
 		canary := CanaryOf(o)
-		return authz.Policy{Name: candidate.Metadata.Name + policy.CanarySuffix, Spec: *candidate.AccessPolicy, Revision: o.Metadata.Revision, Canary: &canary}, true
+		return authz.Policy{Name: candidate.Metadata.Name + policy.CanarySuffix, Spec: candidate.AccessPolicy.Plain(), Revision: o.Metadata.Revision, Canary: &canary}, true
 	default:
 		return authz.Policy{}, false
 	}
+}
+
+// changeOf is a change that is only watched. To whoever knows of no changes it is a policy in Shadow mode.
+func changeOf(rollout *Object) authz.Policy {
+	candidate := rollout.Rollout.Candidate
+	p := authz.Policy{
+		Name: candidate.Metadata.Name + policy.ShadowSuffix, Spec: candidate.AccessPolicy.Plain(), Revision: rollout.Metadata.Revision,
+		Change: &authz.Change{Of: candidate.Metadata.Name, Removes: rollout.Rollout.Removes || candidate.AccessPolicy.Mode == policy.Shadow},
+	}
+	p.Spec.Mode = policy.Shadow
+	return p
 }
 
 // AccessMesh is what an analysis of access policies has to know of objects, which may be some of a mesh alone: without tenants (or
@@ -113,7 +131,7 @@ func (t *draft) concernsAccess(key Key) bool {
 		return true
 	case KindTenant:
 		before, after := t.before(key), t.objects[key]
-		return before != nil && after != nil && (before.Tenant.Tier != after.Tenant.Tier || !maps.Equal(before.Metadata.Labels, after.Metadata.Labels))
+		return before != nil && after != nil && (before.Tenant.Tier != after.Tenant.Tier || before.Tenant.Residency != after.Tenant.Residency || !maps.Equal(before.Metadata.Labels, after.Metadata.Labels))
 	default:
 		return false
 	}
@@ -144,6 +162,9 @@ func asWhole(objects map[Key]*Object) []map[Key]*Object {
 	for _, key := range rollouts {
 		delete(is, key)
 		delete(will, key)
+		if objects[key].Rollout.State == Shadowed { // it is judged when it is to be in force
+			continue
+		}
 		candidate := objects[key].Rollout.Candidate
 		will[candidate.Key()] = candidate
 	}

@@ -28,12 +28,15 @@ var kinds = []KindInfo{
 	{KindAccessGrant, "accessgrants", true, func(o *Object) any { return &o.AccessGrant }},
 	{KindTierPromotion, "tierpromotions", true, func(o *Object) any { return &o.TierPromotion }},
 	{KindAccessInvariant, "accessinvariants", true, func(o *Object) any { return &o.AccessInvariant }},
+	{KindRoleBinding, "rolebindings", true, func(o *Object) any { return &o.RoleBinding }},
 	{KindMember, "members", false, func(o *Object) any { return &o.Member }},
 	{KindEndpoint, "endpoints", false, func(o *Object) any { return &o.Endpoint }},
 	{KindSignerKey, "signerkeys", false, func(o *Object) any { return &o.SignerKey }},
 	{KindMove, "moves", false, func(o *Object) any { return &o.Move }},
 	{KindPosition, "positions", false, func(o *Object) any { return &o.Position }},
+	{KindAuditHead, "auditheads", false, func(o *Object) any { return &o.AuditHead }},
 	{KindRollout, "rollouts", false, func(o *Object) any { return &o.Rollout }},
+	{KindRevocation, "revocations", false, func(o *Object) any { return &o.Revocation }},
 }
 
 // Kinds lists every kind, those that people write first.

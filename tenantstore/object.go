@@ -27,6 +27,7 @@ const (
 	KindTierPromotion Kind = "TierPromotion"
 
 	KindAccessInvariant Kind = "AccessInvariant" // policies may not break it
+	KindRoleBinding     Kind = "RoleBinding"     // who, without being an operator, may write what
 )
 
 // Kinds that the control plane writes for itself; the admin API only reads them.
@@ -35,8 +36,11 @@ const (
 	KindEndpoint  Kind = "Endpoint"  // where a member's workload answers now; a lease
 	KindSignerKey Kind = "SignerKey" // a public key that may sign tenant contexts
 	KindMove      Kind = "Move"      // the last move of a tenant, by the tenant's name
+	KindAuditHead Kind = "AuditHead" // the newest audit events of a member that were acknowledged
 	KindPosition  Kind = "Position"  // what a member reports about a tenant that moves
 	KindRollout   Kind = "Rollout"   // a change that a part of the tenants has already
+
+	KindRevocation Kind = "Revocation" // a transaction that was revoked, by the txn of its contexts
 )
 
 // Key addresses one object.
@@ -75,9 +79,12 @@ type Object struct {
 	SignerKey     *SignerKeySpec           `json:"-"`
 	Move          *MoveSpec                `json:"-"`
 	Position      *PositionSpec            `json:"-"`
+	AuditHead     *AuditHeadSpec           `json:"-"`
 	Rollout       *RolloutSpec             `json:"-"`
 
 	AccessInvariant *policy.AccessInvariantSpec `json:"-"`
+	RoleBinding     *RoleBindingSpec            `json:"-"`
+	Revocation      *RevocationSpec             `json:"-"`
 
 	Status Status `json:"status,omitzero"`
 }
@@ -90,6 +97,7 @@ type Status struct {
 	Phase            Phase       `json:"phase,omitempty"`     // Tenant only
 	Placement        *Placement  `json:"placement,omitempty"` // Tenant only
 	Keys             *IssuerKeys `json:"keys,omitempty"`      // TokenIssuer only, with a URI: the last that were fetched
+	Grant            *GrantState `json:"grant,omitempty"`     // AccessGrant only
 	Conditions       []Condition `json:"conditions,omitempty"`
 	ObservedRevision int64       `json:"observedRevision,omitempty"`
 }
@@ -194,6 +202,7 @@ type TenantSpec struct {
 	Limits    policy.Limits `json:"limits,omitzero"`     // over the tier's
 	Spiky     bool          `json:"spiky,omitempty"`
 	Suspended bool          `json:"suspended,omitempty"`
+	Audit     policy.Audit  `json:"audit,omitempty"` // which decisions about it leave audit events
 }
 
 // WorkloadSpec is the spec of kind Workload: one logical service, present in each cell where an instance registered.
@@ -207,6 +216,7 @@ type WorkloadSpec struct {
 	DependsOn            []string           `json:"dependsOn,omitempty"` // Workload or Dependency names it may call
 	Tenancy              Tenancy            `json:"tenancy,omitempty"`   // default Require
 	BoundTenant          string             `json:"boundTenant,omitempty"`
+	Callers              []string           `json:"callers,omitempty"`              // SPIFFE IDs of other trust domains that may connect; they bring no tenant
 	DeliverContext       bool               `json:"deliverContext,omitempty"`       // hand Txn-Token to the service
 	ForwardAuthorization bool               `json:"forwardAuthorization,omitempty"` // let the client's Authorization pass the gateway
 	TenantData           *TenantData        `json:"tenantData,omitempty"`
@@ -251,8 +261,10 @@ type Class struct {
 	Methods []string `json:"methods,omitempty"`
 	Paths   []string `json:"paths,omitempty"` // as policy.Target's
 	// Priority says who comes first of a tenant's requests when the service is full.
-	Priority Priority  `json:"priority,omitempty"` // default Interactive
-	Bulkhead *Bulkhead `json:"bulkhead,omitempty"` // connections of its own; nil: it shares those of all other requests
+	Priority Priority `json:"priority,omitempty"` // default Interactive
+	// Streaming lets them last as long as they are used, as upgrades do; they are ended when they may not go on.
+	Streaming bool      `json:"streaming,omitempty"`
+	Bulkhead  *Bulkhead `json:"bulkhead,omitempty"` // connections of its own; nil: it shares those of all other requests
 }
 
 // Bulkhead bounds what the requests of one class take of each instance of a service: they have connections of their own,
@@ -357,6 +369,8 @@ type TokenIssuerSpec struct {
 	TenantClaim string   `json:"tenantClaim,omitempty"` // default "tenant"
 	Algorithms  []string `json:"algorithms,omitempty"`  // default RS256, ES256, EdDSA; never none or HMAC
 	Tenants     []string `json:"tenants"`               // that it may speak for; "*" only when written
+	// WithdrawnKeys are the "kid" of keys that count no more, whatever the JWKS says.
+	WithdrawnKeys []string `json:"withdrawnKeys,omitempty"`
 }
 
 // JWKS is where an issuer's keys are: exactly one field is set. A file is read by the command line
@@ -389,6 +403,9 @@ type MemberSpec struct {
 	Control   string `json:"control,omitempty"` // control plane that it reported to last
 	Left      bool   `json:"left,omitempty"`    // left by a clean drain
 	Fenced    bool   `json:"fenced,omitempty"`  // by an operator: it may never come back
+	// Ages bound how long what was pushed counts there without the control plane, where they are not the defaults.
+	GrantAge  float64 `json:"grantAge,omitempty"`  // seconds, of AccessGrants
+	IssuerAge float64 `json:"issuerAge,omitempty"` // seconds, of token issuers' keys
 	// Counted are the groups in which its part of shared limits is its own: every other member there knows of it.
 	Counted []string `json:"counted,omitempty"`
 	// Certificates are the last ones that it showed its peers, which refuse them once it is fenced.

@@ -22,8 +22,9 @@ type RolloutSpec struct {
 	Stage     int          `json:"stage"`             // of Steps, in force
 	Every     float64      `json:"every,omitempty"`   // seconds until the next step is taken; 0: by hand
 	State     RolloutState `json:"state"`
-	Why       string       `json:"why,omitempty"` // it was halted
-	Actor     string       `json:"actor"`         // who asked for it
+	Why       string       `json:"why,omitempty"`     // it was halted
+	Removes   bool         `json:"removes,omitempty"` // Shadowed: in the end the object is gone
+	Actor     string       `json:"actor"`             // who asked for it
 	Began     time.Time    `json:"began"`
 	Changed   time.Time    `json:"changed"` // when the step in force was taken
 }
@@ -35,6 +36,7 @@ type RolloutState string
 const (
 	Progressing RolloutState = "Progressing"
 	Halted      RolloutState = "Halted" // at its step, until someone promotes or aborts it
+	Shadowed    RolloutState = "Shadow" // of an AccessPolicy: nobody has it, and sidecars count what it would change
 )
 
 // Bounds of a rollout.
@@ -82,22 +84,35 @@ type RolloutRequest struct {
 	Steps   []float64 // none: 1, 10, 50, 100; with Tenants, who come first: 10, 50, 100
 	Tenants []string
 	Every   float64 // seconds
+	Shadow  bool    // instead of all that: it is only watched, until someone promotes or aborts it
+	Removes bool    // with Shadow: the object, of which only the name counts, would be gone
 }
 
 // StartRollout begins to give an object, whole, to the tenants step by step. Its errors are [Problems], those of an
 // apply among them, or the store's.
 func (w *Writer) StartRollout(ctx context.Context, actor string, request RolloutRequest, dryRun bool) (Result, error) {
 	return w.transact(ctx, ApplyOptions{DryRun: dryRun}, func(t *draft) {
-		steps := request.steps()
+		steps, state, key := request.steps(), Progressing, RolloutKey(request.Object.Key())
+		if request.Shadow {
+			state = Shadowed
+		}
+		if request.Removes {
+			if request.Object = t.objects[request.Object.Key()]; request.Object == nil {
+				t.err = fmt.Errorf("%v: %w", key, ErrNotFound)
+				return
+			}
+		}
 		if problems := request.problems(t, steps); len(problems) > 0 {
 			t.err = problems
 			return
 		}
 		now := w.now()
-		key := RolloutKey(request.Object.Key())
 		t.details[key] = fmt.Sprintf("%v to %v %% of the tenants", request.Object.Key(), steps[0])
+		if request.Shadow {
+			t.details[key] = fmt.Sprintf("a change of %v is watched", request.Object.Key())
+		}
 		t.put(&Object{Kind: key.Kind, Metadata: Metadata{Name: key.Name}, Rollout: &RolloutSpec{
-			Candidate: request.Object, Tenants: request.Tenants, Steps: steps, Every: request.Every, State: Progressing, Actor: actor, Began: now, Changed: now,
+			Candidate: request.Object, Tenants: request.Tenants, Steps: steps, Every: request.Every, State: state, Removes: request.Removes, Actor: actor, Began: now, Changed: now,
 		}})
 		t.audit(actor, now)
 	})
@@ -112,7 +127,11 @@ func (w *Writer) PromoteRollout(ctx context.Context, actor, name string, at int6
 		t.details[o.Key()] = fmt.Sprintf("%v to %v %% of the tenants", r.Candidate.Key(), r.Percent())
 		if r.Percent() == 100 {
 			t.remove(o.Key())
-			t.put(r.Candidate)
+			if r.Removes {
+				t.remove(r.Candidate.Key())
+			} else {
+				t.put(r.Candidate)
+			}
 			return
 		}
 		r.State, r.Why, r.Changed = Progressing, "", w.now()
@@ -156,6 +175,8 @@ func (w *Writer) changeRollout(ctx context.Context, actor, name string, at int64
 // steps are the request's, with the defaults.
 func (r *RolloutRequest) steps() []float64 {
 	switch {
+	case r.Shadow:
+		return []float64{0, 100}
 	case len(r.Steps) == 0 && len(r.Tenants) == 0:
 		return []float64{1, 10, 50, 100}
 	case len(r.Steps) == 0:
@@ -173,6 +194,9 @@ func (r *RolloutRequest) problems(t *draft, steps []float64) (problems Problems)
 		problems = append(problems, Problem{Object: key.String(), Path: path, Text: fmt.Sprintf(format, args...)})
 	}
 	switch _, tier := Tiers(t.few)[key.Name]; {
+	case r.Shadow && key.Kind != KindAccessPolicy:
+		add("kind", "must be AccessPolicy to be watched before it is in force (got %q)", key.Kind)
+	case r.Removes:
 	case key.Kind == KindTenant:
 		add("kind", "must be Tier or AccessPolicy: one tenant is its own canary, apply it without a rollout (got %q)", key.Kind)
 	case key.Kind != KindTier && key.Kind != KindAccessPolicy:
@@ -182,8 +206,11 @@ func (r *RolloutRequest) problems(t *draft, steps []float64) (problems Problems)
 	default:
 		problems = r.candidate(t)
 	}
-	if RolloutOf(t.objects, key) != nil {
+	if rollout := RolloutOf(t.objects, key); rollout != nil && (!r.Shadow || rollout.Rollout.State != Shadowed) { // the next version is watched instead
 		problems = append(problems, inRollout(t.objects, key))
+	}
+	if r.Shadow {
+		return problems
 	}
 	for i, step := range steps {
 		if low := slices.Max(append(steps[:i:i], 0)); step > 100 || step < low || step == low && (i > 0 || len(r.Tenants) == 0) {
@@ -226,6 +253,10 @@ func (r *RolloutRequest) candidate(t *draft) Problems {
 func inRollout(objects map[Key]*Object, target Key) Problem {
 	rollout := RolloutOf(objects, target)
 	name := rollout.Metadata.Name
+	if rollout.Rollout.State == Shadowed {
+		return Problem{Object: target.String(), Path: "metadata.name", Text: fmt.Sprintf(
+			"must not be in shadow, and a change of it is: end it with 'tenantmesh rollout abort %s', or 'tenantmesh rollout promote %s'", name, name)}
+	}
 	return Problem{Object: target.String(), Path: "metadata.name", Text: fmt.Sprintf(
 		"must not be in a rollout, and is, at %v %%: end it with 'tenantmesh rollout abort %s', or 'tenantmesh rollout promote %s'", rollout.Rollout.Percent(), name, name)}
 }

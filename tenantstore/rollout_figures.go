@@ -92,7 +92,7 @@ func concerns(objects map[Key]*Object, candidate, tenant *Object) bool {
 	if candidate.Kind == KindTier {
 		return tenant.Tenant.Tier == candidate.Metadata.Name
 	}
-	seen := authz.Tenant{Tier: tenant.Tenant.Tier, Labels: tenant.Metadata.Labels}
+	seen := authz.Tenant{Tier: tenant.Tenant.Tier, Residency: tenant.Tenant.Residency, Labels: tenant.Metadata.Labels}
 	if seen.ID.UnmarshalText([]byte(tenant.Metadata.Name)) != nil {
 		return false
 	}

@@ -121,6 +121,7 @@ func (v *validation) object(o *Object) {
 		v.required("spec.region", o.Tenant.Region)
 		oneOf(v, "spec.residency", o.Tenant.Residency, "", "eu")
 		v.limits("spec.limits", o.Tenant.Limits)
+		oneOf(v, "spec.audit", o.Tenant.Audit, "", policy.AuditAll)
 	case KindWorkload:
 		v.workload(o.Workload)
 	case KindDependency:
@@ -133,6 +134,8 @@ func (v *validation) object(o *Object) {
 		v.grant(o.AccessGrant)
 	case KindAccessInvariant:
 		v.fields(analysis.CheckInvariant(o.AccessInvariant))
+	case KindRoleBinding:
+		v.roleBinding(o.RoleBinding)
 	case KindTierPromotion:
 		p := o.TierPromotion
 		between(v, "spec.requestsPerSecond", p.RequestsPerSecond, 0, 1e6)
@@ -145,7 +148,7 @@ func (v *validation) object(o *Object) {
 		if p.From == p.To {
 			v.add("spec.to", "must be another tier than from (got %q)", p.To)
 		}
-	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindRollout:
+	case KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindAuditHead, KindRollout, KindRevocation:
 	}
 }
 
@@ -209,8 +212,15 @@ func (v *validation) workload(w *WorkloadSpec) {
 			v.add(fmt.Sprintf("spec.spiffeIDs[%d].cell", i), "must be listed once (got %q again)", id.Cell)
 		}
 		cells[id.Cell] = true
-		if _, err := identity.ParsePrincipal(id.ID); err != nil {
+		if p, err := identity.ParsePrincipal(id.ID); err != nil {
 			v.add(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "must be a whole SPIFFE ID: %v", err)
+		} else if identity.IsGateway(p) || p.Path() == "/control" {
+			v.add(fmt.Sprintf("spec.spiffeIDs[%d].id", i), "must not be a gateway's or the control plane's (got %q)", id.ID)
+		}
+	}
+	for i, caller := range w.Callers {
+		if _, err := identity.ParsePrincipal(caller); err != nil {
+			v.add(fmt.Sprintf("spec.callers[%d]", i), "must be a whole SPIFFE ID: %v", err)
 		}
 	}
 	for i, name := range w.DependsOn {
@@ -352,7 +362,6 @@ func (v *validation) grant(g *policy.AccessGrantSpec) {
 		v.add("spec.principal", "must be a whole SPIFFE ID: %v", err)
 	}
 	v.fields(authz.CheckSpec(authz.AsPolicy("", policy.AccessGrantSpec{Principal: "spiffe://x/y", Tenants: g.Tenants, Targets: g.Targets}, 0).Spec))
-	v.required("spec.approver", g.Approver)
 	if g.Approver != "" && g.Approver == g.Principal {
 		v.add("spec.approver", "must be another than the principal (got %q)", g.Approver)
 	}
@@ -362,8 +371,10 @@ func (v *validation) grant(g *policy.AccessGrantSpec) {
 	if g.NotAfter.IsZero() {
 		v.add("spec.notAfter", "must be set: a grant ends (got nothing)")
 	}
-	if len(g.Tenants.Names)+len(g.Tenants.Tiers)+len(g.Tenants.Labels) == 0 {
-		v.add("spec.tenants", "must select tenants by name, tier or label (got all)")
+	if g.Tenants.Own {
+		v.add("spec.tenants.own", "must not be set: a grant is for tenants that are not the principal's own (got true)")
+	} else if len(g.Tenants.Names)+len(g.Tenants.Tiers)+len(g.Tenants.Residency)+len(g.Tenants.Labels) == 0 {
+		v.add("spec.tenants", "must select tenants by name, tier, residency or label (got all)")
 	}
 }
 
@@ -424,6 +435,13 @@ func (v *validation) references(o *Object) {
 		if name := o.AccessInvariant.Tenant; name != "" {
 			v.exists("spec.tenant", KindTenant, name)
 		}
+	case KindRoleBinding:
+		for i, name := range o.RoleBinding.Workloads {
+			v.exists(fmt.Sprintf("spec.workloads[%d]", i), KindWorkload, name)
+		}
+		for i, name := range o.RoleBinding.Tenants {
+			v.exists(fmt.Sprintf("spec.tenants[%d]", i), KindTenant, name)
+		}
 	case KindDependency:
 		if v.names {
 			v.callable(o.Metadata.Name, o.Dependency)
@@ -432,11 +450,12 @@ func (v *validation) references(o *Object) {
 		if candidate := o.Rollout.Candidate; candidate.Kind == KindAccessPolicy {
 			v.selected(candidate.AccessPolicy.Tenants, candidate.AccessPolicy.Targets)
 		}
-	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition:
+	case KindCell, KindTier, KindMember, KindEndpoint, KindSignerKey, KindMove, KindPosition, KindAuditHead, KindRevocation:
 	}
 }
 
 func (v *validation) selected(tenants policy.TenantSelector, targets []policy.Target) {
+	oneOf(v, "spec.tenants.residency", tenants.Residency, "", "eu")
 	for i, name := range tenants.Names {
 		v.exists(fmt.Sprintf("spec.tenants.names[%d]", i), KindTenant, name)
 	}

@@ -8,12 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/ledger"
 )
 
@@ -24,8 +23,9 @@ import (
 type Writer struct {
 	store Store
 	now   func() time.Time
-	turn  chan struct{} // guards kept: who writes
-	kept  *view         // the store after the last write; nil: not known
+	keys  func(uri string) error // nil: keys may be fetched from anywhere
+	turn  chan struct{}          // guards kept: who writes
+	kept  *view                  // the store after the last write; nil: not known
 }
 
 // NewWriter returns a writer to store.
@@ -33,11 +33,18 @@ func NewWriter(store Store, now func() time.Time) *Writer {
 	return &Writer{store: store, now: now, turn: make(chan struct{}, 1)}
 }
 
+// CheckKeys has issuers refused whose keys must not be fetched from the URI that they name. It is for before the first write.
+func (w *Writer) CheckKeys(check func(uri string) error) { w.keys = check }
+
 // ApplyOptions say how to write.
 type ApplyOptions struct {
 	DryRun  bool                              // validate and report, write nothing
 	IfMatch map[Key]int64                     // revision that an object must have; 0: it must not exist
 	If      map[Key]func(revision int64) bool // what the revision of an object must meet; 0: it does not exist
+
+	// Author writes by its RoleBindings alone, as they are in the store then; zero: who writes may write everything. What lies beyond
+	// is an [OutsideError].
+	Author identity.Principal
 }
 
 // Action is what became of an object.
@@ -71,7 +78,11 @@ func (w *Writer) Apply(ctx context.Context, actor string, objects []*Object, opt
 	for _, object := range objects {
 		if key := object.Key(); seen[key] {
 			problems = append(problems, Problem{Object: key.String(), Text: "must be given once (got it again)"})
-		} else if seen[key] = true; !object.Kind.Writable() {
+		} else if seen[key] = true; object.Kind == KindTokenIssuer && object.TokenIssuer.JWKS.URI != "" && w.keys != nil {
+			if err := w.keys(object.TokenIssuer.JWKS.URI); err != nil {
+				problems = append(problems, Problem{Object: key.String(), Path: "spec.jwks.uri", Text: err.Error()})
+			}
+		} else if !object.Kind.Writable() {
 			problems = append(problems, Problem{Object: key.String(), Path: "kind", Text: fmt.Sprintf("must not be one that the control plane keeps for itself (got %q)", object.Kind)})
 		}
 	}
@@ -82,8 +93,11 @@ func (w *Writer) Apply(ctx context.Context, actor string, objects []*Object, opt
 		for _, object := range objects {
 			t.put(object)
 		}
+		t.ask(actor, w.now())
 		t.keepRollouts()
-		t.place()
+		if options.Author.IsZero() {
+			t.place()
+		}
 		t.audit(actor, w.now())
 	})
 }
@@ -224,6 +238,10 @@ func (w *Writer) transact(ctx context.Context, options ApplyOptions, change func
 // attempt makes a change on a view, and reports whether it asked the store to write. The view is as the store is after
 // it, or as it was before.
 func (w *Writer) attempt(ctx context.Context, on *view, options ApplyOptions, change func(*draft)) (result Result, written bool, err error) {
+	t := &draft{view: on, was: map[Key]*Object{}, details: map[Key]string{}, Transaction: Transaction{Expect: on.revision}}
+	if err := t.mayCompare(&options); err != nil {
+		return Result{}, false, err
+	}
 	for key, revision := range options.IfMatch {
 		if have := on.revisionOf(key); have != revision {
 			return Result{}, false, fmt.Errorf("%v is at revision %d, not %d: %w", key, have, revision, ErrPrecondition)
@@ -234,13 +252,16 @@ func (w *Writer) attempt(ctx context.Context, on *view, options ApplyOptions, ch
 			return Result{}, false, fmt.Errorf("%v is at revision %d (0: it does not exist): %w", key, have, ErrPrecondition)
 		}
 	}
-	t := &draft{view: on, was: map[Key]*Object{}, details: map[Key]string{}, Transaction: Transaction{Expect: on.revision}}
 	defer func() {
 		if !written || err != nil {
 			t.undo()
 		}
 	}()
-	if change(t); t.err != nil {
+	change(t)
+	if err := t.within(options.Author); err != nil {
+		return Result{}, false, err
+	}
+	if t.err != nil {
 		return Result{}, false, t.err
 	}
 	if problems := validate(on, t.changed(), t.Transaction.Delete); len(problems) > 0 {
@@ -386,7 +407,7 @@ func (t *draft) replace(object *Object) {
 
 func (t *draft) audit(actor string, now time.Time) {
 	for _, c := range t.changes {
-		if c.Action == Unchanged || c.Key.Kind == KindEndpoint || c.Key.Kind == KindPosition || reconnected(t.before(c.Key), c.Object) {
+		if c.Action == Unchanged || c.Key.Kind == KindEndpoint || c.Key.Kind == KindPosition || c.Key.Kind == KindRevocation && c.Action == Removed || reconnected(t.before(c.Key), c.Object) {
 			continue
 		}
 		event := ledger.Event{Time: now, Actor: actor, Action: string(c.Action), Object: c.Key.String(), Revision: t.Expect, Detail: t.details[c.Key]}
@@ -419,23 +440,4 @@ func newUID() string { return rand.Text() }
 func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:16])
-}
-
-// ResolveFiles reads the files that objects name, relative to dir, into the objects.
-func ResolveFiles(objects []*Object, dir string) error {
-	for _, object := range objects {
-		if object.Kind != KindTokenIssuer || object.TokenIssuer.JWKS.File == "" {
-			continue
-		}
-		path := object.TokenIssuer.JWKS.File
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("%v: spec.jwks.file: %w", object.Key(), err)
-		}
-		object.TokenIssuer.JWKS = JWKS{Inline: string(text)}
-	}
-	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/xds/server"
@@ -19,6 +20,7 @@ func (m *Members) Absent(ctx context.Context) ([]server.Member, error) {
 	if err != nil {
 		return nil, err
 	}
+	now := time.Now().UTC()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var absent []server.Member
@@ -29,8 +31,13 @@ func (m *Members) Absent(ctx context.Context) ([]server.Member, error) {
 		if o.Member.Control != m.ID && slices.Contains(live, o.Member.Control) {
 			continue // it is that one's to say
 		}
+		// Where it was not seen to go, it may have gone just now.
+		heard := now
+		if at, ok := m.gone[name]; ok && o.Member.Control == m.ID {
+			heard = at.UTC()
+		}
 		absent = append(absent, server.Member{
-			ID: name, Principal: o.Member.Principal, Role: string(o.Member.Role), Cell: o.Member.Cell, Workload: o.Member.Workload, OutOfReach: true,
+			Heard: &heard, GrantAge: o.Member.GrantAge, IssuerAge: o.Member.IssuerAge, ID: name, Principal: o.Member.Principal, Role: string(o.Member.Role), Cell: o.Member.Cell, Workload: o.Member.Workload, OutOfReach: true,
 		})
 	}
 	slices.SortFunc(absent, func(a, b server.Member) int { return strings.Compare(a.ID, b.ID) })

@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +26,7 @@ const (
 type keyFetcher struct {
 	changed chan struct{} // receives after a set changed
 	http    *http.Client
-	plain   bool
+	sources KeySources
 	writer  *tenantstore.Writer
 	log     *zap.Logger
 
@@ -41,10 +40,9 @@ type fetching struct {
 	stop context.CancelFunc
 }
 
-func newKeyFetcher(plain bool, writer *tenantstore.Writer, log *zap.Logger) *keyFetcher {
+func newKeyFetcher(sources KeySources, writer *tenantstore.Writer, log *zap.Logger) *keyFetcher {
 	return &keyFetcher{
-		changed: make(chan struct{}, 1), plain: plain, writer: writer, log: log, fetched: map[string]string{}, running: map[string]fetching{},
-		http: &http.Client{Timeout: jwksTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		changed: make(chan struct{}, 1), http: sources.client(), sources: sources, writer: writer, log: log, fetched: map[string]string{}, running: map[string]fetching{},
 	}
 }
 
@@ -127,8 +125,8 @@ func (f *keyFetcher) keep(ctx context.Context, name, text string) {
 }
 
 func (f *keyFetcher) fetch(ctx context.Context, uri string) (string, error) {
-	if !f.plain && !strings.HasPrefix(uri, "https://") {
-		return "", fmt.Errorf("%s must be https, or the control plane be started with --allow-http-jwks", uri)
+	if err := f.sources.Check(uri); err != nil {
+		return "", fmt.Errorf("jwks.uri %w", err)
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, uri, nil)
 	if err != nil {

@@ -58,7 +58,7 @@ func TestKeysOutliveTheControlPlane(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := newKeyFetcher(true, writer, zap.NewNop())
+	first := newKeyFetcher(KeySources{Hosts: []string{"127.0.0.1"}, PlainHTTP: true, Loopback: true}, writer, zap.NewNop())
 	first.follow(snapshot.Objects)
 	<-changes
 	first.stop()

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
@@ -30,6 +31,7 @@ type MembersConfig struct {
 	Writer *tenantstore.Writer
 	Cache  *server.Cache
 	Usage  *ledger.Usage
+	Audit  Audit         // of the events of decisions
 	Lease  time.Duration // how long an endpoint outlives its member's stream
 	ID     string        // of this control plane, among those of the store
 	Log    *zap.Logger
@@ -50,14 +52,18 @@ type Members struct {
 	mu      sync.Mutex
 	present map[string]*server.Peer // by member ID
 	asked   map[question][]chan *api.Explanation
-	known   map[string]*tenantstore.Object // members of the store, by ID
-	follows bool                           // known is kept as the store changes
-	tops    map[string]top                 // by member ID: who uses most of what it serves
+	known   map[string]*tenantstore.Object       // members of the store, by ID
+	follows bool                                 // known is kept as the store changes
+	heads   map[string]tenantstore.AuditHeadSpec // by member ID: of audit events that are kept, and not noted in the store yet
+	tops    map[string]top                       // by member ID: who uses most of what it serves
+	gone    map[string]time.Time                 // by member ID: when the stream ended of one that was here
+	shadows map[string]shadow                    // by member ID: what policies that are only watched would have done there
+	uses    map[string]uses                      // by member ID: which policies permitted something there
 }
 
 // NewMembers returns the members, whose work in the background ends with ctx.
 func NewMembers(ctx context.Context, config MembersConfig) *Members {
-	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}, tops: map[string]top{}}
+	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}, tops: map[string]top{}, shadows: map[string]shadow{}, uses: map[string]uses{}, gone: map[string]time.Time{}}
 }
 
 // Sweep removes the endpoints whose members reported to a control plane that is gone, once that was so for a lease's
@@ -136,6 +142,7 @@ func (m *Members) Joined(ctx context.Context, peer *server.Peer) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.present[h.MemberId] = peer
+	delete(m.gone, h.MemberId)
 	return nil
 }
 
@@ -154,6 +161,12 @@ func (m *Members) member(peer *server.Peer, left bool) *tenantstore.Object {
 			Principal: peer.Principal.String(), Role: tenantstore.Role(peer.Subject.Role), Cell: peer.Subject.Cell, Workload: peer.Subject.Workload,
 			Version: peer.Hello.Version, Envoy: peer.Hello.EnvoyVersion, Control: m.ID, Left: left,
 		}
+		if age := peer.Hello.GrantAge.AsDuration(); age != meshname.GrantTime {
+			o.Member.GrantAge = age.Seconds()
+		}
+		if age := peer.Hello.IssuerAge.AsDuration(); age != meshname.IssuerTime {
+			o.Member.IssuerAge = age.Seconds()
+		}
 	})
 }
 
@@ -164,6 +177,7 @@ func (m *Members) Gone(peer *server.Peer) {
 	if current {
 		delete(m.present, peer.Hello.MemberId)
 		delete(m.tops, peer.Hello.MemberId)
+		m.gone[peer.Hello.MemberId] = time.Now()
 	}
 	m.mu.Unlock()
 	if current {
@@ -215,8 +229,16 @@ func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.M
 		return m.position(ctx, peer, r.Position)
 	case *api.MemberReport_Certificate:
 		return m.certificate(ctx, peer, r.Certificate)
+	case *api.MemberReport_Audit:
+		return m.audit(peer, r.Audit)
 	case *api.MemberReport_Top:
 		return m.topped(ctx, peer, r.Top)
+	case *api.MemberReport_Shadow:
+		m.shadowed(peer, r.Shadow)
+		return nil
+	case *api.MemberReport_Uses:
+		m.used(peer, r.Uses)
+		return nil
 	default:
 		return status.Errorf(codes.InvalidArgument, "a hello comes first and once, and nothing else than a report follows (got %T)", r)
 	}
@@ -436,11 +458,11 @@ func (m *Members) end(member string) {
 	}
 }
 
-// RemoveOldKeys takes away what has ended: signing keys of more than an hour ago, and certificates of members that were
-// shut out; now and every hour until ctx ends.
+// RemoveOldKeys takes away what has ended: signing keys of more than an hour ago, certificates of members that were
+// shut out, and revocations of what has ended by itself; now and every hour until ctx ends.
 func (m *Members) RemoveOldKeys(ctx context.Context) error {
 	for {
-		if err := m.removeOld(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		if err := errors.Join(m.removeOld(ctx, time.Now()), m.Writer.ForgetRevocations(ctx)); err != nil && ctx.Err() == nil {
 			m.Log.Warn("old keys could not be removed; it is tried again in an hour", zap.Error(err))
 		}
 		select {

@@ -27,12 +27,14 @@ const (
 
 // PublisherConfig says what a publisher stands on.
 type PublisherConfig struct {
-	Store         tenantstore.Store
-	Writer        *tenantstore.Writer
-	Cache         *server.Cache
-	TrustDomain   string
-	AllowHTTPJWKS bool // fetch issuers' keys over plain HTTP too
-	Log           *zap.Logger
+	Store       tenantstore.Store
+	Writer      *tenantstore.Writer
+	Cache       *server.Cache
+	TrustDomain string
+	KeySources  KeySources // of issuers that name a URI
+	// Change changes what is pushed: for tests that show what a part of it is for. nil: nothing is changed.
+	Change func(translator.Resource) translator.Resource
+	Log    *zap.Logger
 }
 
 // Publisher turns changes of the store into resources in the cache.
@@ -51,14 +53,14 @@ type Publisher struct {
 // NewPublisher returns a publisher; Run makes it work.
 func NewPublisher(config PublisherConfig) *Publisher {
 	p := &Publisher{PublisherConfig: config, shared: map[server.Key]struct{}{}, tenants: map[string][]server.Key{}}
-	p.keys = newKeyFetcher(config.AllowHTTPJWKS, config.Writer, config.Log)
+	p.keys = newKeyFetcher(config.KeySources, config.Writer, config.Log)
 	p.directory.Store(&directory{changed: make(chan struct{})})
 	return p
 }
 
 // Lookup implements [server.Directory]: a gateway by the scheme of its SPIFFE ID, a workload by being listed.
 func (p *Publisher) Lookup(principal identity.Principal) (server.Subject, bool) {
-	if name, ok := strings.CutPrefix(principal.Path(), "/gateway/"); ok && principal.TrustDomain() == p.TrustDomain && !strings.Contains(name, "/") {
+	if identity.IsGateway(principal) && principal.TrustDomain() == p.TrustDomain {
 		return server.Subject{Role: string(tenantstore.RoleGateway), Audiences: []string{translator.AudienceAll, translator.AudienceGateway}}, true
 	}
 	subject, ok := p.directory.Load().subjects[principal]
@@ -129,13 +131,20 @@ func (p *Publisher) follow(ctx context.Context, revision tenantstore.Revision, c
 				limit = time.After(maxHoldOff)
 			}
 			wait = time.After(holdOff)
-			if urgent {
+			if urgent.any() {
+				if err := p.publishUrgent(revision, urgent, batch); err != nil {
+					return err
+				}
 				if err := flush(); err != nil {
 					return err
 				}
 			}
 		case <-p.keys.changed:
-			batch.shared = true
+			keys := newBatch()
+			keys.shared, batch.shared = true, true
+			if err := p.publishUrgent(revision, urgentBatch{batch: keys}, batch); err != nil {
+				return err
+			}
 			if err := flush(); err != nil {
 				return err
 			}
@@ -159,50 +168,45 @@ type batch struct {
 	tiers   map[string]struct{} // every tenant of them
 	all     bool                // every tenant
 	shared  bool                // anything else
+
+	put    []server.Resource // made already
+	remove []server.Key
 }
 
 func newBatch() *batch { return &batch{tenants: map[string]struct{}{}, tiers: map[string]struct{}{}} }
 
-// note takes a change into the objects and the batch, and reports whether it may not wait.
-func (p *Publisher) note(b *batch, change tenantstore.Change) (urgent bool) {
-	touch := func(key tenantstore.Key) {
-		switch key.Kind {
-		case tenantstore.KindTenant:
-			b.tenants[key.Name] = struct{}{}
-		case tenantstore.KindTier:
-			b.tiers[key.Name] = struct{}{}
-		case tenantstore.KindRollout:
-			if tier, ok := strings.CutPrefix(key.Name, tenantstore.RolloutKey(tenantstore.Key{Kind: tenantstore.KindTier}).Name); ok {
-				b.tiers[tier] = struct{}{}
-			} else {
-				b.shared = true
-			}
-		case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant: // sidecars see a move by the tenant's placement
-		default:
+// touch notes that an object changed.
+func (b *batch) touch(key tenantstore.Key) {
+	switch key.Kind {
+	case tenantstore.KindTenant:
+		b.tenants[key.Name] = struct{}{}
+	case tenantstore.KindTier:
+		b.tiers[key.Name] = struct{}{}
+	case tenantstore.KindRollout:
+		if tier, ok := strings.CutPrefix(key.Name, tenantstore.RolloutKey(tenantstore.Key{Kind: tenantstore.KindTier}).Name); ok {
+			b.tiers[tier] = struct{}{}
+		} else {
 			b.shared = true
 		}
+	case tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindAuditHead, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant, tenantstore.KindRoleBinding: // sidecars see a move by the tenant's placement
+	default:
+		b.shared = true
 	}
+}
+
+// note takes a change into the objects and the batch, and returns what of it may not wait.
+func (p *Publisher) note(b *batch, change tenantstore.Change) urgentBatch {
+	urgent := urgentBatch{batch: newBatch(), whole: true}
 	for _, object := range change.Put {
 		key := object.Key()
-		// Those of a tenant that moves are held until the next step.
-		if key.Kind == tenantstore.KindTenant && (object.Tenant.Suspended || object.Status.Placement != nil && object.Status.Placement.Target != "") {
-			urgent = true
-		}
-		// What a workload may sign ends with its binding.
-		if old := p.objects[key]; key.Kind == tenantstore.KindWorkload && old != nil && old.Workload.BoundTenant != object.Workload.BoundTenant {
-			urgent = true
-		}
+		urgent.note(key, revokes(p.objects[key], object))
 		p.objects[key] = object
-		touch(key)
+		b.touch(key)
 	}
 	for _, key := range change.Delete {
-		switch key.Kind {
-		case tenantstore.KindTenant, tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindTokenIssuer, tenantstore.KindSignerKey, tenantstore.KindWorkload, tenantstore.KindRollout:
-			urgent = true
-		default:
-		}
+		urgent.note(key, ends(key.Kind))
 		delete(p.objects, key)
-		touch(key)
+		b.touch(key)
 	}
 	return urgent
 }
@@ -217,14 +221,23 @@ func (p *Publisher) publishAll(revision tenantstore.Revision) error {
 }
 
 func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
-	var put []server.Resource
-	var remove []server.Key
+	put, remove := p.resources(revision, b)
+	put, remove = append(b.put, put...), append(b.remove, remove...)
+	if err := p.Cache.Apply(revision, put, remove); err != nil {
+		return fmt.Errorf("publish revision %d: %w", revision, err)
+	}
+	p.Log.Debug("published", zap.Int64("revision", revision), zap.Int("resources", len(put)), zap.Int("removed", len(remove)))
+	return nil
+}
+
+// resources are what a batch makes of the objects as they are, and what it takes away.
+func (p *Publisher) resources(revision tenantstore.Revision, b *batch) (put []server.Resource, remove []server.Key) {
 	if b.shared {
 		p.keys.follow(p.objects)
 		mesh := ir.Build(tenantstore.Snapshot{Revision: revision, Objects: p.objects}, ir.Options{TrustDomain: p.TrustDomain, JWKS: p.keys.sets()})
 		p.indexPrincipals(mesh)
 		now := map[server.Key]struct{}{}
-		for _, r := range translator.Translate(mesh) {
+		for _, r := range p.changed(translator.Translate(mesh)) {
 			key := server.Key{TypeURL: r.TypeURL, Audience: r.Audience, Name: r.Name}
 			put = append(put, server.Resource{Key: key, Message: r.Message})
 			now[key] = struct{}{}
@@ -252,7 +265,7 @@ func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
 		delete(p.tenants, name)
 		now := map[server.Key]struct{}{}
 		if tenant, ok := ir.BuildTenant(p.objects, p.tiers, name); ok {
-			for _, r := range translator.Tenant(tenant) {
+			for _, r := range p.changed(translator.Tenant(tenant)) {
 				key := server.Key{TypeURL: r.TypeURL, Audience: r.Audience, Name: r.Name}
 				put = append(put, server.Resource{Key: key, Message: r.Message})
 				now[key] = struct{}{}
@@ -265,11 +278,16 @@ func (p *Publisher) publish(revision tenantstore.Revision, b *batch) error {
 			}
 		}
 	}
-	if err := p.Cache.Apply(revision, put, remove); err != nil {
-		return fmt.Errorf("publish revision %d: %w", revision, err)
+	return put, remove
+}
+
+func (p *Publisher) changed(resources []translator.Resource) []translator.Resource {
+	if p.Change != nil {
+		for i := range resources {
+			resources[i] = p.Change(resources[i])
+		}
 	}
-	p.Log.Debug("published", zap.Int64("revision", revision), zap.Int("resources", len(put)), zap.Int("removed", len(remove)))
-	return nil
+	return resources
 }
 
 func (p *Publisher) indexPrincipals(mesh *ir.Mesh) {

@@ -50,8 +50,8 @@ func TestPublishesWhatChanged(t *testing.T) {
 		if err := p.publish(int64(i)+2, b); err != nil {
 			t.Fatal(err)
 		}
-		if got := slices.Sorted(maps.Keys(b.tenants)); !slices.Equal(got, test.tenants) || b.shared != test.shared || urgent != test.urgent {
-			t.Errorf("change %d makes %v anew, and the rest: %v; urgent: %v", i, got, b.shared, urgent)
+		if got := slices.Sorted(maps.Keys(b.tenants)); !slices.Equal(got, test.tenants) || b.shared != test.shared || urgent.any() != test.urgent {
+			t.Errorf("change %d makes %v anew, and the rest: %v; urgent: %v", i, got, b.shared, urgent.any())
 		}
 	}
 }

@@ -13,5 +13,13 @@ const (
 	LeaseTime    = StreamTime + RenewalTime              // after which a stream that has not said so has ended
 )
 
+// How long what was pushed counts at a sidecar that is cut off from the control plane, unless its flags say otherwise, and
+// how long a context holds.
+const (
+	GrantTime   = 5 * time.Minute  // AccessGrants, and Forbids in Shadow mode as mere observers
+	IssuerTime  = 24 * time.Hour   // token issuers' keys
+	ContextTime = 16 * time.Minute // after it no context that was signed before holds anywhere: the longest life that is accepted, and clocks that differ
+)
+
 // MaxOpen is how many requests may be open at once at one Envoy.
 const MaxOpen = 100_000

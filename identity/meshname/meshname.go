@@ -51,15 +51,16 @@ const (
 	SecretRoots  = "system/roots" // who the machine trusts, for Dependencies
 )
 
-// Route configurations and the ECDS filter.
+// Route configurations and the ECDS filters.
 const (
 	RouteInbound    = "inbound"
 	RouteOutbound   = "outbound"
 	RouteCaptured   = "captured"
 	RouteEgress     = "egress"
 	ExtensionJWT    = "gateway/jwt_authn"
-	CellNone        = "-"    // reserved: no cell was decided yet
-	CellMove        = "move" // reserved: the request goes to the gateway's Go process
+	ExtensionAccess = "inbound/rbac" // what access policies can never allow, refused by Envoy itself
+	CellNone        = "-"            // reserved: no cell was decided yet
+	CellMove        = "move"         // reserved: the request goes to the gateway's Go process
 	MetadataJWT     = "envoy.filters.http.jwt_authn"
 	MetadataJWTFail = "failure" // key under MetadataJWT that holds the failed status
 )
@@ -108,6 +109,7 @@ const (
 	TypeAccessPolicy = typePrefix + "AccessPolicy"
 	TypeSignerKey    = typePrefix + "SignerKey"
 	TypeTokenIssuer  = typePrefix + "TokenIssuer"
+	TypeRevocation   = typePrefix + "Revocation"
 	TypeProxyConfig  = typePrefix + "ProxyConfig" // one, named "self": what this sidecar is
 )
 

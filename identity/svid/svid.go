@@ -73,6 +73,15 @@ func (s *Source) Bundle() (*x509bundle.Bundle, error) {
 	return s.source.GetX509BundleForTrustDomain(own.ID.TrustDomain())
 }
 
+// BundleOf is the bundle of a trust domain as it is now: the own, or one that the Workload API federates with.
+func (s *Source) BundleOf(trustDomain string) (*x509bundle.Bundle, error) {
+	domain, err := spiffeid.TrustDomainFromString(trustDomain)
+	if err != nil {
+		return nil, err
+	}
+	return s.source.GetX509BundleForTrustDomain(domain)
+}
+
 // Updated returns a channel that receives after a rotation. There is one channel: one goroutine should read it.
 func (s *Source) Updated() <-chan struct{} { return s.source.Updated() }
 

@@ -28,7 +28,7 @@ type Options struct {
 	Audience    string        // the trust domain; required
 	Skew        time.Duration // how far clocks may be apart; default 30 s
 	MaxLifetime time.Duration // longest exp - iat; default 15 min
-	MaxCache    int           // tokens remembered, at most; default 16384
+	MaxCache    int           // tokens remembered, at most, of about 1 KiB each; default 32768
 }
 
 // Verifier verifies tokens, and remembers those that it found good.
@@ -53,7 +53,7 @@ func NewVerifier(options Options) *Verifier {
 		options.MaxLifetime = 15 * time.Minute
 	}
 	if options.MaxCache == 0 {
-		options.MaxCache = 16384
+		options.MaxCache = 32768
 	}
 	return &Verifier{options: options, fresh: map[[sha256.Size]byte]*verified{}}
 }

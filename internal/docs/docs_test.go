@@ -17,6 +17,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/control"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/sidecar"
+	"github.com/tenantmesh/tenantmesh/sidecar/audit"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 )
 
@@ -75,9 +76,10 @@ func TestMetrics(t *testing.T) {
 	}{
 		{"Sidecars and gateways", "Each has them at `/metrics` of its metrics port.", func(r prometheus.Registerer) {
 			decide.NewMetrics(r)
+			audit.NewMetrics(r)
 			sidecar.RegisterMetrics(r, sidecar.Gauges{})
 		}},
-		{"The control plane", "At `/metrics` of `--metrics-address`.", func(r prometheus.Registerer) { control.RegisterMetrics(r, nil, nil) }},
+		{"The control plane", "At `/metrics` of `--metrics-address`.", func(r prometheus.Registerer) { control.RegisterMetrics(r, nil, nil, nil) }},
 	} {
 		c := &catalogue{}
 		program.register(c)

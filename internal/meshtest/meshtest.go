@@ -43,6 +43,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
 	"github.com/tenantmesh/tenantmesh/tenantstore/memstore"
+	"github.com/tenantmesh/tenantmesh/xds/translator"
 )
 
 // TrustDomain is the mesh's.
@@ -63,11 +64,14 @@ type Mesh struct {
 	others   int
 	drain    time.Duration
 	links    bool
-	address  string         // of control planes; "" for the loopback address
+	address  string // of control planes; "" for the loopback address
+	federate []devca.Federation
 	gateways int            // of the name edge
 	api      string         // address of the admin API of the first control plane, "" for none
 	roles    adminapi.Roles // there
-	stop     func()         // of the control plane
+	change   func(translator.Resource) translator.Resource
+	provider *Provider // of identities, nil for the development CA
+	stop     func()    // of the control plane
 	ca       *devca.Client
 	key      *ecdsa.PrivateKey
 	binary   string
@@ -93,6 +97,14 @@ type Option func(*Mesh)
 
 // SVIDTTL sets the life of SVIDs.
 func SVIDTTL(ttl time.Duration) Option { return func(m *Mesh) { m.ttl = ttl } }
+
+// Federate has the mesh's CA hand out the bundle of another trust domain.
+func Federate(with devca.Federation) Option {
+	return func(m *Mesh) { m.federate = append(m.federate, with) }
+}
+
+// CAFolder is where the CA keeps its authority.
+func (m *Mesh) CAFolder() string { return filepath.Join(m.dir, "ca") }
 
 // Others starts that many control planes more, over the same store.
 func Others(n int) Option { return func(m *Mesh) { m.others = n } }
@@ -129,14 +141,11 @@ func Start(t testing.TB, mesh string, options ...Option) *Mesh {
 	m.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(t, err)
 
-	socket := filepath.Join(dir, "ca.sock")
-	run(t, "the CA", func(ctx context.Context, ready func()) error {
-		return devca.Run(ctx, devca.Config{Socket: socket, DataDir: filepath.Join(dir, "ca"), TrustDomain: TrustDomain, TTL: m.ttl, Log: zap.NewNop()}, ready)
-	})
-	m.ca = devca.NewClient(socket)
-	id, err := identity.ControlID(TrustDomain)
-	check(t, err)
-	check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: os.Getpid(), UID: os.Getuid()}))
+	if m.provider != nil {
+		m.provider.start(t, dir)
+	} else {
+		m.startCA(t)
+	}
 	for _, port := range freePorts(t, 1+m.others) {
 		m.xds = append(m.xds, net.JoinHostPort(cmp.Or(m.address, "127.0.0.1"), strconv.Itoa(port)))
 	}
@@ -146,6 +155,18 @@ func Start(t testing.TB, mesh string, options ...Option) *Mesh {
 	}
 	m.Apply(t, mesh+m.issuer(t))
 	return m
+}
+
+func (m *Mesh) startCA(t testing.TB) {
+	t.Helper()
+	dir, socket := m.dir, filepath.Join(m.dir, "ca.sock")
+	run(t, "the CA", func(ctx context.Context, ready func()) error {
+		return devca.Run(ctx, devca.Config{Socket: socket, DataDir: filepath.Join(dir, "ca"), TrustDomain: TrustDomain, TTL: m.ttl, Federate: m.federate, Log: zap.NewNop()}, ready)
+	})
+	m.ca = devca.NewClient(socket)
+	id, err := identity.ControlID(TrustDomain)
+	check(t, err)
+	check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: os.Getpid(), UID: os.Getuid()}))
 }
 
 // StartControl starts the control plane again, on the store as it is.
@@ -169,14 +190,20 @@ func (m *Mesh) startControl(t testing.TB, i int) (stop func(), socket string) {
 	}
 	stop = run(t, "the control plane", func(ctx context.Context, ready func()) error {
 		return control.Run(ctx, control.Config{
-			DataDir: filepath.Join(m.dir, name), TrustDomain: TrustDomain, WorkloadAPI: "unix://" + filepath.Join(m.dir, "ca.sock"),
-			XDSAddress: m.xds[i], AdminAddress: m.api, Roles: m.roles, Store: m.Store, Lease: m.lease, Log: zap.NewNop(),
+			DataDir: filepath.Join(m.dir, name), TrustDomain: TrustDomain, WorkloadAPI: m.workloadAPI(t, "spiffe://"+TrustDomain+"/control"),
+			XDSAddress: m.xds[i], AdminAddress: m.api, Roles: m.roles, Store: m.Store, Lease: m.lease, Change: m.change, Log: zap.NewNop(),
 		}, func(a control.Addresses) {
 			socket = a.AdminSocket
 			ready()
 		})
 	})
 	return stop, socket
+}
+
+// ReplaceAuthority takes one step of replacing the CA's authority.
+func (m *Mesh) ReplaceAuthority(t testing.TB, step devca.Step) {
+	t.Helper()
+	check(t, m.ca.Replace(t.Context(), step))
 }
 
 // WorkloadAPI is where this process gets the SVID of the control plane.
@@ -334,7 +361,11 @@ func (m *Mesh) Workload(t testing.TB, cell, name string, service http.Handler, f
 // WorkloadAt starts a service whose sidecar's data lies in a folder of that name: another instance of the same identity.
 func (m *Mesh) WorkloadAt(t testing.TB, cell, name, folder string, service http.Handler, flags ...string) *Sidecar {
 	t.Helper()
-	server := httptest.NewServer(service)
+	server := httptest.NewUnstartedServer(service)
+	server.Config.Protocols = &http.Protocols{}
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true) // of a Workload that says so
+	server.Start()
 	t.Cleanup(server.Close)
 	u, err := url.Parse(server.URL)
 	check(t, err)
@@ -346,6 +377,9 @@ func (m *Mesh) workload(t testing.TB, cell, name, folder, service string, flags 
 	port, err := strconv.Atoi(service)
 	check(t, err)
 	id, err := identity.WorkloadID(TrustDomain, cell, name)
+	if m.provider != nil {
+		id, err = identity.ParsePrincipal(m.provider.ID(cell, name))
+	}
 	check(t, err)
 	s := m.start(t, folder, id, port, flags...)
 	m.joined(t, cell, name, strings.TrimPrefix(s.URL, "http://"))
@@ -421,14 +455,16 @@ func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service
 		flags = append(flags, "--control-api", m.api)
 	}
 	cmd.Args = append(cmd.Args, flags...)
-	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(m.dir, "ca.sock"))
+	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET="+m.workloadAPI(t, id.String()))
 	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	check(t, err)
 	cmd.Stdout, cmd.Stderr = log, log
 	ended := spawn(t, cmd)
 	check(t, log.Close())
 	s.PID = cmd.Process.Pid
-	check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: s.PID, UID: os.Getuid()}))
+	if m.provider == nil {
+		check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: s.PID, UID: os.Getuid()}))
+	}
 	deadline := time.After(patience)
 	for {
 		if response, err := http.Get(s.Health + "/readyz"); err == nil {

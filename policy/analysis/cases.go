@@ -51,7 +51,7 @@ func Try(m *Mesh, cases []Case) ([]Failure, error) {
 		if c.Want.Decision != Allow && c.Want.Decision != Refuse {
 			return nil, fmt.Errorf("%s: want.decision must be %s or %s (got %q)", c.Name, Allow, Refuse, c.Want.Decision)
 		}
-		request, err := c.Request.authz(m.Tenants, m.Now)
+		request, err := c.Request.authz(m)
 		if err != nil {
 			return nil, fmt.Errorf("%s: request: %w", c.Name, err)
 		}

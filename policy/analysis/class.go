@@ -28,8 +28,10 @@ type Class struct {
 type Request struct {
 	Principal string            `json:"principal"`
 	Tenant    string            `json:"tenant,omitempty"`
-	Tier      string            `json:"tier,omitempty"`   // of a tenant that is not known
+	Tier      string            `json:"tier,omitempty"` // of a tenant that is not known
+	Residency string            `json:"residency,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"` // of a tenant that is not known
+	Own       string            `json:"own,omitempty"`    // tenant that the principal is bound to, where no workloads are known
 	Workload  string            `json:"workload"`
 	Method    string            `json:"method"`
 	Path      string            `json:"path"`
@@ -45,11 +47,15 @@ func (r Request) String() string {
 	case r.Tier != "":
 		tenant += " (tier " + r.Tier + ")"
 	}
-	return fmt.Sprintf("%s for %s: %s %s of %s", r.Principal, tenant, r.Method, r.Path, r.Workload)
+	who := r.Principal
+	if r.Own != "" {
+		who += " (of " + r.Own + ")"
+	}
+	return fmt.Sprintf("%s for %s: %s %s of %s", who, tenant, r.Method, r.Path, r.Workload)
 }
 
-// authz is the request as it is judged. Tenants that are known are as they are; a request without a time is of now.
-func (r Request) authz(tenants []authz.Tenant, now time.Time) (*authz.Request, error) {
+// authz is the request as a mesh judges it. Tenants and workloads that are known are as they are; a request without a time is of now.
+func (r Request) authz(m *Mesh) (*authz.Request, error) {
 	principal, err := identity.ParsePrincipal(r.Principal)
 	if err != nil {
 		return nil, err
@@ -58,9 +64,14 @@ func (r Request) authz(tenants []authz.Tenant, now time.Time) (*authz.Request, e
 	if !ok {
 		return nil, fmt.Errorf("path must be well encoded (got %q)", r.Path)
 	}
-	request := &authz.Request{Principal: principal, Workload: r.Workload, Method: r.Method, Path: path, Now: now}
+	request := &authz.Request{Principal: principal, Workload: r.Workload, Method: r.Method, Path: path, Now: m.Now, Purpose: "asked"} // who may use a grant can say why
 	if !r.Time.IsZero() {
 		request.Now = r.Time
+	}
+	if len(m.Workloads) > 0 {
+		request.Own = m.owned(principal)
+	} else if err := request.Own.UnmarshalText([]byte(r.Own)); err != nil {
+		return nil, fmt.Errorf("own: %w", err)
 	}
 	if r.Tenant == "" {
 		return request, nil
@@ -69,9 +80,9 @@ func (r Request) authz(tenants []authz.Tenant, now time.Time) (*authz.Request, e
 	if err != nil {
 		return nil, err
 	}
-	request.Tenant = authz.Tenant{ID: id, Tier: r.Tier, Labels: r.Labels}
-	if i := slices.IndexFunc(tenants, func(t authz.Tenant) bool { return t.ID == id }); i >= 0 {
-		request.Tenant = tenants[i]
+	request.Tenant = authz.Tenant{ID: id, Tier: r.Tier, Residency: r.Residency, Labels: r.Labels}
+	if i := slices.IndexFunc(m.Tenants, func(t authz.Tenant) bool { return t.ID == id }); i >= 0 {
+		request.Tenant = m.Tenants[i]
 	}
 	return request, nil
 }
@@ -149,10 +160,13 @@ func (s *space) example(b box) Request {
 		words := s.pick(named)
 		r.Tenant = words[0]
 		if len(words) > 1 { // one that is not known
-			r.Tier, r.Labels = words[1], map[string]string{}
-			for i, label := range s.labels {
-				r.Labels[label] = words[2+i]
+			r.Labels = map[string]string{}
+			for i, trait := range s.traits {
+				trait.describe(&r, words[1+i])
 			}
+		}
+		if at, ok := s.conditions["own"]; ok && s.of(b, at) == s.oneOf(s.unit, isIn) {
+			r.Own = r.Tenant
 		}
 	}
 	if times := s.of(b, ofTime); times.has([]string{interval(0)}) {

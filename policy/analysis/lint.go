@@ -19,6 +19,7 @@ const (
 	Never    Check = "never"    // it names what there is none of
 	Wider    Check = "wider"    // it permits calls that nobody has registered
 	Ending   Check = "ending"   // a grant has ended, or soon will
+	Unused   Check = "unused"   // nobody was permitted anything by it, of all or of a principal that it names
 )
 
 // Finding is something about a rule that its author may not know.
@@ -90,6 +91,12 @@ func (l *linter) never(p *authz.Policy) {
 	for i, tier := range spec.Tenants.Tiers {
 		if len(m.Tiers) > 0 && !slices.Contains(m.Tiers, tier) {
 			l.add(Never, p.Name, "tenants.tiers[%d]: there is no tier %q", i, tier)
+		}
+	}
+	if spec.Tenants.Own && len(m.Workloads) > 0 {
+		who := l.principals(spec.Principals)
+		if !slices.ContainsFunc(l.world.owners, func(o owner) bool { return l.combine(and, o.who, who) != l.none }) {
+			l.add(Never, p.Name, "tenants.own: no workload of its principals is bound to a tenant")
 		}
 	}
 	if len(m.Tenants) == 0 {

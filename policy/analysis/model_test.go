@@ -41,9 +41,11 @@ func (s *space) point(r, was *authz.Request) [][]string {
 	if name := r.Tenant.ID.String(); name != "" {
 		tenant = []string{name}
 		if !slices.ContainsFunc(s.known, func(t authz.Tenant) bool { return t.ID == r.Tenant.ID }) {
-			tenant = append(tenant, r.Tenant.Tier)
-			for _, label := range s.labels {
-				value, ok := r.Tenant.Labels[label]
+			for _, trait := range s.traits {
+				value, ok := map[bool]string{true: r.Tenant.Tier, false: r.Tenant.Residency}[trait == byTier], true
+				if label, is := trait.label(); is {
+					value, ok = r.Tenant.Labels[label]
+				}
 				if !ok {
 					value = "no such label"
 				}
@@ -75,6 +77,9 @@ func (s *space) value(text string, r *authz.Request) string {
 		Effect: policy.Permit, Principals: []string{r.Principal.String()}, Targets: []policy.Target{{Workload: "*"}}, When: text,
 	}}
 	values := []string{isTrue, isFalse}
+	if strings.HasPrefix(text, "for the principal's own") {
+		p.Spec.When, p.Spec.Tenants.Own, values = "", true, []string{isIn, isOut}
+	}
 	if strings.HasPrefix(text, "in the rollout") {
 		p.Spec.When, p.Canary, values = "", &canary, []string{isIn, isOut}
 	}
@@ -105,7 +110,8 @@ var (
 	segments     = []string{"cell", "us", "w", "other"}
 	tenantNames  = []string{"", "acme", "globex", "initech", "other"}
 	tiers        = []string{"gold", "bronze", "other"}
-	methods      = []string{"GET", "PUT", "OTHER"}
+	residencies  = []string{"", "eu"}
+	methods      = []string{"GET", "PUT", "POST", "OTHER"}
 	workloads    = []string{"front", "back", "other"}
 	samplePaths  = []string{"", "*", "/", "//", "/a", "/a/", "/a/b", "/a/other", "/other", "/other/b", "/other/b/c", "/a/b/c", "/a//b", "/b", "/other/"}
 	times        = []time.Time{noon, noon.Add(time.Hour), noon.Add(90 * time.Minute), noon.Add(3 * time.Hour)}
@@ -136,7 +142,15 @@ var policies = rapid.Custom(func(t *rapid.T) authz.Policy {
 	if rapid.IntRange(0, 3).Draw(t, "labelled") == 0 {
 		p.Spec.Tenants.Labels = map[string]string{rapid.SampledFrom([]string{"plan", "team"}).Draw(t, "label"): rapid.SampledFrom([]string{"trial", ""}).Draw(t, "value")}
 	}
+	if rapid.IntRange(0, 3).Draw(t, "resident") == 0 {
+		p.Spec.Tenants.Residency = "eu"
+	}
+	p.Spec.Tenants.Own = rapid.IntRange(0, 3).Draw(t, "own") == 0
 	for range rapid.IntRange(1, 2).Draw(t, "targets") {
+		if rapid.IntRange(0, 3).Draw(t, "grpc") == 0 {
+			p.Spec.Targets = append(p.Spec.Targets, policy.Target{Workload: "front", GRPC: []policy.GRPC{{Service: rapid.SampledFrom([]string{"a", "other"}).Draw(t, "service"), Methods: few("b", "other").Draw(t, "calls")}}})
+			continue
+		}
 		p.Spec.Targets = append(p.Spec.Targets, policy.Target{
 			Workload: rapid.SampledFrom([]string{"*", "front", "back"}).Draw(t, "workload"),
 			Methods:  few("GET", "PUT").Draw(t, "methods"), Paths: rapid.SliceOfN(pathPatterns, 0, 2).Draw(t, "paths"),
@@ -160,8 +174,13 @@ var meshes = rapid.Custom(func(t *rapid.T) *Mesh {
 	for i := range m.Policies {
 		m.Policies[i].Name = fmt.Sprint("p", i)
 	}
+	for i := range rapid.SampledFrom([]int{0, 1, 3}).Draw(t, "workloads") {
+		m.Workloads = append(m.Workloads, Workload{
+			Name: fmt.Sprint("w", i), Principals: rapid.SliceOfN(patterns, 1, 2).Draw(t, "of"), BoundTenant: rapid.SampledFrom(tenantNames).Draw(t, "bound"),
+		})
+	}
 	for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"acme", "globex"}), 0, 2, rapid.ID).Draw(t, "known") {
-		m.Tenants = append(m.Tenants, authz.Tenant{ID: tenantID(name), UID: name, Tier: rapid.SampledFrom(tiers).Draw(t, "tier"), Labels: labels.Draw(t, "labels")})
+		m.Tenants = append(m.Tenants, authz.Tenant{ID: tenantID(name), UID: name, Tier: rapid.SampledFrom(tiers).Draw(t, "tier"), Residency: rapid.SampledFrom(residencies).Draw(t, "residency"), Labels: labels.Draw(t, "labels")})
 	}
 	return m
 })
@@ -184,11 +203,12 @@ func requests(tenants []authz.Tenant) *rapid.Generator[*authz.Request] {
 			Principal: principalOf(id), Workload: rapid.SampledFrom(workloads).Draw(t, "workload"), Method: rapid.SampledFrom(methods).Draw(t, "method"),
 			Path: rapid.SampledFrom(samplePaths).Draw(t, "path"), Now: rapid.SampledFrom(times).Draw(t, "time"),
 		}
+		_ = r.Own.UnmarshalText([]byte(rapid.SampledFrom(tenantNames).Draw(t, "own"))) // where nobody knows better
 		name := rapid.SampledFrom(tenantNames).Draw(t, "tenant")
 		if i := slices.IndexFunc(tenants, func(t authz.Tenant) bool { return t.ID.String() == name }); i >= 0 {
 			r.Tenant = tenants[i]
 		} else if name != "" {
-			r.Tenant = authz.Tenant{ID: tenantID(name), UID: name, Tier: rapid.SampledFrom(tiers).Draw(t, "tier"), Labels: labels.Draw(t, "labels")}
+			r.Tenant = authz.Tenant{ID: tenantID(name), UID: name, Tier: rapid.SampledFrom(tiers).Draw(t, "tier"), Residency: rapid.SampledFrom(residencies).Draw(t, "residency"), Labels: labels.Draw(t, "labels")}
 		}
 		return r
 	})
@@ -207,6 +227,7 @@ func TestBoxesAgree(t *testing.T) {
 		allowed := s.withoutAll(all(w.permits), all(w.forbids))
 		merged := s.merge(allowed)
 		for _, r := range rapid.SliceOfN(requests(m.Tenants), 20, 20).Draw(rt, "requests") {
+			r.Own = s.ownOf(m, r)
 			d, point := w.set.Authorize(r), s.point(r, r)
 			if got := s.hit(allowed, point); got != d.Allowed || s.hit(merged, point) != got {
 				rt.Fatalf("boxes say %v, merged %v, Authorize %v for %+v: %+v", got, s.hit(merged, point), d.Allowed, r, d.Results)
@@ -221,7 +242,7 @@ func TestBoxesAgree(t *testing.T) {
 }
 
 func checkExample(t *rapid.T, m *Mesh, set *authz.Set, example Request, want bool) {
-	r, err := example.authz(m.Tenants, m.Now)
+	r, err := example.authz(m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,6 +290,7 @@ func TestDiffAgrees(t *testing.T) {
 		for _, r := range rapid.SliceOfN(requests(s.known), 20, 20).Draw(rt, "requests") {
 			then, now := *r, *r
 			then.Tenant, now.Tenant = as(r.Tenant, before.Tenants), as(r.Tenant, after.Tenants)
+			then.Own, now.Own = s.ownOf(before, r), s.ownOf(after, r)
 			point := s.point(&now, &then)
 			was, is := a.set.Authorize(&then).Allowed, b.set.Authorize(&now).Allowed
 			if s.hit(more, point) != (is && !was) || s.hit(less, point) != (was && !is) {
@@ -283,6 +305,18 @@ func as(t authz.Tenant, tenants []authz.Tenant) authz.Tenant {
 		return tenants[i]
 	}
 	return t
+}
+
+// ownOf is the tenant that a request's principal is bound to in a mesh, and in one that knows no workloads by those of the space.
+func (s *space) ownOf(m *Mesh, r *authz.Request) identity.TenantID {
+	switch {
+	case len(m.Workloads) > 0:
+		return m.owned(r.Principal)
+	case len(s.workloads) > 0:
+		return (&Mesh{Workloads: s.workloads}).owned(r.Principal)
+	default:
+		return r.Own
+	}
 }
 
 func (s *space) moreBoxes(w, other *world) (boxes []box) {
@@ -382,6 +416,9 @@ func readSelector(text string) *policy.TenantSelector {
 		case words[i] == "tier":
 			i++
 			selector.Tiers = []string{words[i]}
+		case words[i] == "residency":
+			i++
+			selector.Residency = words[i]
 		default:
 			selector.Names = []string{words[i]}
 		}

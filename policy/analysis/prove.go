@@ -100,7 +100,7 @@ func (s *space) search(w *world, found []verdict, proof *Proof) {
 	for _, v := range found {
 		for _, b := range s.variants(w.mesh, v.box) {
 			example := s.example(b)
-			request, err := example.authz(w.mesh.Tenants, w.mesh.Now)
+			request, err := example.authz(w.mesh)
 			if err != nil {
 				continue // a policy names what cannot be
 			}
@@ -203,8 +203,13 @@ func (s *space) foreign(w *world) (requests []box, grants []rule) {
 	for _, permit := range w.permits {
 		if isGrant(&permit) {
 			grants = append(grants, permit)
-			add(s.combine(minus, s.of(permit.boxes[0], ofPrincipal), bound), s.unit)
+			for _, b := range permit.boxes {
+				add(s.combine(minus, s.of(b, ofPrincipal), bound), s.unit)
+			}
 		}
+	}
+	if at, ok := s.conditions["own"]; ok { // who acts for its own tenant belongs to that
+		requests = s.meetAll(requests, []box{s.with(nil, at, s.oneOf(s.unit, isOut))})
 	}
 	return requests, grants
 }

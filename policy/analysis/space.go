@@ -50,7 +50,8 @@ type space struct {
 	*algebra
 	dimensions []dimension
 	conditions map[string]int // by what tells them apart
-	labels     []string       // that some policy selects by; sorted
+	traits     []trait        // that some policy selects by, the tier in any case
+	workloads  []Workload     // as the last mesh that knows any has them
 	known      []authz.Tenant // as the last mesh that knows them has them; by name
 	changed    *set           // those that conditions may see otherwise in another mesh
 	bounds     []time.Time    // at which some grant ends; sorted, all after now
@@ -60,17 +61,23 @@ type space struct {
 // newSpace is the space for all of the meshes. They have one Now.
 func newSpace(meshes ...*Mesh) *space {
 	s := &space{algebra: newAlgebra(), conditions: map[string]int{}, now: meshes[0].Now}
-	labels, known, bounds := map[string]bool{}, map[string]authz.Tenant{}, map[time.Time]bool{}
+	traits, known, bounds := map[trait]bool{byTier: true}, map[string]authz.Tenant{}, map[time.Time]bool{}
 	var changed []string
 	for _, m := range meshes {
 		for i := range m.Policies {
 			p := &m.Policies[i]
 			for label := range p.Spec.Tenants.Labels {
-				labels[label] = true
+				traits[byLabel(label)] = true
+			}
+			if p.Spec.Tenants.Residency != "" {
+				traits[byResidency] = true
 			}
 			if p.NotAfter.After(s.now) {
 				bounds[p.NotAfter.UTC()] = true
 			}
+		}
+		if len(m.Workloads) > 0 {
+			s.workloads = m.Workloads
 		}
 		for _, t := range m.Tenants {
 			name := t.ID.String()
@@ -80,7 +87,7 @@ func newSpace(meshes ...*Mesh) *space {
 			known[name] = t
 		}
 	}
-	s.labels = slices.Sorted(maps.Keys(labels))
+	s.traits = slices.Sorted(maps.Keys(traits))
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		s.known = append(s.known, known[name])
 	}
@@ -146,21 +153,16 @@ func (s *space) sequence(words []string, tail *set, star func(rest *set) *set) *
 	return set
 }
 
-// tenants are the tenants that a selector selects: the known ones, who are as said, by their names alone, each other one by
-// name, tier and then labels, where no label is any other value of it. The empty sequence is no tenant.
+// tenants are the tenants that a selector selects, as somebody's own where it is for own ones: the known ones, who are as said, by
+// their names alone, each other one by name and then traits, where no label is any other value of it. The empty sequence is no tenant.
 func (s *space) tenants(selector *policy.TenantSelector, as []authz.Tenant) *set {
 	unknown := s.unit
-	for _, label := range slices.Backward(s.labels) {
-		if value, ok := selector.Labels[label]; ok {
-			unknown = s.oneOf(unknown, value)
+	for _, trait := range slices.Backward(s.traits) {
+		if values := trait.of(selector); len(values) > 0 {
+			unknown = s.oneOf(unknown, values...)
 		} else {
 			unknown = s.anyWord(unknown)
 		}
-	}
-	if len(selector.Tiers) > 0 {
-		unknown = s.oneOf(unknown, selector.Tiers...)
-	} else {
-		unknown = s.anyWord(unknown)
 	}
 	other, next := unknown, map[string]*set{}
 	know := func(t *authz.Tenant) {

@@ -172,7 +172,7 @@ func (s *space) tenantWords(of *set) (w Words) {
 	if of.other == s.dimensions[ofTenant].full.other {
 		selectors = []policy.TenantSelector{{}}
 	} else {
-		s.kinds(of.other, -1, policy.TenantSelector{}, &selectors)
+		s.kinds(of.other, 0, policy.TenantSelector{}, &selectors)
 	}
 	covered, spelled := s.none, 0
 	spell := func() {
@@ -184,7 +184,7 @@ func (s *space) tenantWords(of *set) (w Words) {
 	spell()
 	rest := s.combine(minus, of, covered)
 	for _, name := range rest.words {
-		s.kinds(rest.after(name), -1, policy.TenantSelector{Names: []string{name}}, &selectors)
+		s.kinds(rest.after(name), 0, policy.TenantSelector{Names: []string{name}}, &selectors)
 	}
 	spell()
 	if rest.end {
@@ -197,8 +197,8 @@ func (s *space) tenantWords(of *set) (w Words) {
 	return w
 }
 
-// kinds adds selectors for all of a set of tiers and labels, from the label of that number on, or from the tier for -1.
-func (s *space) kinds(of *set, label int, so policy.TenantSelector, selectors *[]policy.TenantSelector) {
+// kinds adds selectors for all of a set of traits, from the one of that number on.
+func (s *space) kinds(of *set, trait int, so policy.TenantSelector, selectors *[]policy.TenantSelector) {
 	if of == s.none {
 		return
 	}
@@ -206,19 +206,9 @@ func (s *space) kinds(of *set, label int, so policy.TenantSelector, selectors *[
 		*selectors = append(*selectors, so)
 		return
 	}
-	s.kinds(of.other, label+1, so, selectors)
+	s.kinds(of.other, trait+1, so, selectors)
 	for _, word := range of.words {
-		with := so
-		if label < 0 {
-			with.Tiers = []string{word}
-		} else {
-			with.Labels = maps.Clone(so.Labels)
-			if with.Labels == nil {
-				with.Labels = map[string]string{}
-			}
-			with.Labels[s.labels[label]] = word
-		}
-		s.kinds(s.combine(minus, of.after(word), of.other), label+1, with, selectors)
+		s.kinds(s.combine(minus, of.after(word), of.other), trait+1, s.traits[trait].with(so, word), selectors)
 	}
 }
 
@@ -232,6 +222,9 @@ func selectorText(selector *policy.TenantSelector) string {
 	}
 	if len(selector.Tiers) > 0 {
 		words = append(words, "tier "+selector.Tiers[0])
+	}
+	if selector.Residency != "" {
+		words = append(words, "residency "+selector.Residency)
 	}
 	for _, label := range slices.Sorted(maps.Keys(selector.Labels)) {
 		words = append(words, label+"="+selector.Labels[label])

@@ -17,6 +17,7 @@ type rule struct {
 // world is a mesh in a space.
 type world struct {
 	permits, forbids []rule // each as in the mesh
+	owners           []owner
 	set              *authz.Set
 	mesh             *Mesh
 }
@@ -35,16 +36,17 @@ func (s *space) world(m *Mesh, side string) (*world, error) {
 	}
 	selected := map[string]*set{} // by selector
 	selects := func(selector *policy.TenantSelector) *set {
-		key := fmt.Sprintf("%q", *selector)
+		key := fmt.Sprintf("%#v", *selector)
 		if selected[key] == nil {
 			selected[key] = s.tenants(selector, tenants)
 		}
 		return selected[key]
 	}
 	w := &world{set: compiled, mesh: m}
+	w.owners = s.owners(m)
 	for i := range m.Policies {
 		p := &m.Policies[i]
-		r := rule{p.Name, s.boxes(p, side, selects)}
+		r := rule{p.Name, s.boxes(p, side, selects, w.owners)}
 		switch {
 		case p.Spec.Mode == policy.Shadow || len(r.boxes) == 0:
 		case p.Spec.Effect == policy.Permit:
@@ -57,7 +59,7 @@ func (s *space) world(m *Mesh, side string) (*world, error) {
 }
 
 // boxes are the requests that a policy matches, from now on.
-func (s *space) boxes(p *authz.Policy, side string, selects func(*policy.TenantSelector) *set) (boxes []box) {
+func (s *space) boxes(p *authz.Policy, side string, selects func(*policy.TenantSelector) *set, owners []owner) (boxes []box) {
 	if !p.NotAfter.IsZero() && !p.NotAfter.After(s.now) {
 		return nil
 	}
@@ -79,9 +81,11 @@ func (s *space) boxes(p *authz.Policy, side string, selects func(*policy.TenantS
 		text := fmt.Sprintf("in the rollout to %v %%", c.Percent)
 		common = s.with(common, s.condition(key, text, "", isIn, isOut), s.oneOf(s.unit, value))
 	}
-	for _, b := range s.conditional(common, p, side) {
-		for i := range p.Spec.Targets {
-			boxes = append(boxes, s.target(b, &p.Spec.Targets[i]))
+	for _, own := range s.own(common, p, owners) {
+		for _, b := range s.conditional(own, p, side) {
+			for i := range p.Spec.Targets {
+				boxes = append(boxes, s.target(b, &p.Spec.Targets[i]))
+			}
 		}
 	}
 	return s.merge(boxes)
@@ -109,7 +113,8 @@ func (s *space) conditional(b box, p *authz.Policy, side string) (boxes []box) {
 }
 
 // target is b, for one target alone.
-func (s *space) target(b box, t *policy.Target) box {
+func (s *space) target(b box, of *policy.Target) box {
+	t := of.Plain()
 	if t.Workload != "*" {
 		b = s.with(b, ofWorkload, s.oneOf(s.unit, t.Workload))
 	}

@@ -21,12 +21,14 @@ type Tenant struct {
 // Request is what is judged.
 type Request struct {
 	Principal identity.Principal // who asks: the peer
+	Own       identity.TenantID  // the tenant that the principal is bound to by registration; zero: none
 	Tenant    Tenant             // for whom
 	Workload  string             // what is asked
 	Method    string
 	Path      string // without query, see [SplitPath], as [Canonical] has it
 	Now       time.Time
-	Lapsed    bool // the policies are too old to know whether an exception still holds: no grant does, and a Forbid in Shadow mode forbids
+	Purpose   string // why an AccessGrant is used: without one, none is
+	Lapsed    bool   // the policies are too old to know whether an exception still holds: no grant does, and a Forbid in Shadow mode forbids
 }
 
 // Diagnostic says how a judgement came about.
@@ -83,7 +85,7 @@ func (s *Set) Nearest(r *Request, most int) []policy.RuleResult {
 	judge := judge{request: r}
 	results := make([]policy.RuleResult, 0, min(most, len(s.rules)))
 	near := map[*rule]bool{}
-	for candidates := s.candidates(r); len(results) < most; {
+	for candidates := s.near(r); len(results) < most; {
 		rule := candidates.next()
 		if rule == nil {
 			break
@@ -134,9 +136,13 @@ func (j *judge) result(rule *rule) policy.RuleResult {
 // Len is the number of policies.
 func (s *Set) Len() int { return len(s.rules) }
 
-// watches reports whether the rule only looks on. That a Forbid does is an exception, and lapses like one.
+// Timed reports whether the same request may be judged otherwise later: a policy ends, or has a condition about the time.
+func (s *Set) Timed() bool { return s.timed }
+
+// watches reports whether the rule only looks on. That a Forbid does is an exception, and lapses like one; a change that nobody
+// has put in force is none.
 func (r *rule) watches(request *Request) bool {
-	return r.shadow && (r.effect == policy.Permit || !request.Lapsed)
+	return r.shadow && (r.effect == policy.Permit || r.change != nil || !request.Lapsed)
 }
 
 // concerns reports whether the rule is for a principal.
@@ -155,6 +161,9 @@ func (r *rule) why(request *Request) string {
 	if field := whyTenant(&r.tenants, &request.Tenant); field != "" {
 		return field
 	}
+	if r.tenants.Own && (request.Own.IsZero() || request.Own != request.Tenant.ID) {
+		return "tenants.own"
+	}
 	if r.canary != nil && !r.canary.Selects(request.Tenant.ID.String(), request.Tenant.UID) {
 		return "canary"
 	}
@@ -164,13 +173,16 @@ func (r *rule) why(request *Request) string {
 			continue
 		}
 		if reason = r.targets[i].match.why(request.Method, request.Path); reason == "" {
+			if r.grant && request.Purpose == "" {
+				return "reason"
+			}
 			return ""
 		}
 	}
 	return reason
 }
 
-// SelectsTenant reports whether a selector selects a tenant.
+// SelectsTenant reports whether a selector selects a tenant, as somebody's own where it is for own ones.
 func SelectsTenant(selector *policy.TenantSelector, tenant *Tenant) bool {
 	return whyTenant(selector, tenant) == ""
 }
@@ -181,6 +193,12 @@ func whyTenant(selector *policy.TenantSelector, tenant *Tenant) string {
 	}
 	if len(selector.Tiers) > 0 && !slices.Contains(selector.Tiers, tenant.Tier) {
 		return "tenants.tiers"
+	}
+	if selector.Residency != "" && selector.Residency != tenant.Residency {
+		return "tenants.residency"
+	}
+	if selector.Own && tenant.ID.IsZero() {
+		return "tenants.own"
 	}
 	for name, value := range selector.Labels {
 		if got, ok := tenant.Labels[name]; !ok || got != value {

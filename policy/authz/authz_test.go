@@ -29,7 +29,7 @@ func request(t testing.TB) *Request {
 	acme, _ := identity.ParseTenantID("acme")
 	return &Request{
 		Principal: principal(t, "spiffe://a.example/cell/us-1/workload/documents"),
-		Tenant:    Tenant{ID: acme, Tier: "gold", Labels: map[string]string{"plan": "trial"}},
+		Tenant:    Tenant{ID: acme, Tier: "gold", Residency: "eu", Labels: map[string]string{"plan": "trial"}},
 		Workload:  "search", Method: "GET", Path: "/search/x", Now: noon,
 	}
 }
@@ -48,6 +48,7 @@ func permit(change ...func(*Policy)) Policy {
 func when(text string) func(*Policy)       { return func(p *Policy) { p.Spec.When = text } }
 func forbid(p *Policy)                     { p.Name, p.Spec.Effect = "f", policy.Forbid }
 func canary(c policy.Canary) func(*Policy) { return func(p *Policy) { p.Canary = &c } }
+func own(p *Policy)                        { p.Spec.Tenants.Own = true }
 func shadow(p *Policy)                     { p.Spec.Mode = policy.Shadow }
 
 func TestAuthorize(t *testing.T) {
@@ -70,6 +71,10 @@ func TestAuthorize(t *testing.T) {
 		"other tier":            {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Tiers = []string{"bronze"} })}, "", false},
 		"other name":            {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Names = []string{"globex"} })}, "", false},
 		"label":                 {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Labels = map[string]string{"plan": "trial"} })}, "p", true},
+		"residency":             {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Residency = "eu" })}, "p", true},
+		"other residency":       {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Residency = "mars" })}, "", false},
+		"not its own":           {[]Policy{permit(own)}, "", false},
+		"a forbid of its own":   {[]Policy{permit(), permit(forbid, own)}, "p", true},
 		"in the canary":         {[]Policy{permit(canary(policy.Canary{Names: []string{"acme"}}))}, "p", true},
 		"not in the canary":     {[]Policy{permit(canary(policy.Canary{Names: []string{"globex"}}))}, "", false},
 		"other label":           {[]Policy{permit(func(p *Policy) { p.Spec.Tenants.Labels = map[string]string{"plan": ""} })}, "", false},
@@ -168,12 +173,24 @@ func TestAgainstModel(t *testing.T) {
 	word := rapid.SampledFrom([]string{"a", "b", "*"})
 	rapid.Check(t, func(rt *rapid.T) {
 		r := request(t)
-		r.Workload, r.Method = rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "workload"), rapid.SampledFrom([]string{"GET", "PUT"}).Draw(rt, "method")
+		globex, _ := identity.ParseTenantID("globex")
+		r.Own = rapid.SampledFrom([]identity.TenantID{{}, r.Tenant.ID, globex}).Draw(rt, "own")
+		r.Tenant.Residency = rapid.SampledFrom([]string{"", "eu"}).Draw(rt, "residency")
+		if rapid.IntRange(0, 3).Draw(rt, "no tenant") == 0 {
+			r.Tenant = Tenant{}
+		}
+		r.Workload, r.Method = rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "workload"), rapid.SampledFrom([]string{"GET", "POST"}).Draw(rt, "method")
+		r.Path = rapid.SampledFrom([]string{"/search/x", "/search/x/", "/search", "/search/y"}).Draw(rt, "path")
 		var policies []Policy
 		permitted, forbidden := false, false
 		for i := range rapid.IntRange(0, 6).Draw(rt, "n") {
 			p := permit(func(p *Policy) {
 				p.Spec.Targets = []policy.Target{{Workload: word.Draw(rt, "target"), Methods: rapid.SampledFrom([][]string{nil, {"GET"}, {"PUT"}}).Draw(rt, "methods")}}
+				if rapid.Bool().Draw(rt, "grpc") {
+					p.Spec.Targets[0].Methods = nil
+					p.Spec.Targets[0].GRPC = []policy.GRPC{{Service: "search", Methods: rapid.SampledFrom([][]string{nil, {"x"}}).Draw(rt, "calls")}}
+				}
+				p.Spec.Tenants.Own, p.Spec.Tenants.Residency = rapid.Bool().Draw(rt, "of its own"), rapid.SampledFrom([]string{"", "eu"}).Draw(rt, "of residency")
 				p.Spec.Tenants.Names = rapid.SampledFrom([][]string{nil, {"acme"}, {"globex"}}).Draw(rt, "names")
 				p.Spec.Effect = rapid.SampledFrom([]policy.Effect{policy.Permit, policy.Forbid}).Draw(rt, "effect")
 				p.Spec.Mode = rapid.SampledFrom([]policy.Mode{"", policy.Enforce, policy.Shadow}).Draw(rt, "mode")
@@ -182,7 +199,11 @@ func TestAgainstModel(t *testing.T) {
 			policies = append(policies, p)
 			target := p.Spec.Targets[0]
 			hit := (target.Workload == "*" || target.Workload == r.Workload) && (target.Methods == nil || target.Methods[0] == r.Method) &&
-				(p.Spec.Tenants.Names == nil || p.Spec.Tenants.Names[0] == "acme") && p.Spec.Mode != policy.Shadow
+				(p.Spec.Tenants.Names == nil || p.Spec.Tenants.Names[0] == r.Tenant.ID.String()) && p.Spec.Mode != policy.Shadow &&
+				(p.Spec.Tenants.Residency == "" || r.Tenant.Residency == "eu") && (!p.Spec.Tenants.Own || r.Own.String() == "acme" && r.Tenant.ID == r.Own)
+			if target.GRPC != nil {
+				hit = hit && r.Method == "POST" && (r.Path == "/search/x" || r.Path == "/search/y" && target.GRPC[0].Methods == nil)
+			}
 			permitted = permitted || hit && p.Spec.Effect == policy.Permit
 			forbidden = forbidden || hit && p.Spec.Effect == policy.Forbid
 		}

@@ -23,7 +23,10 @@ type Policy struct {
 	Spec     policy.AccessPolicySpec
 	Revision int64
 	NotAfter time.Time      // zero: for ever
+	Grant    bool           // an AccessGrant's: it permits nothing to whoever gives no reason
+	Unproven bool           // of Grant: nobody else approved it
 	Canary   *policy.Canary // of a rollout: the tenants that it is for; nil: all
+	Change   *Change        // it is not in force, and only watched; nil: it is
 }
 
 // FieldProblem is one thing wrong with a spec: where ("targets[0].paths[1]") and what.
@@ -42,8 +45,12 @@ func (ps FieldProblems) Error() string {
 
 // Set is policies, compiled. The zero value denies everything. It may be used from many goroutines.
 type Set struct {
-	rules []rule             // forbids first, then permits, each by name; shadows among them
-	named map[string][]*rule // those that name tenants, by each name, in the same order
+	rules   []rule            // forbids first, then permits, each by name; shadows among them
+	named   map[string]*index // those that name tenants, by each name, in the same order
+	watched map[string]int64  // what is only watched, by policy: its revision
+	timed   bool              // see [Set.Timed]
+
+	audited map[string]Audited // by the names of those whose uses are recorded; nil: of none
 
 	asked atomic.Pointer[map[asker]*index] // nobody changes a map once it is here
 	mu    sync.Mutex                       // of who replaces it
@@ -55,10 +62,13 @@ type rule struct {
 	effect     policy.Effect
 	shadow     bool
 	notAfter   time.Time
+	grant      bool
 	revision   int64
 	principals []identity.Pattern
 	tenants    policy.TenantSelector
 	canary     *policy.Canary
+	change     *Change
+	pair       *pair // that it is a part of, if something about it is only watched
 	targets    []target
 	when       cel.Program // nil: always
 }
@@ -71,15 +81,22 @@ type target struct {
 // Compile compiles policies; a policy that is wrong is left out of the set and named in the error, which is
 // nil when all are good.
 func Compile(policies []Policy) (*Set, error) {
-	set := &Set{named: map[string][]*rule{}}
+	set := &Set{named: map[string]*index{}}
 	var wrong []string
+	var removals []Policy
 	for _, p := range policies {
 		r, problems := compileRule(p)
 		if len(problems) > 0 {
 			wrong = append(wrong, p.Name+": "+problems.Error())
 			continue
 		}
+		if p.Change != nil && p.Change.Removes {
+			removals = append(removals, p)
+			continue
+		}
 		set.rules = append(set.rules, r)
+		set.audit(&p)
+		set.timed = set.timed || !r.notAfter.IsZero() || strings.Contains(p.Spec.When, "time")
 	}
 	slices.SortStableFunc(set.rules, func(a, b rule) int {
 		if a.effect != b.effect {
@@ -87,13 +104,18 @@ func Compile(policies []Policy) (*Set, error) {
 		}
 		return strings.Compare(a.name, b.name)
 	})
+	named := map[string][]*rule{}
 	for i := range set.rules {
 		rule := &set.rules[i]
 		rule.place = i
 		for _, name := range slices.Compact(slices.Sorted(slices.Values(rule.tenants.Names))) {
-			set.named[name] = append(set.named[name], rule)
+			named[name] = append(named[name], rule)
 		}
 	}
+	for name, rules := range named {
+		set.named[name] = newIndex(rules, "")
+	}
+	set.watchedPairs(removals)
 	if len(wrong) > 0 {
 		return set, fmt.Errorf("access policies: %s", strings.Join(wrong, "\n"))
 	}
@@ -112,8 +134,8 @@ func compileRule(p Policy) (rule, FieldProblems) {
 		problems = append(problems, FieldProblem{field, fmt.Sprintf(format, args...)})
 	}
 	r := rule{
-		name: p.Name, effect: p.Spec.Effect, shadow: p.Spec.Mode == policy.Shadow,
-		notAfter: p.NotAfter, revision: p.Revision, tenants: p.Spec.Tenants, canary: p.Canary,
+		name: p.Name, effect: p.Spec.Effect, shadow: p.Spec.Mode == policy.Shadow || p.Change != nil,
+		notAfter: p.NotAfter, grant: p.Grant, revision: p.Revision, tenants: p.Spec.Tenants, canary: p.Canary, change: p.Change,
 	}
 	if p.Spec.Effect != policy.Permit && p.Spec.Effect != policy.Forbid {
 		add("effect", "must be %s or %s (got %q)", policy.Permit, policy.Forbid, p.Spec.Effect)
@@ -122,6 +144,11 @@ func compileRule(p Policy) (rule, FieldProblems) {
 	case "", policy.Enforce, policy.Shadow:
 	default:
 		add("mode", "must be %s or %s (got %q)", policy.Enforce, policy.Shadow, p.Spec.Mode)
+	}
+	switch p.Spec.Audit {
+	case "", policy.AuditAll:
+	default:
+		add("audit", "must be %s, or not be there (got %q)", policy.AuditAll, p.Spec.Audit)
 	}
 	if len(p.Spec.Principals) == 0 {
 		add("principals", "must name at least one SPIFFE pattern (got none)")
@@ -142,7 +169,7 @@ func compileRule(p Policy) (rule, FieldProblems) {
 		if t.Workload == "" {
 			add(at+"workload", `must be a workload's name or "*" (got "")`)
 		}
-		match, wrong := compileMatch(at, t.Methods, t.Paths)
+		match, wrong := compileTarget(at, t)
 		problems = append(problems, wrong...)
 		r.targets = append(r.targets, target{t.Workload, match})
 	}
@@ -156,9 +183,12 @@ func compileRule(p Policy) (rule, FieldProblems) {
 	return r, problems
 }
 
+// GrantPrefix is what the names of policies begin with that are AccessGrants; no AccessPolicy has a "/" in its name.
+const GrantPrefix = "grant/"
+
 // AsPolicy is a grant, as the permit that it is until its NotAfter.
 func AsPolicy(name string, grant policy.AccessGrantSpec, revision int64) Policy {
-	return Policy{Name: "grant/" + name, Revision: revision, NotAfter: grant.NotAfter, Spec: policy.AccessPolicySpec{
+	return Policy{Name: GrantPrefix + name, Revision: revision, NotAfter: grant.NotAfter, Grant: true, Unproven: grant.BreakGlass, Spec: policy.AccessPolicySpec{
 		Effect: policy.Permit, Principals: []string{grant.Principal}, Tenants: grant.Tenants, Targets: grant.Targets,
 	}}
 }

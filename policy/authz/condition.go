@@ -33,28 +33,46 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 })
 
 func compileCondition(text string) (cel.Program, error) {
+	ast, _, err := checkCondition(text)
+	if err != nil {
+		return nil, err
+	}
 	vocabulary, err := environment()
 	if err != nil {
 		return nil, err
 	}
+	return vocabulary.Program(ast, cel.CostLimit(CostLimit), cel.EvalOptions(cel.OptOptimize))
+}
+
+// MostCost is what a condition costs at the most, in CEL's units: it is for requests as large as Envoy takes them, and no more than
+// [CostLimit], at which it ends.
+func MostCost(text string) (uint64, error) {
+	_, estimate, err := checkCondition(text)
+	return min(estimate.Max, CostLimit), err
+}
+
+func checkCondition(text string) (ast *cel.Ast, estimate cost.Estimate, err error) {
+	vocabulary, err := environment()
+	if err != nil {
+		return nil, estimate, err
+	}
 	if len(text) > 4096 {
-		return nil, fmt.Errorf("it is longer than 4096 bytes (%d)", len(text))
+		return nil, estimate, fmt.Errorf("it is longer than 4096 bytes (%d)", len(text))
 	}
 	ast, issues := vocabulary.Compile(text)
 	if issues.Err() != nil {
-		return nil, errors.New(strings.ReplaceAll(strings.TrimSpace(issues.Err().Error()), "\n", " "))
+		return nil, estimate, errors.New(strings.ReplaceAll(strings.TrimSpace(issues.Err().Error()), "\n", " "))
 	}
 	if !ast.OutputType().IsExactType(types.BoolType) {
-		return nil, fmt.Errorf("it gives %s, not bool", ast.OutputType())
+		return nil, estimate, fmt.Errorf("it gives %s, not bool", ast.OutputType())
 	}
-	estimate, err := vocabulary.EstimateCost(ast, sizes{})
-	if err != nil {
-		return nil, err
+	if estimate, err = vocabulary.EstimateCost(ast, sizes{}); err != nil {
+		return nil, estimate, err
 	}
 	if estimate.Min > CostLimit {
-		return nil, fmt.Errorf("it costs at least %d, over %d", estimate.Min, CostLimit)
+		return nil, estimate, fmt.Errorf("it costs at least %d, over %d", estimate.Min, CostLimit)
 	}
-	return vocabulary.Program(ast, cel.CostLimit(CostLimit), cel.EvalOptions(cel.OptOptimize))
+	return ast, estimate, nil
 }
 
 // sizes leaves estimates to CEL's own.

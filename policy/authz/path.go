@@ -103,6 +103,9 @@ func (p PathPattern) Match(path string) bool {
 
 func (p PathPattern) String() string { return p.text }
 
+// Segments are the pattern's, "*" for any one that is not empty; open: none or more of any kind follow. They are not to be changed.
+func (p PathPattern) Segments() (segments []string, open bool) { return p.segments, p.open }
+
 // requestMatch selects requests by method and path; empty fields select all.
 type requestMatch struct {
 	methods []string

@@ -312,11 +312,12 @@ func (r *Request) hits() int { return min(max(1, r.Hits), maxHits) }
 
 func (r *Request) parts() [2]part {
 	tenant := policy.ClassLimit{RequestsPerSecond: r.Limits.RequestsPerSecond, Burst: r.Limits.Burst, Concurrency: r.Limits.Concurrency}
-	class, limited := r.Limits.Classes[r.Class]
-	return [2]part{
-		{r.ChargeTenant, bucketKey{r.UID, ""}, tenant, TenantRate},
-		{limited && r.Class != "", bucketKey{r.UID, r.Class}, class, ClassRate},
+	list := [2]part{{r.ChargeTenant, bucketKey{r.UID, ""}, tenant, TenantRate}}
+	if r.Class != "" {
+		class, limited := r.Limits.Classes[r.Class]
+		list[1] = part{limited, bucketKey{r.UID, r.Class}, class, ClassRate}
 	}
+	return list
 }
 
 // count finds or makes the buckets of r; full says that one could not be made.

@@ -187,7 +187,10 @@ func (e *entry) readResponse(text string) error {
 }
 
 // settled are the beginnings of what Envoy says of a response when its check is behind it, or when there was none.
-var settled = []string{"via_upstream", "route_not_found", "direct_response", "upstream_", "response_timeout", "no_healthy_upstream"}
+var settled = []string{"via_upstream", "route_not_found", "direct_response", "upstream_", "response_timeout", "no_healthy_upstream", rbac}
+
+// rbac is how it begins when Envoy's own rules refused what the check allowed.
+const rbac = "rbac_access_denied"
 
 const headerGRPCStatus = "grpc-status"
 
@@ -199,6 +202,7 @@ func (e *entry) ended() decide.Ended {
 		// A refusal by the check holds nothing, and has nothing to release; a check that failed may have admitted.
 		Refused:       e.flags&unauthorized != 0 && e.details == "ext_authz_denied",
 		Settled:       slices.ContainsFunc(settled, func(p string) bool { return strings.HasPrefix(e.details, p) }),
+		Native:        strings.HasPrefix(e.details, rbac),
 		Status:        e.status,
 		GRPCStatus:    e.grpc,
 		Reason:        e.reason,

@@ -18,10 +18,10 @@ import (
 // that cannot be waited for is refused (the caller releases it), and so is one whose client has hung up, who will not see it.
 func (a *attempt) enter(t *policyset.Tenant) bool {
 	d := &a.answer.Decision
-	r := inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Since: a.now, Place: a.place.ticket}
+	r := inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Held: a.hold(), Since: a.now, Place: a.place.ticket}
 	if r.Stream {
 		peer, err := identity.ParsePrincipal(a.request.Peer)
-		r.Within = err == nil && identity.InCell(peer, a.set.Self.Cell)
+		r.Within = err == nil && !identity.IsGateway(peer)
 	}
 	if a.request.Listener == meshname.ListenerInbound {
 		r.Usage = ledger.UsageRecord{Minute: a.now, Tenant: d.Tenant, TenantUID: d.TenantUID, Workload: d.Workload, Class: d.Class, Requests: 1}
@@ -45,12 +45,6 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 	}
 }
 
-// stream reports whether the request is one that lasts as long as it is used.
-func (a *attempt) stream() bool {
-	_, n := a.request.header("upgrade")
-	return n > 0 || a.request.Method == http.MethodConnect
-}
-
 // account counts a refusal.
 func (a *attempt) account() {
 	d := &a.answer.Decision
@@ -70,6 +64,7 @@ type Ended struct {
 	Lease                    string
 	Refused                  bool // by a decision: it holds nothing
 	Settled                  bool // its check was answered, or there was none: nothing of it may come after its end
+	Native                   bool // Envoy's own rules refused what the check allowed
 	Status                   int  // 0: none was sent
 	GRPCStatus               string
 	Reason                   string // of a refusal by name that came back, "" for none
@@ -87,6 +82,9 @@ func (d *Decider) End(e Ended) {
 	now := d.Now()
 	if e.Refused {
 		return
+	}
+	if e.Native {
+		d.Metrics.native.Inc()
 	}
 	// In this order: what is admitted meanwhile finds that it has ended when it is entered, and gives back the rest.
 	r, ok := d.InFlight.End(now, e.Lease, e.Settled)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
@@ -23,10 +24,12 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/limit/heavy"
 	"github.com/tenantmesh/tenantmesh/policy/limit/retry"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/audit"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 	"github.com/tenantmesh/tenantmesh/sidecar/quota"
+	"github.com/tenantmesh/tenantmesh/sidecar/shadow"
 )
 
 // Answer is what to do.
@@ -54,6 +57,9 @@ type Config struct {
 	Now         func() time.Time
 	Staleness   Staleness
 	Fair        *fair.Controller // of the service; nil: a new one
+	Audit       *audit.Recorder  // nil: nothing is recorded
+	Shadows     *shadow.Table    // of what policies that are only watched would do; nil: it is not counted
+	Uses        *shadow.Table    // of the policies that permitted something; nil: it is not counted
 }
 
 // Staleness bounds how long what was pushed counts while the control plane is out of reach; zero fields take the
@@ -85,10 +91,10 @@ type Decider struct {
 // New returns a decider.
 func New(config Config) *Decider {
 	if config.Staleness.Grants == 0 {
-		config.Staleness.Grants = 5 * time.Minute
+		config.Staleness.Grants = meshname.GrantTime
 	}
 	if config.Staleness.Issuers == 0 {
-		config.Staleness.Issuers = 24 * time.Hour
+		config.Staleness.Issuers = meshname.IssuerTime
 	}
 	if config.Fair == nil {
 		config.Fair = fair.New(0)
@@ -111,6 +117,11 @@ type attempt struct {
 	counted retry.Admission
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
 	place   place
+	audited bool   // the tenant asks for every decision
+	issuer  string // of the token that was verified
+
+	differences differences
+	permitted   string // the policy that permitted it
 }
 
 // rounds bounds how often a decision is made again because the placement changed under it.
@@ -134,6 +145,7 @@ func (d *Decider) Decide(request *Request) Answer {
 	}
 	decision.Duration = d.Now().Sub(a.now)
 	a.log()
+	a.countPolicies()
 	answer := a.answer
 	*a = attempt{} // nothing of it is kept
 	attempts.Put(a)
@@ -145,10 +157,12 @@ var attempts = sync.Pool{New: func() any { return &attempt{} }}
 // begin begins a decision, or begins it anew, by the set in force.
 func (a *attempt) begin() {
 	a.untry()
-	a.set, a.stale, a.answer, a.place = a.Sets.Load(), false, Answer{}, place{}
+	a.set, a.stale, a.answer, a.place, a.audited, a.issuer, a.differences.n, a.permitted = a.Sets.Load(), false, Answer{}, place{}, false, "", 0, ""
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)
+	decision.Authority = a.host()
+	decision.RequestID, _ = a.request.header(propagation.HeaderRequestID)
 	a.path, a.spelled = authz.Canonical(decision.Path)
 }
 
@@ -157,8 +171,7 @@ func (a *attempt) judge() {
 		a.refuse(policy.EnforcementUnavailable, "no configuration has arrived yet")
 		return
 	}
-	if !a.spelled {
-		a.refuse(policy.DeniedByPolicy, "the path's percent-encoding is malformed, or not of UTF-8")
+	if !a.spelling() {
 		return
 	}
 	decision := &a.answer.Decision
@@ -204,6 +217,7 @@ func (a *attempt) tenant(id identity.TenantID) (*policyset.Tenant, bool) {
 	}
 	a.answer.Decision.Tenant = t.ID.String() // what is counted under it keeps no message alive
 	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch
+	a.audited = t.Audited
 	switch t.Phase {
 	case "Active":
 		return t, a.limitsKnown(t)
@@ -270,6 +284,10 @@ func (a *attempt) verify(token string) (*tenanttoken.Claims, bool) {
 	switch {
 	case err == nil:
 		a.answer.Decision.Tenant, a.answer.Decision.Txn = claims.Context.Tenant.String(), claims.Txn
+		// A copy repeats what the owner's cell has taken: without it the two would differ.
+		if a.set.Revoked[claims.Txn] && claims.Context.Role != tenanttoken.Replica {
+			return nil, a.refuse(policy.ContextRevoked, "transaction "+claims.Txn+" was revoked")
+		}
 		return claims, true
 	case errors.Is(err, tenanttoken.ErrExpired):
 		return nil, a.refuse(policy.ContextMissing, err.Error())
@@ -285,7 +303,9 @@ func (a *attempt) sign(t *policyset.Tenant, subject string, keys []string) (toke
 		return "", a.refuse(policy.EnforcementUnavailable, "no signing key is in force yet")
 	}
 	decision := &a.answer.Decision
-	decision.Txn = randomHex(16)
+	if decision.Txn == "" {
+		decision.Txn = randomHex(16)
+	}
 	token, err := signer.Sign(tenanttoken.Claims{
 		Audience: a.set.Self.TrustDomain, IssuedAt: a.now, Expiry: a.now.Add(contextLifetime), Txn: decision.Txn, Subject: subject,
 		Context: tenanttoken.Context{

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
@@ -395,9 +397,23 @@ func TestGrantLapses(t *testing.T) {
 	w.decider.Sets.Store(granted)
 	w.decider.Sets.Heard(start)
 	w.now = start.Add(4 * time.Minute)
-	w.want("within the bound", w.inbound(w.token(), func(r *Request) { r.Lease = "1" }), policy.Permitted)
+	with := func(lease string, reasons ...string) *Request {
+		return w.inbound(w.token(), func(r *Request) {
+			r.Lease = lease
+			for _, reason := range reasons {
+				r.Headers.Add(propagation.HeaderPurpose, reason)
+			}
+		})
+	}
+	answer := w.want("within the bound", with("1", "ticket 7"), policy.Permitted)
+	if !answer.Fields.Removes(propagation.HeaderPurpose) {
+		t.Error("the service gets the reason for which the grant is used")
+	}
+	for name, reasons := range map[string][]string{"none": nil, "empty": {" "}, "two": {"a", "b"}, "a line": {"a\nb"}, "long": {strings.Repeat("x", maxPurpose+1)}} {
+		w.want(name, with("r"+name, reasons...), policy.DeniedByPolicy)
+	}
 	w.decider.Sets.Heard(start.Add(-2 * time.Minute))
-	w.want("past it", w.inbound(w.token(), func(r *Request) { r.Lease = "2" }), policy.DeniedByPolicy)
+	w.want("past it", with("2", "ticket 7"), policy.DeniedByPolicy)
 }
 
 // TestHungUp: a request whose end comes first holds nothing, and what needs no memory leaves none.

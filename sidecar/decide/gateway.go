@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -33,6 +34,7 @@ func (a *attempt) gateway() {
 	if !a.tried(t) || !a.admit(t, "", true) {
 		return
 	}
+	a.answer.Decision.Txn = randomHex(16) // what is entered is known by it
 	if !a.enter(t) {
 		a.release()
 		return
@@ -58,10 +60,14 @@ func (a *attempt) gateway() {
 	}
 }
 
+// tokenLetters are those of a JWT (RFC 7515, section 3.1).
+const tokenLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+
 // authenticate takes the tenant from the one token that Envoy verified.
 func (a *attempt) authenticate() (id identity.TenantID, subject string, ok bool) {
 	none := identity.TenantID{}
-	if _, n := a.request.header("authorization"); n > 1 {
+	value, n := a.request.header("authorization")
+	if n > 1 {
 		return none, "", a.refuse(policy.UnauthenticatedTenant, fmt.Sprintf("one Authorization header is read (got %d)", n))
 	}
 	var issuer *policyset.Issuer
@@ -83,10 +89,21 @@ func (a *attempt) authenticate() (id identity.TenantID, subject string, ok bool)
 		}
 		return none, "", a.refuse(policy.UnauthenticatedTenant, detail)
 	}
+	// Envoy verifies the first token in it, and leaves it as it is: who reads it after the mesh might read another.
+	if token, ok := strings.CutPrefix(value, "Bearer "); n == 1 && (!ok || strings.Trim(token, tokenLetters) != "") {
+		return none, "", a.refuse(policy.UnauthenticatedTenant, "the Authorization header must hold one bearer token, and nothing else")
+	}
 	if age := a.Sets.Age(a.now); age > a.Staleness.Issuers {
 		return none, "", a.refuse(policy.UnauthenticatedTenant, fmt.Sprintf("the issuers' keys are %v old, and are trusted for %v without the control plane", age.Round(time.Second), a.Staleness.Issuers))
 	}
+	if !issuer.Settled(a.now) {
+		value, _ := a.request.header("authorization")
+		if err := issuer.Verify(value); err != nil {
+			return none, "", a.refuse(policy.UnauthenticatedTenant, "keys of issuer "+issuer.Name+" were taken away, and the bearer token is not accepted: "+err.Error())
+		}
+	}
 	subject = claims.Text("sub")
+	a.issuer = issuer.Name
 	a.answer.Decision.Principal = issuer.Name + "/" + subject
 	id, err := identity.ParseTenantID(claims.Text(issuer.Claim))
 	if err != nil {

@@ -3,6 +3,7 @@ package decide
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -22,12 +23,19 @@ const misdirectedRetry = time.Second
 func (a *attempt) inbound() {
 	self, decision := a.set.Self, &a.answer.Decision
 	peer, err := identity.ParsePrincipal(a.request.Peer)
-	if err != nil || peer.TrustDomain() != self.TrustDomain {
+	foreign := err == nil && peer.TrustDomain() != self.TrustDomain
+	if err != nil || foreign && !slices.Contains(self.Peers, peer.String()) {
 		a.refuse(policy.UnauthenticatedPeer, "the connection shows no SPIFFE identity of this mesh")
 		return
 	}
 	decision.Principal = peer.String()
-	if shown, n := a.request.header(propagation.HeaderPeer); len(self.Fenced) > 0 && n != 1 {
+	shown, n := a.request.header(propagation.HeaderPeer)
+	shown, names, named := strings.Cut(shown, " ")
+	if named && names != a.request.Peer { // an SVID has one (X.509-SVID, section 2)
+		a.refuse(policy.UnauthenticatedPeer, "the peer's certificate names several: "+names)
+		return
+	}
+	if len(self.Fenced) > 0 && n != 1 {
 		a.refuse(policy.UnauthenticatedPeer, "instances are shut out, and this one's certificate is not known")
 		return
 	} else if self.Fenced[shown] {
@@ -37,11 +45,17 @@ func (a *attempt) inbound() {
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
 	token, n := a.request.header(propagation.HeaderTxnToken)
 	request := &a.judged
-	*request = authz.Request{Principal: peer, Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
+	*request = authz.Request{Principal: peer, Own: self.BoundPeers[peer], Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Purpose: a.purpose(), Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
+	if foreign && n > 0 {
+		a.refuse(policy.ContextForeign, "a peer of another trust domain brings no tenant context of this one")
+		return
+	}
 	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" && !a.hook() {
 		decision.Proof = "none: the workload's tenancy is " + self.Tenancy
 		a.classify()
-		a.authorize(request)
+		if a.authorize(request) {
+			a.enterUntenanted()
+		}
 		return
 	}
 	if n != 1 {
@@ -101,11 +115,12 @@ func (a *attempt) inbound() {
 
 // hook reports whether the path is one by which the workload's data of tenants moves.
 func (a *attempt) hook() bool {
-	path := a.path
+	path, plain := a.readings()
 	for _, d := range a.set.Self.TenantData {
-		switch path {
-		case d.Export, d.Import, d.Digest, d.Delete:
-			return path != ""
+		for _, hook := range [...]string{d.Export, d.Import, d.Digest, d.Delete} {
+			if hook != "" && (hook == path || hook == plain) {
+				return true
+			}
 		}
 	}
 	return false
@@ -116,7 +131,7 @@ func (a *attempt) hook() bool {
 func (a *attempt) moved(peer identity.Principal, claims *tenanttoken.Claims) (*policyset.Tenant, bool) {
 	self, c := a.set.Self, &claims.Context
 	a.answer.Decision.Rule = "Workload/" + self.Workload + " tenantData"
-	if peer != claims.Issuer || identity.InCell(peer, self.Cell) {
+	if peer != claims.Issuer || !identity.IsGateway(peer) {
 		return nil, a.refuse(policy.DeniedByPolicy, "a workload's hooks, and copies of requests, are for the gateway that moves the tenant")
 	}
 	t, ok := a.set.Tenant(c.Tenant.String()) // a suspended tenant moves too
@@ -132,7 +147,7 @@ func (a *attempt) moved(peer identity.Principal, claims *tenanttoken.Claims) (*p
 	case c.Role == tenanttoken.Owner && t.Cell != self.Cell, c.Role == tenanttoken.Replica && t.Target != self.Cell:
 		return nil, a.misdirected("the owner's data is where the owner is, and only the other cell takes copies")
 	}
-	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch = t.UID, t.Tier, t.Epoch
+	a.answer.Decision.TenantUID, a.answer.Decision.Tier, a.answer.Decision.Epoch, a.audited = t.UID, t.Tier, t.Epoch, t.Audited
 	return t, true
 }
 
@@ -146,9 +161,12 @@ func (a *attempt) moveData(t *policyset.Tenant, claims *tenanttoken.Claims) {
 		a.refuse(policy.DeniedByPolicy, "the owner's data is only read")
 	case t.State == policyset.Cutover, t.State != policyset.Final && (!t.Copy || early), t.State == policyset.Final && !t.Sealed:
 		a.misdirected(fmt.Sprintf("nothing is copied in this step of %s", t.State))
-	case !a.enter(t):
-		a.release()
 	default:
+		a.judged.Workload = "" // no policy is asked about hooks
+		if !a.enter(t) {
+			a.release()
+			return
+		}
 		a.remove(propagation.HeaderTxnToken)
 		a.put(propagation.HeaderTenantID, t.ID.String())
 		a.put(propagation.HeaderTenantTier, t.Tier)
@@ -157,7 +175,11 @@ func (a *attempt) moveData(t *policyset.Tenant, claims *tenanttoken.Claims) {
 
 // classify is the request's class, "" for none. Where the class has a bulkhead, Envoy is told to use it.
 func (a *attempt) classify() string {
-	class := authz.Classify(a.set.Self.Classes, a.request.Method, a.path)
+	path, plain := a.readings()
+	class := authz.Classify(a.set.Self.Classes, a.request.Method, path)
+	if class == "" && plain != path {
+		class = authz.Classify(a.set.Self.Classes, a.request.Method, plain)
+	}
 	if a.set.Self.Bulkheads[class] {
 		a.put(propagation.HeaderClass, class)
 	}
@@ -208,7 +230,7 @@ func (a *attempt) owned(peer identity.Principal, claims *tenanttoken.Claims) (*p
 	// Until the seal, what came in before the fence may finish what it began within the cell. A gateway that knows of a
 	// newer epoch and lets a write through knows that it is not fenced any more; a workload of the cell knows no such
 	// thing: its context may be that of a read.
-	within := identity.InCell(peer, self.Cell)
+	within := !identity.IsGateway(peer) // whatever its ID's scheme: nobody else may connect
 	if t.Cell == self.Cell && t.State == policyset.Fencing && (within || c.Epoch <= t.Epoch) && (t.Shut || a.writes() && (t.Sealed || !within)) {
 		return nil, a.fenced(fmt.Sprintf("the tenant moves to cell %s: fenced at epoch %d, and the context is of epoch %d", t.Target, t.Epoch, c.Epoch))
 	}
@@ -225,8 +247,14 @@ func (a *attempt) misdirected(detail string) bool {
 
 func (a *attempt) authorize(request *authz.Request) bool {
 	rule, allowed := a.set.Policies.Allowed(request)
+	if path, plain := a.readings(); allowed && plain != path {
+		request.Path = plain
+		rule, allowed = a.set.Policies.Allowed(request)
+	}
 	a.answer.Decision.Rule = rule
+	a.watch(request)
 	if allowed {
+		a.permitted = rule
 		return true
 	}
 	// Only a refusal pays for the whole story.

@@ -19,6 +19,7 @@ type Metrics struct {
 	ended        *prometheus.CounterVec
 	isolation    *prometheus.CounterVec
 	abandoned    *prometheus.CounterVec
+	native       prometheus.Counter
 
 	outcomes atomic.Pointer[map[outcome]counted] // nobody changes a map once it is here
 }
@@ -43,7 +44,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "tenantmesh_attributions_total", Help: "Outbound calls, by how their tenant was proven (empty: not).",
 		}, []string{"proof"}),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tenantmesh_streams_ended_total", Help: "Open upgrades that were ended, by the reason for which they would be refused now.",
+			Name: "tenantmesh_streams_ended_total", Help: "Open streams that were ended, by the reason for which they would be refused now.",
 		}, []string{"reason"}),
 		isolation: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_isolation_requests_total",
@@ -52,8 +53,11 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		abandoned: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantmesh_abandoned_checks_total", Help: "Checks whose client hung up before their answer, by where they were made, and by whether the end of the request was known before the decision.",
 		}, []string{"point", "known"}),
+		native: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tenantmesh_native_refusals_total", Help: "Requests that were allowed, and that Envoy's own rules refused: one of the two had policies that the other had not yet.",
+		}),
 	}
-	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned, m.ended, m.isolation)
+	registry.MustRegister(m.decisions, m.seconds, m.attributions, m.abandoned, m.ended, m.isolation, m.native)
 	return m
 }
 

@@ -75,6 +75,7 @@ func (a *attempt) log() {
 	a.Log.Add(&a.answer.Decision)
 	a.Metrics.decided(&a.answer.Decision)
 	a.account()
+	a.record()
 }
 
 func (a *attempt) onward() (Onward, bool) {

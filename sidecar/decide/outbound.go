@@ -36,6 +36,9 @@ func (a *attempt) outbound() {
 		return
 	}
 	a.remove(propagation.HeaderTenantID, propagation.HeaderTenantTier, propagation.HeaderCell)
+	if strings.HasPrefix(a.request.Target, "dependency/") {
+		a.removeSent(propagation.HeaderPurpose) // it is for the mesh alone
+	}
 	if token == "" || strings.HasPrefix(a.request.Target, "dependency/") {
 		a.remove(propagation.HeaderTxnToken)
 		return
@@ -75,6 +78,9 @@ func (a *attempt) attribute(tenancy string) (token string, ok bool) {
 		return "", a.refuse(policy.DeniedByPolicy, "the call is for a copy of a request that the owner's cell has taken: what it calls has been called there")
 	}
 	a.answer.Decision.TenantUID, a.answer.Decision.Tier = claims.Context.UID, claims.Context.Tier
+	if t, ok := a.set.Tenant(a.answer.Decision.Tenant); ok {
+		a.audited = t.Audited
+	}
 	return token, true
 }
 

@@ -39,8 +39,8 @@ type Claims interface {
 // headers are those that a decision looks at, in lower case.
 var headers = [...]string{
 	propagation.HeaderTxnToken, propagation.HeaderTraceparent, propagation.HeaderRequestID, propagation.HeaderLease, propagation.HeaderPeer, propagation.HeaderClientRequestID,
-	propagation.HeaderIdempotencyKey, propagation.HeaderAttemptCount, propagation.HeaderGRPCAttempts,
-	"authorization", "upgrade", ":authority", "content-type",
+	propagation.HeaderIdempotencyKey, propagation.HeaderAttemptCount, propagation.HeaderGRPCAttempts, propagation.HeaderPurpose,
+	"authorization", "upgrade", ":authority", "content-type", "accept",
 }
 
 // Headers are the values of those headers that a decision looks at; others are not kept. The zero value has none.

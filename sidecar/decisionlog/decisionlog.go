@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 
@@ -60,12 +62,35 @@ func (l *Log) Add(d *policy.Decision) {
 	}
 	written := fields.Get().(*[]zap.Field)
 	*written = append((*written)[:0], zap.String("decision", d.ID), zap.String("point", d.Point), zap.Bool("allowed", d.Allowed),
-		zap.String("tenant", cut(d.Tenant, maxText)), zap.String("principal", cut(d.Principal, maxText)), zap.String("workload", cut(d.Workload, maxText)),
-		zap.String("method", cut(d.Method, maxText)), zap.String("path", cut(d.Path, maxPath)), zap.String("reason", d.Reason.String()), zap.String("rule", cut(d.Rule, maxText)),
-		zap.String("detail", cut(d.Detail, maxText)), zap.Int64("revision", d.Revision), zap.Duration("duration", d.Duration),
-		said("clientRequestId", cut(d.ClientRequestID, maxID)), said("clientTraceparent", cut(d.ClientTraceparent, maxID)))
+		zap.String("tenant", visible(cut(d.Tenant, maxText))), zap.String("principal", visible(cut(d.Principal, maxText))), zap.String("workload", visible(cut(d.Workload, maxText))),
+		zap.String("method", visible(cut(d.Method, maxText))), zap.String("path", visible(cut(d.Path, maxPath))), zap.String("reason", d.Reason.String()), zap.String("rule", visible(cut(d.Rule, maxText))),
+		zap.String("detail", visible(cut(d.Detail, maxText))), zap.Int64("revision", d.Revision), zap.Duration("duration", d.Duration),
+		said("authority", visible(cut(d.Authority, maxText))), said("requestId", visible(cut(d.RequestID, maxID))),
+		said("clientRequestId", visible(cut(d.ClientRequestID, maxID))), said("clientTraceparent", visible(cut(d.ClientTraceparent, maxID))))
 	entry.Write(*written...)
 	fields.Put(written)
+}
+
+// visible is text without what a terminal would obey, beyond what JSON escapes: a log is read on one, too.
+func visible(text string) string {
+	plain := true
+	for i := range len(text) {
+		plain = plain && text[i] < 0x7f
+	}
+	if plain {
+		return text
+	}
+	return strings.Map(func(r rune) rune {
+		if hidden(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, text)
+}
+
+// hidden are the controls that JSON does not escape (C1, and DEL), and what changes the order of what is shown.
+func hidden(r rune) bool {
+	return r >= 0x7f && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r))
 }
 
 // said is a field for what most decisions do not have.

@@ -31,10 +31,11 @@ type text struct {
 }
 
 // texts are those of a decision, in the order of its record; its ID and member are not in it.
-func texts(d *policy.Decision) [16]text {
+func texts(d *policy.Decision) [18]text {
 	return [...]text{
 		{&d.Path, maxPath}, {&d.ClientRequestID, maxID}, {&d.ClientTraceparent, maxID},
 		{&d.Point, maxText}, {&d.Cell, maxText}, {&d.Tenant, maxText}, {&d.TenantUID, maxText}, {&d.Tier, maxText}, {&d.Proof, maxText}, {&d.Principal, maxText},
+		{&d.Authority, maxText}, {&d.RequestID, maxID},
 		{&d.Workload, maxText}, {&d.Class, maxText}, {&d.Txn, maxText}, {&d.Method, maxText}, {&d.Detail, maxText}, {&d.Rule, maxText},
 	}
 }

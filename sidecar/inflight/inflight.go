@@ -37,11 +37,24 @@ type Request struct {
 	Tenant identity.TenantID
 	UID    string             // of the tenant's incarnation
 	Epoch  int64              // of the placement that it was admitted under
-	Stream bool               // an upgrade: it lasts as long as it is used
+	Stream bool               // an upgrade, or of a class that streams: it lasts as long as it is used
+	Held   *Held              // what it was let in by, where Envoy holds a call open beside it to end it by; nil: none is
 	Within bool               // it came from another workload of the cell
 	Usage  ledger.UsageRecord // to be completed at its end; Requests is 0 for none
 	Since  time.Time          // or when it was last renewed
 	Place  fair.Ticket        // in the service; zero: it takes none
+}
+
+// Held is what a request was let in by that may be judged again while it is open. Nobody changes it.
+type Held struct {
+	Txn      string
+	Issuer   string             // of the token, at a gateway
+	Peer     identity.Principal // before a service
+	Shown    string             // SHA-256 of the peer's certificate, hexadecimal
+	Workload string             // "": no policy was asked
+	Method   string
+	Path     string // to match by
+	Purpose  string // why an AccessGrant is used
 }
 
 // Ledger knows the open requests by their lease.

@@ -43,6 +43,7 @@ type Tenant struct {
 	Refused  bool // its limits are not known, and its tier has it refused then
 	Weight   int  // of its share where a service is full; at least 1
 	Revision int64
+	Audited  bool // every decision about it is recorded
 }
 
 // States of a placement in which a tenant moves (design, section 8).
@@ -95,13 +96,16 @@ type Self struct {
 	Tenancy        string
 	BoundTenant    identity.TenantID
 	DeliverContext bool
-	Peers          []string                    // exact SPIFFE IDs that may connect
+	Peers          []string // exact SPIFFE IDs that may connect
+	BoundPeers     map[identity.Principal]identity.TenantID
 	Cells          map[string]string           // gateway: cell -> residency
 	TenantData     []*api.TenantData           // a sidecar's own; a gateway's: of every workload
 	Fenced         map[string]bool             // SHA-256 of certificates of members that were shut out, hexadecimal
 	Movers         map[string]string           // gateway: member ID -> host:port for the writes of tenants that it moves
 	Breakers       map[string]breaker.Settings // by the names of Dependencies; none: the defaults
 	Admission      Admission
+	Streaming      map[string]bool   // classes whose requests last as long as they are used
+	Streams        Streams           // gateway: such classes of the workloads
 	Groups         []*api.ShareGroup // who enforces limits together
 	Addresses      map[string]string // names that a captured service may call -> the virtual address of each
 	HideLimits     map[string]bool   // workloads whose callers are not told of the limits that refuse them
@@ -124,19 +128,6 @@ const (
 	StrategyDualWrite = "dualWrite"
 )
 
-// Issuer is a token issuer.
-type Issuer struct {
-	Name    string
-	Claim   string
-	Tenants map[string]bool // "*" for all
-	JWKS    string
-}
-
-// Speaks reports whether the issuer may speak for a tenant.
-func (i *Issuer) Speaks(tenant identity.TenantID) bool {
-	return i.Tenants["*"] || i.Tenants[tenant.String()]
-}
-
 const shards = 256
 
 var seed = maphash.MakeSeed()
@@ -147,14 +138,17 @@ type Set struct {
 	Policies *authz.Set
 	Keys     tenanttoken.KeySet
 	Issuers  map[string]*Issuer
+	Revoked  map[string]bool // transactions whose contexts are refused, by their txn
 	Revision int64
 
+	changed  struct{ revoked, issuers int } // how often
 	tenants  [shards]map[string]*Tenant
 	count    int
 	moving   map[string]*Tenant // those with a target
 	policies map[string][]authz.Policy
 	keys     map[string]tenanttoken.Key
-	holders  map[string]string // key -> member
+	holders  map[string]string  // key -> member
+	former   map[string]*Issuer // that are gone: Envoy may know their keys still, should they come back
 }
 
 // Holder is the member that holds a signing key, "" when that is not known.
@@ -191,7 +185,7 @@ type Change struct {
 
 // Types are the types that a set takes.
 func Types() []string {
-	return []string{meshname.TypeProxyConfig, meshname.TypeTenantPolicy, meshname.TypeAccessPolicy, meshname.TypeSignerKey, meshname.TypeTokenIssuer}
+	return []string{meshname.TypeProxyConfig, meshname.TypeTenantPolicy, meshname.TypeAccessPolicy, meshname.TypeSignerKey, meshname.TypeTokenIssuer, meshname.TypeRevocation}
 }
 
 // New returns the type's empty message, nil for a type that a set does not take.
@@ -207,6 +201,8 @@ func New(typeURL string) proto.Message {
 		return &api.SignerKey{}
 	case meshname.TypeTokenIssuer:
 		return &api.TokenIssuer{}
+	case meshname.TypeRevocation:
+		return &api.Revocation{}
 	default:
 		return nil
 	}
@@ -237,6 +233,7 @@ type editor struct {
 	set                     *Set
 	copied                  map[int]bool
 	policies, keys, issuers bool
+	revoked                 bool
 	moving                  bool
 	problems                []string
 }
@@ -269,16 +266,28 @@ func (e *editor) apply(c Change) error {
 		return err
 	case meshname.TypeTokenIssuer:
 		if !e.issuers {
-			e.issuers, e.set.Issuers = true, clone(e.set.Issuers)
+			e.issuers, e.set.Issuers, e.set.former = true, clone(e.set.Issuers), clone(e.set.former)
+			e.set.changed.issuers++
+		}
+		old := e.set.Issuers[c.Name]
+		if old == nil {
+			old = e.set.former[c.Name]
 		}
 		if m, ok := c.Message.(*api.TokenIssuer); ok {
-			issuer := &Issuer{m.Name, m.TenantClaim, map[string]bool{}, m.Jwks}
-			for _, t := range m.Tenants {
-				issuer.Tenants[t] = true
-			}
-			e.set.Issuers[c.Name] = issuer
+			e.set.Issuers[c.Name] = newIssuer(m, old)
+			delete(e.set.former, c.Name)
+		} else if delete(e.set.Issuers, c.Name); old != nil {
+			e.set.former[c.Name] = old
+		}
+	case meshname.TypeRevocation:
+		if !e.revoked {
+			e.revoked, e.set.Revoked = true, clone(e.set.Revoked)
+			e.set.changed.revoked++
+		}
+		if c.Message != nil {
+			e.set.Revoked[c.Name] = true
 		} else {
-			delete(e.set.Issuers, c.Name)
+			delete(e.set.Revoked, c.Name)
 		}
 	case meshname.TypeProxyConfig:
 		m, ok := c.Message.(*api.ProxyConfig)
@@ -327,7 +336,7 @@ func (e *editor) tenant(c Change) error {
 		return fmt.Errorf("placement.epoch must not go back (from %d to %d): a fence is never forgotten", old.Epoch, m.Placement.GetEpoch())
 	}
 	t := &Tenant{
-		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision, Weight: max(1, int(m.Weight)),
+		ID: id, UID: m.Uid, Tier: m.Tier, Residency: m.Residency, Labels: m.Labels, Phase: m.Phase, Revision: m.Revision, Weight: max(1, int(m.Weight)), Audited: m.AuditAll,
 		Placement: Placement{
 			State: m.Placement.GetState(), Cell: m.Placement.GetCell(), Target: m.Placement.GetTarget(), Epoch: m.Placement.GetEpoch(),
 			Since: m.Placement.GetSince(), Sealed: m.Placement.GetSealed(), Copy: m.Placement.GetCopy(), Shut: m.Placement.GetShut(), Follow: m.Placement.GetFollow(), Hold: m.Placement.GetHold().AsDuration(), Pause: m.Placement.GetPause().AsDuration(), Mover: m.Placement.GetMover(),
@@ -360,6 +369,14 @@ func accessPolicies(m *api.AccessPolicy) (list []authz.Policy) {
 	if c == nil || c.After == nil {
 		return []authz.Policy{accessPolicy(m)}
 	}
+	if c.Shadow {
+		if c.Before != nil {
+			list = append(list, accessPolicy(c.Before))
+		}
+		after := accessPolicy(c.After)
+		after.Change = &authz.Change{Of: m.Name, Removes: c.Removes}
+		return append(list, after)
+	}
 	in := policy.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}
 	if c.Before != nil {
 		before, others := accessPolicy(c.Before), in
@@ -372,12 +389,15 @@ func accessPolicies(m *api.AccessPolicy) (list []authz.Policy) {
 }
 
 func accessPolicy(m *api.AccessPolicy) authz.Policy {
-	p := authz.Policy{Name: m.Name, Revision: m.Revision, Spec: policy.AccessPolicySpec{
-		Effect: policy.Effect(m.Effect), Mode: policy.Mode(m.Mode), Principals: m.Principals, When: m.When,
-		Tenants: policy.TenantSelector{Names: m.Tenants.GetNames(), Tiers: m.Tenants.GetTiers(), Labels: m.Tenants.GetLabels()},
+	p := authz.Policy{Name: m.Name, Revision: m.Revision, Grant: strings.HasPrefix(m.Name, authz.GrantPrefix), Unproven: m.BreakGlass, Spec: policy.AccessPolicySpec{
+		Effect: policy.Effect(cmp.Or(m.Effect, m.KnownEffect)), Mode: policy.Mode(m.Mode), Principals: m.Principals, When: m.When,
+		Tenants: policy.TenantSelector{Names: m.Tenants.GetNames(), Tiers: m.Tenants.GetTiers(), Residency: m.Tenants.GetResidency(), Labels: m.Tenants.GetLabels(), Own: m.Tenants.GetOwn()},
 	}}
 	for _, t := range m.Targets {
 		p.Spec.Targets = append(p.Spec.Targets, policy.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
+	}
+	if m.AuditAll {
+		p.Spec.Audit = policy.AuditAll
 	}
 	if m.NotAfter != nil {
 		p.NotAfter = m.NotAfter.AsTime()
@@ -406,7 +426,7 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers, Groups: m.ShareGroups,
-		Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{}, Addresses: m.Addresses,
+		BoundPeers: map[identity.Principal]identity.TenantID{}, Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{}, Streaming: map[string]bool{}, Addresses: m.Addresses,
 	}
 	for _, workload := range m.HideLimits {
 		self.HideLimits[workload] = true
@@ -423,6 +443,13 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 		if c.Bulkhead {
 			self.Bulkheads[c.Name] = true
 		}
+		if c.Streaming {
+			self.Streaming[c.Name] = true
+		}
+	}
+	var err error
+	if self.Streams, err = streams(m.Streams); err != nil {
+		return nil, err
 	}
 	for _, d := range m.DependsOn {
 		self.Dependencies[d.Kind+"/"+d.Name] = d.Tenancy
@@ -432,13 +459,21 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 			}
 		}
 	}
+	for peer, tenant := range m.BoundPeers {
+		principal, err := identity.ParsePrincipal(peer)
+		if err != nil {
+			return nil, err
+		}
+		if self.BoundPeers[principal], err = identity.ParseTenantID(tenant); err != nil {
+			return nil, err
+		}
+	}
 	if err := self.BoundTenant.UnmarshalText([]byte(m.BoundTenant)); err != nil {
 		return nil, err
 	}
 	if m.Principal == "" {
 		return self, nil
 	}
-	var err error
 	self.Principal, err = identity.ParsePrincipal(m.Principal)
 	return self, err
 }

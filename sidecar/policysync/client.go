@@ -297,9 +297,9 @@ func (c *Client) send(request *discovery.DeltaDiscoveryRequest) error {
 // revokes reports whether a response takes something from somebody: policies, keys, or a tenant's being served.
 func (c *Client) revokes(response *discovery.DeltaDiscoveryResponse) bool {
 	switch response.TypeUrl {
-	case meshname.TypeAccessPolicy:
+	case meshname.TypeAccessPolicy, meshname.TypeTokenIssuer, meshname.TypeRevocation:
 		return true
-	case meshname.TypeSignerKey, meshname.TypeTokenIssuer:
+	case meshname.TypeSignerKey:
 		return len(response.RemovedResources) > 0
 	case meshname.TypeTenantPolicy:
 		return slices.ContainsFunc(response.Resources, func(r *discovery.Resource) bool {

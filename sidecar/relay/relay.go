@@ -227,6 +227,9 @@ func (r *Relay) secrets() ([]types.Resource, error) {
 			SanType: tls.SubjectAltNameMatcher_URI, Matcher: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: peer}},
 		})
 	}
+	if err := r.federate(named, own.ID.TrustDomain().Name(), peers); err != nil {
+		return nil, err
+	}
 	secrets := []types.Resource{
 		&tls.Secret{Name: meshname.SecretSVID, Type: &tls.Secret_TlsCertificate{TlsCertificate: &tls.TlsCertificate{CertificateChain: inline(cert), PrivateKey: inline(key)}}},
 		&tls.Secret{Name: meshname.SecretBundle, Type: &tls.Secret_ValidationContext{ValidationContext: &tls.CertificateValidationContext{TrustedCa: roots}}},

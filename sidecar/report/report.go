@@ -45,8 +45,11 @@ type Config struct {
 	Zap       *zap.Logger
 	// Certificate is the one that this member shows its peers.
 	Certificate func() (*x509.Certificate, error)
-	Pulse       func(now time.Time)                 // told each time that the control plane says it reaches its store
-	Top         func(now time.Time) []*api.TopEntry // who uses most; nil: nothing is said of it
+	Pulse       func(now time.Time)                              // told each time that the control plane says it reaches its store
+	Top         func(now time.Time) []*api.TopEntry              // who uses most; nil: nothing is said of it
+	Audit       Audit                                            // nil: nothing is handed over
+	Shadow      func() (report *api.ShadowReport, changes int64) // what policies that are only watched would do, nil for none, and a number that grows with it; nil: nothing is said of it
+	Uses        func() (report *api.UseReport, changes int64)    // which policies permitted something, nil for none; as Shadow
 }
 
 const (
@@ -69,6 +72,7 @@ type Reporter struct {
 	next     tenanttoken.SigningKey // published, or to be published, and not in force yet; zero: none
 	signer   atomic.Pointer[tenanttoken.Signer]
 	sequence int64 // of the newest batch
+	handed   int64 // sequence of audit events that were sent, and not acknowledged; 0: none
 	welcomed bool  // the control plane has said which batch it counted last
 
 	leaving chan chan error
@@ -230,8 +234,8 @@ func (r *Reporter) stream(ctx context.Context) error {
 	topped := false // something was said of who uses most
 	age := time.NewTicker(keyInterval)
 	defer age.Stop()
-	published, said, shown := "", false, ""
-	r.welcomed = false
+	published, said, shown, watched, used := "", false, "", int64(-1), int64(-1)
+	r.welcomed, r.handed = false, 0
 	positions := positions{stream: stream, report: r.Positions, said: map[string]*api.Position{}}
 	for first := true; ; first = false {
 		moved, soon, err := positions.send(time.Now())
@@ -272,6 +276,15 @@ func (r *Reporter) stream(ctx context.Context) error {
 			}
 		case <-usage.C:
 			if err := r.sendUsage(stream); err != nil {
+				return err
+			}
+			if err := r.sendAudit(stream); err != nil {
+				return err
+			}
+			if watched, err = r.sendShadow(stream, watched); err != nil {
+				return err
+			}
+			if used, err = r.sendUses(stream, used); err != nil {
 				return err
 			}
 		case now := <-top.C:
@@ -393,6 +406,30 @@ func (r *Reporter) sendTop(stream api.MemberService_ReportClient, now time.Time,
 	return len(list) > 0, stream.Send(&api.MemberReport{Report: &api.MemberReport_Top{Top: &api.Top{Tenants: list}}})
 }
 
+// sendShadow says all that is counted of policies that are only watched, if it is another than was said.
+func (r *Reporter) sendShadow(stream api.MemberService_ReportClient, said int64) (int64, error) {
+	if r.Shadow == nil {
+		return said, nil
+	}
+	report, changes := r.Shadow()
+	if report == nil || changes == said {
+		return said, nil
+	}
+	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Shadow{Shadow: report}})
+}
+
+// sendUses says which policies permitted something, if it is time to.
+func (r *Reporter) sendUses(stream api.MemberService_ReportClient, said int64) (int64, error) {
+	if r.Uses == nil {
+		return said, nil
+	}
+	report, changes := r.Uses()
+	if report == nil || changes == said {
+		return said, nil
+	}
+	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Uses{Uses: report}})
+}
+
 func (r *Reporter) heard(stream api.MemberService_ReportClient, message *api.ControlMessage) error {
 	switch m := message.Message.(type) {
 	case *api.ControlMessage_KeyInForce:
@@ -401,6 +438,8 @@ func (r *Reporter) heard(stream api.MemberService_ReportClient, message *api.Con
 		if r.batch != nil && m.UsageAck.Sequence == r.batch.Sequence {
 			r.batch = nil
 		}
+	case *api.ControlMessage_AuditAck:
+		return r.auditAcked(stream, m.AuditAck.Sequence)
 	case *api.ControlMessage_Explain:
 		answer := &api.Explanation{DecisionId: m.Explain.DecisionId}
 		if decision, ok := r.Log.Find(answer.DecisionId); ok {

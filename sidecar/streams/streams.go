@@ -1,14 +1,16 @@
-// Package streams ends what is open of a tenant that may not go on: Envoy's ext_proc filter keeps a call here open
-// beside each upgrade, by its lease, and an answer that refuses ends that upgrade alone, whatever else its connection
-// carries. The call itself is idle: no byte of the upgrade passes by it.
+// Package streams ends what is open that may not go on: Envoy's ext_proc filter keeps a call here open beside each upgrade,
+// and each request that the check marked, by its lease, and an answer that refuses ends that one alone, whatever else its
+// connection carries. The call itself is idle: no byte of the stream passes by it.
 //
-// A stream that has outlived its decision is ended as soon as the set that says so is in force here.
+// A stream that has outlived its decision is ended as soon as the set that says so is in force here, and within
+// [LookInterval] where the clock says so: a grant has ended. A set costs a comparison for each that is open and that it does not
+// concern.
 //
 // # Concurrency
 //
 // One goroutine looks at what is open each time that the set changes; each call has one of its own.
 //
-// It imports sidecar/decide, sidecar/inflight, sidecar/refusal, identity and go-control-plane.
+// It imports sidecar/decide, sidecar/inflight, sidecar/policyset, sidecar/refusal, identity and go-control-plane.
 package streams
 
 import (
@@ -16,6 +18,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extproc "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -25,6 +28,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
+	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 	"github.com/tenantmesh/tenantmesh/sidecar/refusal"
 )
 
@@ -43,6 +47,7 @@ type stream struct {
 	of *inflight.Request
 
 	mu    sync.Mutex // of what is sent
+	seen  policyset.Basis
 	call  extproc.ExternalProcessor_ProcessServer
 	ended bool
 }
@@ -64,7 +69,7 @@ func (s *Server) Process(call extproc.ExternalProcessor_ProcessServer) error {
 		if err != nil {
 			return err
 		}
-		// A request without a tenant is not in the ledger, and stays.
+		// One that has ended is not in the ledger, and one without a tenant only if it is held.
 		if headers := message.GetRequestHeaders(); headers != nil && held.of == nil {
 			if r, ok := s.decider.InFlight.Find(lease(headers)); ok {
 				held.of = &r
@@ -111,29 +116,57 @@ func (s *Server) forget(held *stream) {
 	delete(s.open, held)
 }
 
+// LookInterval is how often it is looked whether something has ended by the clock.
+const LookInterval = time.Second
+
 // Run ends what has outlived its decision, each time that the set changes, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
+	ticker := time.NewTicker(LookInterval)
+	defer ticker.Stop()
+	lapsed, ticked := s.decider.Lapsed(), false
 	for {
 		changed := s.decider.Sets.Changed()
-		s.mu.Lock()
-		all := make([]*stream, 0, len(s.open))
-		for held := range s.open {
-			all = append(all, held)
-		}
-		s.mu.Unlock()
+		now := s.decider.Lapsed()
+		all := s.opened()
 		for _, held := range all {
-			s.look(held)
+			if now != lapsed || ticked && s.decider.Timed(held.of) || held.concerned(s.decider.Sets.Load()) {
+				s.look(held)
+			}
 		}
+		lapsed, ticked = now, false
 		select {
 		case <-changed:
+		case <-ticker.C:
+			ticked = true
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
+func (s *Server) opened() []*stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*stream, 0, len(s.open))
+	for held := range s.open {
+		all = append(all, held)
+	}
+	return all
+}
+
+// concerned reports whether a set may judge the stream otherwise than the one that it was last looked at by.
+func (h *stream) concerned(set *policyset.Set) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.seen != set.Basis(h.of.Tenant.String())
+}
+
 // look ends a stream that may not stay.
 func (s *Server) look(held *stream) {
+	basis := s.decider.Sets.Load().Basis(held.of.Tenant.String()) // or an older one: then it is looked at again
+	held.mu.Lock()
+	held.seen = basis
+	held.mu.Unlock()
 	answer, ended := s.decider.Outlived(held.of)
 	if !ended || !held.end(&answer) {
 		return

@@ -36,6 +36,8 @@ type server struct {
 	store   *memstore.Store
 	usage   *ledger.Usage
 	client  *http.Client
+
+	decisions map[string]policy.Decision // beside "known"
 }
 
 func newServer(t *testing.T) *server {
@@ -51,8 +53,13 @@ func newServerOn(t *testing.T, over func(*memstore.Store) tenantstore.Store) *se
 	s := &server{t: t, store: store, usage: usage}
 	s.handler = adminapi.New(adminapi.Config{
 		Store: over(store), Writer: tenantstore.NewWriter(over(store), time.Now), Usage: usage, Version: "test", Log: zap.NewNop(), Ready: func() bool { return true },
-		Status: func(context.Context, int64, bool) (any, error) { return map[string]int{"total": 0}, nil },
+		Status: func(context.Context, int64, bool) (any, error) {
+			return map[string]any{"total": 0, "members": []string{"globex-1"}}, nil
+		},
 		Explain: func(_ context.Context, id string) (policy.Decision, error) {
+			if decision, ok := s.decisions[id]; ok {
+				return decision, nil
+			}
 			if id != "known" {
 				return policy.Decision{}, errors.New("nobody knows it")
 			}
@@ -312,7 +319,7 @@ func TestRoles(t *testing.T) {
 	check(t, err)
 	unix := s.client
 	for role, may := range map[adminapi.Role][3]int{ // write, read, read a tenant's configuration
-		adminapi.Operator: {200, 200, 404}, adminapi.Auditor: {403, 200, 404}, adminapi.Sidecar: {403, 403, 404}, "none": {403, 403, 403},
+		adminapi.Operator: {200, 200, 404}, adminapi.Auditor: {403, 200, 404}, adminapi.Sidecar: {403, 403, 403}, "none": {403, 403, 403},
 	} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		check(t, err)

@@ -12,22 +12,25 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/svid"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
 )
 
 // Role is what a caller may do.
 type Role string
 
-// The roles.
+// The roles that the control plane's flags give. Those that RoleBindings give are in [tenantstore.BoundRole].
 const (
 	Operator Role = "operator" // everything
 	Auditor  Role = "auditor"  // reads everything
-	Sidecar  Role = "sidecar"  // reads a tenant's effective configuration, and what is pushed to it
+	Sidecar  Role = "sidecar"  // reads what is pushed to it
 )
 
 // caller is who calls.
 type caller struct {
-	name string // for the audit: a SPIFFE ID, or "uid:<n>"
-	role Role
+	name      string             // for the audit: a SPIFFE ID, or "uid:<n>"
+	role      Role               // "" for none
+	principal identity.Principal // zero for a user of this machine
+	scope     *tenantstore.Scope // nil: it may do this by its role, whatever it is about
 }
 
 type callerKey struct{}
@@ -38,25 +41,31 @@ func actor(ctx context.Context) string {
 }
 
 // guarded lets a caller do what its role may.
-func (s *server) guarded(next http.Handler) http.Handler {
+func (s *server) guarded(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, ok := r.Context().Value(callerKey{}).(caller)
-		reads := r.Method == http.MethodGet
+		_, operation := mux.Handler(r)
+		open := opened[operation]
 		switch {
-		case ok && c.role == Operator, ok && c.role == Auditor && reads:
-		case ok && c.role == Sidecar && reads && (isTenantConfig(r.URL.Path) || r.URL.Path == SidecarResources):
-		default:
-			http.Error(w, "this caller's role may not do this", http.StatusForbidden)
+		case !ok:
+		case c.role == Operator, c.role == Auditor && r.Method == http.MethodGet, c.role == Sidecar && open.sidecars:
+			mux.ServeHTTP(w, r)
 			return
+		case len(open.bound) > 0:
+			snapshot, err := s.Store.Snapshot(r.Context())
+			if err != nil {
+				http.Error(w, "the store did not answer", http.StatusServiceUnavailable)
+				return
+			}
+			scope := tenantstore.ScopeOf(snapshot.Objects, c.principal)
+			if slices.ContainsFunc(open.bound, scope.Has) {
+				c.scope = &scope
+				mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+				return
+			}
 		}
-		next.ServeHTTP(w, r)
+		http.Error(w, "this caller's role may not do this", http.StatusForbidden)
 	})
-}
-
-func isTenantConfig(path string) bool {
-	var name string
-	n, _ := fmt.Sscanf(path, "/tenants/%s", &name)
-	return n == 1 && len(name) > len("/config") && name[len(name)-len("/config"):] == "/config"
 }
 
 // ConnContext notes the peer's user of a Unix socket: use it as http.Server.ConnContext.
@@ -72,17 +81,26 @@ func ConnContext(ctx context.Context, conn net.Conn) context.Context {
 	_ = raw.Control(func(fd uintptr) {
 		credential, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 		if err == nil && (int(credential.Uid) == os.Getuid() || credential.Uid == 0) {
-			ctx = context.WithValue(ctx, callerKey{}, caller{fmt.Sprintf("uid:%d", credential.Uid), Operator})
+			ctx = context.WithValue(ctx, callerKey{}, caller{name: fmt.Sprintf("uid:%d", credential.Uid), role: Operator})
 		}
 	})
 	return ctx
+}
+
+// socketUsers are the users of this machine that [ConnContext] makes operators.
+func socketUsers() []string {
+	users := []string{"uid:0"}
+	if own := os.Getuid(); own != 0 {
+		users = append(users, fmt.Sprintf("uid:%d", own))
+	}
+	return users
 }
 
 // Roles says which SPIFFE IDs have which role.
 type Roles map[Role][]identity.Pattern
 
 // Authenticated gives callers over mTLS the first role, in the order operator, auditor, sidecar, that has their
-// SPIFFE ID.
+// SPIFFE ID. What RoleBindings give them is looked up when it is asked for.
 func Authenticated(roles Roles, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		principal, err := svid.RequestPrincipal(r)
@@ -90,12 +108,13 @@ func Authenticated(roles Roles, next http.Handler) http.Handler {
 			http.Error(w, err.Error(), http.StatusUnauthorized)
 			return
 		}
+		c := caller{name: principal.String(), principal: principal}
 		for _, role := range []Role{Operator, Auditor, Sidecar} {
 			if slices.ContainsFunc(roles[role], func(p identity.Pattern) bool { return p.Match(principal) }) {
-				r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller{principal.String(), role}))
+				c.role = role
 				break
 			}
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 	})
 }

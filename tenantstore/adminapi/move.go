@@ -46,6 +46,7 @@ func (s *server) registerMoves(api huma.API) {
 	huma.Register(api, operation("moves", http.MethodGet, "/moves", "How far every move is"), s.moves)
 	huma.Register(api, operation("drain", http.MethodPost, "/cells/{name}/drain", "Empty a cell, one tenant at a time"), s.drain)
 	huma.Register(api, operation("drain-status", http.MethodGet, "/cells/{name}/drain", "Who is still in a cell, and where each goes"), s.drainStatus)
+	huma.Register(api, operation("revoke-token", http.MethodPost, "/revocations/{txn}", "Have the contexts of a transaction refused everywhere"), s.revokeToken)
 	huma.Register(api, operation("fence-member", http.MethodPost, "/members/{name}/fence", "Shut a member out for good"), s.fenceMember)
 }
 

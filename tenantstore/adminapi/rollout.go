@@ -21,6 +21,8 @@ type RolloutInput struct {
 	Steps   []float64       `json:"steps,omitempty"`   // percent, growing to 100; default 1, 10, 50, 100
 	Tenants []string        `json:"tenants,omitempty"` // that come first
 	Every   float64         `json:"every,omitempty"`   // seconds; 0: by hand
+	Shadow  bool            `json:"shadow,omitempty"`  // instead: of an AccessPolicy; nobody has the change, and sidecars count what it would do
+	Removes bool            `json:"removes,omitempty"` // with shadow: the object would be gone
 }
 
 // RolloutStatus says how far a rollout is.
@@ -78,7 +80,7 @@ func (s *server) rollout(ctx context.Context, in *rolloutInput) (*body, error) {
 		return nil, huma.Error400BadRequest("object must be the one that changes")
 	}
 	return applied(s.Writer.StartRollout(ctx, actor(ctx), tenantstore.RolloutRequest{
-		Object: documents[0].Object, Steps: asked.Steps, Tenants: asked.Tenants, Every: asked.Every,
+		Object: documents[0].Object, Steps: asked.Steps, Tenants: asked.Tenants, Every: asked.Every, Shadow: asked.Shadow, Removes: asked.Removes,
 	}, in.DryRun))
 }
 

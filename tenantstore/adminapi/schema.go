@@ -30,6 +30,7 @@ var envelopes = map[tenantstore.Kind]reflect.Type{
 	tenantstore.KindTierPromotion: reflect.TypeFor[envelope[tenantstore.TierPromotionSpec]](),
 
 	tenantstore.KindAccessInvariant: reflect.TypeFor[envelope[policy.AccessInvariantSpec]](),
+	tenantstore.KindRoleBinding:     reflect.TypeFor[envelope[tenantstore.RoleBindingSpec]](),
 }
 
 // schema is the JSON Schema of a kind's objects.

@@ -29,13 +29,17 @@ const Base = "/apis/" + tenantstore.APIVersion
 type Config struct {
 	Store   tenantstore.Store
 	Writer  *tenantstore.Writer
+	Roles   Roles // that [Authenticated] gives, to be shown
 	Usage   *ledger.Usage
 	Status  func(ctx context.Context, revision int64, wait bool) (any, error)
 	Explain func(ctx context.Context, id string) (policy.Decision, error)
-	Top     func() []tenantstore.Top // nil: not served
+	Top     func() []tenantstore.Top                                    // nil: not served
+	Shadow  func(ctx context.Context) (tenantstore.ShadowReport, error) // nil: not served
+	Uses    func() tenantstore.PolicyUses                               // nil: not served
 	// Resources is all that is pushed to a principal, as JSON, with its entity tag; false when it is nobody's, or cannot be
 	// said to be new. nil: not served.
 	Resources func(principal identity.Principal) (body any, tag string, ok bool)
+	Trail     *Trail // nil: not served
 	Ready     func() bool
 	Version   string
 	Log       *zap.Logger
@@ -60,14 +64,19 @@ func New(config Config) http.Handler {
 	huma.Register(api, operation("place", http.MethodPost, "/tenants/{name}/place", "Place a tenant that has no cell yet"), s.place)
 	huma.Register(api, operation("usage", http.MethodGet, "/usage", "What tenants used, by the minute"), s.usage)
 	huma.Register(api, operation("top", http.MethodGet, "/top", "Who uses most now, of what the sidecars serve that report here"), s.top)
+	huma.Register(api, operation("shadow", http.MethodGet, "/shadow", "What policies that are only watched would have done, by the sidecars that report here"), s.shadow)
+	huma.Register(api, operation("policy-uses", http.MethodGet, "/policy-uses", "Which policies permitted requests, and whose, by the sidecars that report here"), s.policyUses)
 	huma.Register(api, operation("slo", http.MethodGet, "/slo", "How well tenants were kept from each other, by tier"), s.slo)
 	huma.Register(api, operation("audit", http.MethodGet, "/audit", "Audit events, oldest first"), s.audit)
 	huma.Register(api, operation("audit-head", http.MethodGet, "/audit/head", "The end of the chain of audit events, as the store keeps it"), s.auditHead)
 	huma.Register(api, operation("sidecar-resources", http.MethodGet, SidecarResources, "All that is pushed to the caller, for when nothing can be pushed"), s.resources)
+	huma.Register(api, operation("roles", http.MethodGet, "/roles", "Who holds which role"), s.roles)
 	s.registerMoves(api)
 	s.registerRollouts(api)
+	s.registerGrants(api)
 	huma.Register(api, operation("advice", http.MethodGet, "/advice", "What an operator might do about tenants, by the last hour"), s.advice)
 	mux.HandleFunc("GET "+Base+"/watch", s.watch)
+	s.registerTrail(mux)
 	outer := http.NewServeMux()
 	outer.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	outer.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -91,13 +100,12 @@ type server struct{ Config }
 // fail gives an error its status code.
 func fail(err error) error {
 	var problems tenantstore.Problems
+	var outside tenantstore.OutsideError
 	switch {
 	case errors.As(err, &problems):
-		details := make([]error, len(problems))
-		for i, p := range problems {
-			details[i] = &huma.ErrorDetail{Message: p.Text, Location: p.Path, Value: p.Object}
-		}
-		return huma.Error422UnprocessableEntity(fmt.Sprintf("%d problems; nothing was applied", len(problems)), details...)
+		return huma.Error422UnprocessableEntity(fmt.Sprintf("%d problems; nothing was applied", len(problems)), details(problems)...)
+	case errors.As(err, &outside):
+		return huma.Error403Forbidden("this is not the caller's to write; nothing was applied", details(outside.Problems)...)
 	case errors.Is(err, tenantstore.ErrNotFound):
 		return huma.Error404NotFound(err.Error())
 	case errors.Is(err, tenantstore.ErrPrecondition):
@@ -109,6 +117,14 @@ func fail(err error) error {
 	default:
 		return huma.Error503ServiceUnavailable("the store did not answer: " + err.Error())
 	}
+}
+
+func details(problems tenantstore.Problems) []error {
+	list := make([]error, len(problems))
+	for i, p := range problems {
+		list[i] = &huma.ErrorDetail{Message: p.Text, Location: p.Path, Value: p.Object}
+	}
+	return list
 }
 
 func etag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }
@@ -169,7 +185,7 @@ func (s *server) registerKind(api huma.API, info tenantstore.KindInfo) {
 		}
 		all := List{Revision: snapshot.Revision, Items: []*tenantstore.Object{}}
 		for key, object := range snapshot.Objects {
-			if key.Kind == info.Kind {
+			if key.Kind == info.Kind && sees(ctx, object) {
 				all.Items = append(all.Items, object)
 			}
 		}
@@ -183,7 +199,7 @@ func (s *server) registerKind(api huma.API, info tenantstore.KindInfo) {
 		}
 		key := tenantstore.Key{Kind: info.Kind, Name: in.Name}
 		object := snapshot.Objects[key]
-		if object == nil {
+		if object == nil || !sees(ctx, object) {
 			return nil, fail(fmt.Errorf("%v: %w", key, tenantstore.ErrNotFound))
 		}
 		return answer(object, object.Metadata.Revision, in.IfNoneMatch)
@@ -206,7 +222,7 @@ func (s *server) registerKind(api huma.API, info tenantstore.KindInfo) {
 		if err != nil {
 			return nil, err
 		}
-		options := tenantstore.ApplyOptions{DryRun: in.DryRun, If: map[tenantstore.Key]func(int64) bool{key: condition}}
+		options := tenantstore.ApplyOptions{DryRun: in.DryRun, If: map[tenantstore.Key]func(int64) bool{key: condition}, Author: author(ctx)}
 		result, err := s.Writer.Apply(ctx, actor(ctx), []*tenantstore.Object{documents[0].Object}, options)
 		if err != nil {
 			return nil, fail(err)
@@ -220,7 +236,7 @@ func (s *server) registerKind(api huma.API, info tenantstore.KindInfo) {
 		if err != nil {
 			return nil, err
 		}
-		options := tenantstore.ApplyOptions{DryRun: in.DryRun, If: map[tenantstore.Key]func(int64) bool{key: condition}}
+		options := tenantstore.ApplyOptions{DryRun: in.DryRun, If: map[tenantstore.Key]func(int64) bool{key: condition}, Author: author(ctx)}
 		result, err := s.Writer.Delete(ctx, actor(ctx), []tenantstore.Key{key}, options)
 		if err != nil {
 			return nil, fail(err)
@@ -268,7 +284,7 @@ func (s *server) apply(ctx context.Context, in *applyInput) (*body, error) {
 	if len(problems) > 0 {
 		return nil, fail(problems)
 	}
-	return applied(s.Writer.Apply(ctx, actor(ctx), objects, tenantstore.ApplyOptions{DryRun: in.DryRun}))
+	return applied(s.Writer.Apply(ctx, actor(ctx), objects, tenantstore.ApplyOptions{DryRun: in.DryRun, Author: author(ctx)}))
 }
 
 type statusInput struct {
@@ -285,6 +301,9 @@ func (s *server) status(ctx context.Context, in *statusInput) (*body, error) {
 		return nil, fail(err)
 	}
 	text, err := json.Marshal(status)
+	if scopeOf(ctx) != nil && err == nil {
+		text, err = countsOf(text)
+	}
 	return &body{Status: http.StatusOK, Body: text}, err
 }
 
@@ -298,6 +317,13 @@ func (s *server) explain(ctx context.Context, in *explainInput) (*body, error) {
 	decision, err := s.Explain(ctx, in.ID)
 	if err != nil {
 		return nil, huma.Error404NotFound(err.Error())
+	}
+	if scope := scopeOf(ctx); scope != nil {
+		if may, err := s.mayExplain(ctx, scope, &decision); err != nil {
+			return nil, err
+		} else if !may {
+			return nil, huma.Error404NotFound("no decision of this ID is about what is yours")
+		}
 	}
 	text, err := json.Marshal(decision)
 	return &body{Status: http.StatusOK, Body: text}, err
@@ -321,7 +347,7 @@ func (s *server) tenantConfig(ctx context.Context, in *one) (*body, error) {
 		return nil, fail(err)
 	}
 	tenant := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindTenant, Name: in.Name}]
-	if tenant == nil {
+	if tenant == nil || !sees(ctx, tenant) {
 		return nil, fail(fmt.Errorf("%v: %w", tenantstore.Key{Kind: tenantstore.KindTenant, Name: in.Name}, tenantstore.ErrNotFound))
 	}
 	revision := tenant.Metadata.Revision
@@ -344,11 +370,20 @@ type usageInput struct {
 	Until  time.Time `query:"until"`
 }
 
-func (s *server) usage(_ context.Context, in *usageInput) (*body, error) {
+func (s *server) usage(ctx context.Context, in *usageInput) (*body, error) {
 	if in.Until.IsZero() {
 		in.Until = time.Now().Add(time.Minute)
 	}
 	records := s.Usage.Sum(in.Tenant, in.Since, in.Until)
+	if scope := scopeOf(ctx); scope != nil {
+		snapshot, err := s.Store.Snapshot(ctx)
+		if err != nil {
+			return nil, fail(err)
+		}
+		records = slices.DeleteFunc(records, func(u ledger.UsageRecord) bool {
+			return !isOwn(snapshot.Objects, scope, u.Tenant, u.TenantUID)
+		})
+	}
 	if records == nil {
 		records = []ledger.UsageRecord{}
 	}

@@ -19,6 +19,26 @@ func (s *server) top(context.Context, *struct{}) (*body, error) {
 	return &body{Status: http.StatusOK, Body: text}, err
 }
 
+func (s *server) shadow(ctx context.Context, _ *struct{}) (*body, error) {
+	if s.Shadow == nil {
+		return nil, huma.Error404NotFound("nobody reports here")
+	}
+	report, err := s.Shadow(ctx)
+	if err != nil {
+		return nil, fail(err)
+	}
+	text, err := json.Marshal(report)
+	return &body{Status: http.StatusOK, Body: text}, err
+}
+
+func (s *server) policyUses(context.Context, *struct{}) (*body, error) {
+	if s.Uses == nil {
+		return nil, huma.Error404NotFound("nobody reports here")
+	}
+	text, err := json.Marshal(s.Uses())
+	return &body{Status: http.StatusOK, Body: text}, err
+}
+
 type sloInput struct {
 	Since time.Time `query:"since"`
 	Until time.Time `query:"until"`

@@ -43,7 +43,7 @@ type variant struct {
 	logged  bool
 }
 
-// variants are all there are: each but the last two has one thing more than the one before it.
+// variants are all there are: each but the last three has one thing more than the one before it.
 var variants = []variant{
 	{name: "no filter"},
 	{name: "+ an ID for each request", filters: []string{"lease"}},
@@ -51,13 +51,15 @@ var variants = []variant{
 	{name: "+ a check that always allows", filters: []string{"lease", "verify", "check"}, answers: "floor"},
 	{name: "+ the access log to it: the floor", filters: []string{"lease", "verify", "check"}, answers: "floor", logged: true},
 	{name: "instead of both, ext_proc to the same", filters: []string{"lease", "verify", "process"}, answers: "floor"},
+	{name: "ext_proc and the access log", filters: []string{"lease", "verify", "process"}, answers: "floor", logged: true},
 	{name: "tenantmesh", filters: []string{"lease", "verify", "check"}, answers: "tenantmesh", logged: true},
 }
 
 // of the variants, those that are compared
 var (
-	floorVariant = len(variants) - 3
-	oursVariant  = len(variants) - 1
+	floorVariant  = len(variants) - 4
+	streamVariant = len(variants) - 3
+	oursVariant   = len(variants) - 1
 )
 
 // passed is what one variant's requests came to.
@@ -115,7 +117,10 @@ func measureLatency(ctx context.Context, rounds int) error {
 			}
 		}
 	}
-	return printPassed(results)
+	if err := printPassed(results); err != nil {
+		return err
+	}
+	return measureAborts(ctx, rounds, envoy, servers["floor"], map[string]int{byLog: ports[floorVariant], byStream: ports[streamVariant]}, tokens)
 }
 
 func (p *passed) measure(ctx context.Context, envoy int, server *child, port int, tokens []string, open bool) error {

@@ -142,6 +142,15 @@ func (p *plane) fill(ctx context.Context, tenants int) error {
 // generate starts a load generator that holds n streams. whole is the bytes that came over all of them until each had
 // everything.
 func (p *plane) generate(ctx context.Context, n int, more ...string) (g *generator, whole int64, stop func(), err error) {
+	id, err := identity.WorkloadID(benchDomain, "us-1", "front")
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	return p.generateAs(ctx, id, n, more...)
+}
+
+// generateAs does so with streams of a principal.
+func (p *plane) generateAs(ctx context.Context, id identity.Principal, n int, more ...string) (g *generator, whole int64, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, 0, nil, err
@@ -166,10 +175,7 @@ func (p *plane) generate(ctx context.Context, n int, more ...string) (g *generat
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
-	id, err := identity.WorkloadID(benchDomain, "us-1", "front")
-	if err == nil {
-		err = p.ca.Register(ctx, devca.Registration{ID: id, PID: cmd.Process.Pid, UID: os.Getuid()})
-	}
+	err = p.ca.Register(ctx, devca.Registration{ID: id, PID: cmd.Process.Pid, UID: os.Getuid()})
 	g = &generator{in: in, out: bufio.NewScanner(out)}
 	var line string
 	if err == nil {

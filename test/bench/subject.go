@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"runtime/debug"
 	"sync/atomic"
@@ -45,34 +46,55 @@ const (
 	gatewayID   = "spiffe://" + trustDomain + "/gateway/edge"
 )
 
+// counts is what a floor's servers have seen.
+type counts struct {
+	Checks  atomic.Int64
+	Entries atomic.Int64 // of the access log
+	Streams atomic.Int64 // of ext_proc that were opened
+	Ended   atomic.Int64 // of those
+}
+
+// ServeHTTP tells them.
+func (c *counts) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintln(w, c.Checks.Load(), c.Entries.Load(), c.Streams.Load(), c.Ended.Load())
+}
+
 // floor always allows.
 type floor struct {
 	auth.UnimplementedAuthorizationServer
+	*counts
 }
 
-func (floor) Check(context.Context, *auth.CheckRequest) (*auth.CheckResponse, error) {
+func (f floor) Check(context.Context, *auth.CheckRequest) (*auth.CheckResponse, error) {
+	f.Checks.Add(1)
 	return &auth.CheckResponse{Status: &status.Status{}, HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: &auth.OkHttpResponse{}}}, nil
 }
 
 // floorLog takes each entry of an access log, and does nothing with it.
 type floorLog struct {
 	logv3.UnimplementedAccessLogServiceServer
+	*counts
 }
 
-func (floorLog) StreamAccessLogs(stream logv3.AccessLogService_StreamAccessLogsServer) error {
+func (f floorLog) StreamAccessLogs(stream logv3.AccessLogService_StreamAccessLogsServer) error {
 	for {
-		if _, err := stream.Recv(); err != nil {
+		message, err := stream.Recv()
+		if err != nil {
 			return err
 		}
+		f.Entries.Add(int64(len(message.GetHttpLogs().GetLogEntry())))
 	}
 }
 
 // floorProcessor lets everything go on.
 type floorProcessor struct {
 	procv3.UnimplementedExternalProcessorServer
+	*counts
 }
 
-func (floorProcessor) Process(stream procv3.ExternalProcessor_ProcessServer) error {
+func (f floorProcessor) Process(stream procv3.ExternalProcessor_ProcessServer) error {
+	f.Streams.Add(1)
+	defer f.Ended.Add(1)
 	for {
 		message, err := stream.Recv()
 		if err != nil {
@@ -161,6 +183,9 @@ func tenantChange(i int) policyset.Change {
 	}}
 }
 
+// countsSuffix makes of a server's socket the one at which it tells its counts.
+const countsSuffix = ".counts"
+
 func serveChecks(kind, socket string, tenants int) error {
 	debug.SetGCPercent(400) // as the product's, for the floor too
 	listener, err := net.Listen("unix", socket)
@@ -169,9 +194,15 @@ func serveChecks(kind, socket string, tenants int) error {
 	}
 	if kind == "floor" {
 		g := grpc.NewServer(grpc.MaxConcurrentStreams(4096))
-		auth.RegisterAuthorizationServer(g, floor{})
-		logv3.RegisterAccessLogServiceServer(g, floorLog{})
-		procv3.RegisterExternalProcessorServer(g, floorProcessor{})
+		c := &counts{}
+		auth.RegisterAuthorizationServer(g, floor{counts: c})
+		logv3.RegisterAccessLogServiceServer(g, floorLog{counts: c})
+		procv3.RegisterExternalProcessorServer(g, floorProcessor{counts: c})
+		told, err := net.Listen("unix", socket+countsSuffix)
+		if err != nil {
+			return err
+		}
+		go func() { _ = http.Serve(told, c) }() //nolint:gosec // asked by this program alone, until it kills the server
 		return g.Serve(listener)
 	}
 	k, err := key()

@@ -32,7 +32,12 @@ spec: {tenancy: untenanted}
 apiVersion: tenantmesh.dev/v1alpha1
 kind: AccessPolicy
 metadata: {name: reports}
-spec: {effect: Permit, principals: ["spiffe://mesh.example/cell/*/workload/reports"], targets: [{workload: back}, {workload: open}]}
+spec: {effect: Permit, principals: ["spiffe://mesh.example/cell/*/workload/reports"], tenants: {own: true}, targets: [{workload: back}]}
+---
+apiVersion: tenantmesh.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: reports-open}
+spec: {effect: Permit, principals: ["spiffe://mesh.example/cell/*/workload/reports"], targets: [{workload: open}]}
 ---
 apiVersion: tenantmesh.dev/v1alpha1
 kind: AccessPolicy
@@ -40,8 +45,8 @@ metadata: {name: front-open}
 spec: {effect: Permit, principals: ["spiffe://mesh.example/cell/*/workload/front"], targets: [{workload: open}]}
 `
 
-// TestBoundWorkload: a job that serves nobody signs for the one tenant that it is bound to, in its cell; and a target
-// without tenants needs none.
+// TestBoundWorkload: a job that serves nobody signs for the one tenant that it is bound to, in its cell, and is let in for that as its own;
+// and a target without tenants needs none.
 func TestBoundWorkload(t *testing.T) {
 	w := &world{Mesh: meshtest.Start(t, jobs)}
 	w.back = w.Workload(t, "us-1", "back", http.HandlerFunc(w.serveBack))

@@ -61,10 +61,10 @@ spec:
 			switch r := export(path); {
 			case r.Status == 200:
 				done.Add(1)
-			case r.Status == 503 && r.Reason() == "overloaded":
+			case r.Status == 503 && r.Reason() == "overloaded" && r.Header.Get("Retry-After") == "1":
 				full.Add(1)
 			default:
-				t.Errorf("an export: %d %s", r.Status, r.Reason())
+				t.Errorf("an export: %d %s, Retry-After %q", r.Status, r.Reason(), r.Header.Get("Retry-After"))
 			}
 		})
 	}

@@ -89,9 +89,9 @@ var cases = []testcase{
 	},
 	{
 		name: "limited", says: "Beside it a heavy one sends 1,000 a second, and its limit is 100.", admission: adaptive, senders: []sender{light, heavy},
-		limits: map[string]string{"heavy": "{requestsPerSecond: 100, burst: 100, concurrency: -1}"},
+		limits: map[string]string{"heavy": "{requestsPerSecond: 100, burst: 20, concurrency: -1}"},
 		aims: func(o *outcome, all map[string]*outcome) []aim {
-			return append(isLeftAlone(o), besideAlone(o, all), atMost("heavy's served a second", o.of("heavy").served()/o.seconds, 100+100/o.seconds))
+			return append(isLeftAlone(o), besideAlone(o, all), atMost("heavy's served a second", o.of("heavy").served()/o.seconds, 100+20/o.seconds))
 		},
 	},
 	{

@@ -40,6 +40,8 @@ type Mesh struct {
 	Policies     []Policy // of one in a rollout two, the second for the canary
 	Keys         []Key
 	Tenants      []Tenant
+	Bound        map[identity.Principal]string // workloads' principals that are bound to a tenant, and to which
+	Revoked      []Revocation
 }
 
 // Policy is an access policy, or a grant as one.
@@ -82,6 +84,12 @@ type Issuer struct {
 	JWKS string
 }
 
+// Revocation is a transaction that was revoked.
+type Revocation struct {
+	Txn   string
+	Until time.Time
+}
+
 // Key is a signer's key.
 type Key struct {
 	KID      string
@@ -119,7 +127,7 @@ func keptKeys(issuer *tenantstore.Object) string {
 
 // Build computes the mesh. An object that is not whole (a key that does not parse) is left out.
 func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
-	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision, Movers: map[string]Endpoint{}}
+	mesh := &Mesh{TrustDomain: options.TrustDomain, Revision: snapshot.Revision, Movers: map[string]Endpoint{}, Bound: map[identity.Principal]string{}}
 	mesh.Control, _ = identity.ControlID(options.TrustDomain)
 	objects := snapshot.Objects
 	mesh.Groups = tenantstore.Groups(objects)
@@ -139,9 +147,9 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			mesh.Dependencies = append(mesh.Dependencies, Dependency{key.Name, o.Dependency})
 		case tenantstore.KindTokenIssuer:
 			jwks := cmp.Or(o.TokenIssuer.JWKS.Inline, options.JWKS[key.Name], keptKeys(o), noKeys)
-			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer.Algorithms)})
+			mesh.Issuers = append(mesh.Issuers, Issuer{key.Name, o.TokenIssuer, restrict(jwks, o.TokenIssuer)})
 		case tenantstore.KindAccessPolicy, tenantstore.KindAccessGrant, tenantstore.KindRollout:
-			if p, ok := tenantstore.PolicyOf(objects, o); ok {
+			if p, ok := tenantstore.PolicyOf(objects, o); ok && (key.Kind != tenantstore.KindAccessGrant || tenantstore.GrantInForce(o)) {
 				mesh.Policies = append(mesh.Policies, p)
 			}
 		case tenantstore.KindMember:
@@ -159,15 +167,23 @@ func Build(snapshot tenantstore.Snapshot, options Options) *Mesh {
 			if err == nil && err2 == nil {
 				mesh.Keys = append(mesh.Keys, Key{key.Name, o.SignerKey, public, notAfter})
 			}
+		case tenantstore.KindRevocation:
+			mesh.Revoked = append(mesh.Revoked, Revocation{key.Name, o.Revocation.Until})
 		case tenantstore.KindEndpoint:
 			if o.Endpoint.Workload == "" && o.Endpoint.Ready {
 				mesh.Movers[key.Name] = Endpoint{o.Endpoint.Address, o.Endpoint.Port}
 			}
-		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant, tenantstore.KindMove, tenantstore.KindPosition:
+		case tenantstore.KindTier, tenantstore.KindTierPromotion, tenantstore.KindAccessInvariant, tenantstore.KindRoleBinding, tenantstore.KindMove, tenantstore.KindPosition, tenantstore.KindAuditHead:
 		}
 	}
 	for i := range mesh.Workloads {
-		mesh.Workloads[i].Instances = mesh.instances(objects, &mesh.Workloads[i])
+		w := &mesh.Workloads[i]
+		w.Instances = mesh.instances(objects, w)
+		for _, instance := range w.Instances {
+			if w.Spec.BoundTenant != "" {
+				mesh.Bound[instance.ID] = w.Spec.BoundTenant
+			}
+		}
 	}
 	mesh.scopeKeys()
 	for i := range mesh.Workloads {
@@ -256,7 +272,8 @@ func (m *Mesh) scopeKeys() {
 	}
 }
 
-// peers are the gateways, when the workload is exposed, and the workloads of its cell that depend on it.
+// peers are the gateways, when the workload is exposed, the workloads of its cell that depend on it, and callers of other
+// trust domains.
 func (m *Mesh) peers(w *Workload, cell string) []identity.Principal {
 	var peers []identity.Principal
 	if w.Reached() {
@@ -268,6 +285,11 @@ func (m *Mesh) peers(w *Workload, cell string) []identity.Principal {
 		}
 		if instance, ok := other.In(cell); ok {
 			peers = append(peers, instance.ID)
+		}
+	}
+	for _, caller := range w.Spec.Callers {
+		if id, err := identity.ParsePrincipal(caller); err == nil && id.TrustDomain() != m.TrustDomain { // its own are known by what they depend on
+			peers = append(peers, id)
 		}
 	}
 	slices.SortFunc(peers, func(a, b identity.Principal) int { return strings.Compare(a.String(), b.String()) })

@@ -3,6 +3,8 @@ package ir
 import (
 	"encoding/json"
 	"slices"
+
+	"github.com/tenantmesh/tenantmesh/tenantstore"
 )
 
 // defaultAlgorithms are those of a TokenIssuer that names none.
@@ -14,9 +16,10 @@ var algorithmsOf = map[string][]string{
 	"RSA": {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, "EC P-256": {"ES256"}, "EC P-384": {"ES384"}, "EC P-521": {"ES512"}, "OKP Ed25519": {"EdDSA"},
 }
 
-// restrict returns the key set with each key bound to the algorithms that are allowed: a verifier takes what a key says
-// over what a token says. A set that does not parse gives one that verifies nothing.
-func restrict(jwks string, allowed []string) string {
+// restrict returns the issuer's key set without the keys that were withdrawn, and with each bound to the algorithms that are
+// allowed: a verifier takes what a key says over what a token says. A set that does not parse gives one that verifies nothing.
+func restrict(jwks string, issuer *tenantstore.TokenIssuerSpec) string {
+	allowed := issuer.Algorithms
 	if len(allowed) == 0 {
 		allowed = defaultAlgorithms
 	}
@@ -31,6 +34,9 @@ func restrict(jwks string, allowed []string) string {
 		kind, _ := key["kty"].(string)
 		if curve, ok := key["crv"].(string); ok {
 			kind += " " + curve
+		}
+		if kid, ok := key["kid"].(string); ok && slices.Contains(issuer.WithdrawnKeys, kid) {
+			continue
 		}
 		own, _ := key["alg"].(string)
 		for _, algorithm := range algorithmsOf[kind] {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"slices"
 	"testing"
+
+	"github.com/tenantmesh/tenantmesh/tenantstore"
 )
 
 func TestRestrict(t *testing.T) {
@@ -20,12 +22,13 @@ func TestRestrict(t *testing.T) {
 		"an algorithm not its":  {`{"keys":[{"kty":"RSA","alg":"ES256"}]}`, nil, nil},
 		"a secret":              {`{"keys":[{"kty":"oct","k":"x"}]}`, []string{"HS256"}, nil},
 		"a curve nobody allows": {`{"keys":[{"kty":"EC","crv":"secp256k1"}]}`, nil, nil},
+		"one withdrawn":         {`{"keys":[{"kty":"RSA","kid":"gone"},{"kty":"EC","crv":"P-256","kid":"here"}]}`, nil, []string{"ES256"}},
 		"no JSON":               {`{`, nil, nil},
 	} {
 		var set struct {
 			Keys []struct{ Alg string }
 		}
-		if err := json.Unmarshal([]byte(restrict(test.jwks, test.allowed)), &set); err != nil {
+		if err := json.Unmarshal([]byte(restrict(test.jwks, &tenantstore.TokenIssuerSpec{Algorithms: test.allowed, WithdrawnKeys: []string{"gone"}})), &set); err != nil {
 			t.Fatal(err)
 		}
 		var got []string

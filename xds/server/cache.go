@@ -14,6 +14,8 @@ import (
 	envoycache "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 )
 
 // Key names one resource of one audience.
@@ -46,6 +48,7 @@ var typeOrder = func() map[string]int {
 type Cache struct {
 	mu        sync.Mutex
 	revision  int64
+	ahead     []ahead                                 // the last revisions that are published by [Cache.ApplyUrgent] in whole
 	resources map[string]map[string]map[string]*entry // type, audience, name
 	streams   map[int64]*stream
 	audiences map[string]map[*stream]struct{}
@@ -74,6 +77,10 @@ func NewCache() *Cache {
 
 // Apply publishes one change of the store. What has the content that it had is not sent again.
 func (c *Cache) Apply(revision int64, put []Resource, remove []Key) error {
+	return c.apply(revision, put, remove, false, func() { c.revision = max(c.revision, revision) })
+}
+
+func (c *Cache) apply(revision int64, put []Resource, remove []Key, urgent bool, note func()) error {
 	entries := make([]*entry, len(put))
 	for i, r := range put {
 		var err error
@@ -83,7 +90,7 @@ func (c *Cache) Apply(revision int64, put []Resource, remove []Key) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.revision = max(c.revision, revision)
+	note()
 	touched := map[*stream]map[string]bool{}
 	for i, r := range put {
 		byName := c.names(r.TypeURL, r.Audience)
@@ -91,7 +98,7 @@ func (c *Cache) Apply(revision int64, put []Resource, remove []Key) error {
 			continue
 		}
 		byName[r.Name] = entries[i]
-		c.touch(touched, r.Key)
+		c.touch(touched, r.Key, revision, urgent)
 	}
 	for _, key := range remove {
 		byName := c.names(key.TypeURL, key.Audience)
@@ -99,7 +106,7 @@ func (c *Cache) Apply(revision int64, put []Resource, remove []Key) error {
 			continue
 		}
 		delete(byName, key.Name)
-		c.touch(touched, key)
+		c.touch(touched, key, revision, urgent)
 	}
 	for s, types := range touched {
 		ordered := make([]string, 0, len(types))
@@ -138,13 +145,17 @@ func (c *Cache) names(typeURL, audience string) map[string]*entry {
 	return byName
 }
 
-func (c *Cache) touch(touched map[*stream]map[string]bool, key Key) {
+func (c *Cache) touch(touched map[*stream]map[string]bool, key Key, revision int64, urgent bool) {
 	for s := range c.audiences[key.Audience] {
 		t := s.types[key.TypeURL]
 		if t == nil {
 			continue // asked for later, in whole
 		}
-		t.pend(key.Name, c.revision)
+		if urgent {
+			t.urgent.add(key.Name, revision)
+		} else {
+			t.pend(key.Name, c.revision)
+		}
 		if touched[s] == nil {
 			touched[s] = map[string]bool{}
 		}
@@ -164,6 +175,7 @@ type stream struct {
 type subscription struct {
 	typeURL  string
 	has      map[string]*entry   // by name: as of the last response, but for what was refused
+	urgent   urgent              // names that changed since, and go before all else
 	pending  map[string]struct{} // names that changed since
 	oldest   int64               // revision of the first of pending; 0: none
 	waiting  []sent              // responses that were not answered yet
@@ -181,7 +193,9 @@ type sent struct {
 	oldest   int64 // revision of the first change in it
 	revision int64 // that was published when it was sent
 	changes  []change
-	again    bool // it is a part of one that was refused
+	again    bool  // it is a part of one that was refused
+	urgent   int64 // revision of the first urgent change in it; 0: none
+	first    bool  // of its type
 }
 
 // change is what a response does to one resource; nil means that there is none.
@@ -202,13 +216,18 @@ func (t *subscription) pend(name string, revision int64) {
 	}
 }
 
-// take returns what the next response is about: how things were before a refused one, then its parts, then what is new.
+// take returns what the next response is about: what is urgent, then how things were before a refused one, then its parts,
+// then what is new.
 func (t *subscription) take() (next part, undo map[string]struct{}) {
 	switch {
+	case t.answered && len(t.urgent.names) > 0:
+		next = t.urgent.take()
 	case len(t.undo) > 0:
 		undo, t.undo = t.undo, nil
 	case len(t.parts) > 0:
 		next, t.parts = t.parts[0], t.parts[1:]
+	case t.answered && t.typeURL == meshname.TypeTenantPolicy && len(t.pending) > maxAtOnce:
+		next = t.some(maxAtOnce)
 	default:
 		next = part{names: t.pending, oldest: t.oldest}
 		t.pending = map[string]struct{}{} // a cleared one keeps its size, and with it the cost of looking through it
@@ -220,7 +239,7 @@ func (t *subscription) take() (next part, undo map[string]struct{}) {
 // respond sends what is lacking, when the server waits for it. One response of a type is on its way at a time: a sidecar
 // that got two at once could not tell which of them its Envoy refused.
 func (c *Cache) respond(s *stream, t *subscription) {
-	for t.watch != nil && len(t.waiting) == 0 && (!t.answered || len(t.pending)+len(t.parts)+len(t.undo) > 0) {
+	for t.watch != nil && len(t.waiting) == 0 && (!t.answered || len(t.urgent.names)+len(t.pending)+len(t.parts)+len(t.undo) > 0) {
 		next, undo := t.take()
 		response := &discovery.DeltaDiscoveryResponse{TypeUrl: t.typeURL, SystemVersionInfo: strconv.FormatInt(c.revision, 10)}
 		for name := range undo {
@@ -234,13 +253,14 @@ func (c *Cache) respond(s *stream, t *subscription) {
 		if t.answered && len(response.Resources)+len(response.RemovedResources) == 0 {
 			continue
 		}
+		first := !t.answered
 		t.answered = true // even with nothing: the client then knows that it has all there is
 		if next.oldest == 0 {
 			next.oldest = c.revision
 		}
 		slices.SortFunc(response.Resources, func(a, b *discovery.Resource) int { return strings.Compare(a.Name, b.Name) })
 		slices.Sort(response.RemovedResources)
-		t.waiting = append(t.waiting, sent{oldest: next.oldest, revision: c.revision, changes: changes, again: next.again})
+		t.waiting = append(t.waiting, sent{oldest: next.oldest, revision: c.revision, changes: changes, again: next.again, urgent: next.urgent, first: first})
 		open := t.watch
 		t.watch = nil
 		open.response <- &deltaResponse{open.request, response}

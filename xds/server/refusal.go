@@ -15,6 +15,7 @@ type part struct {
 	names  map[string]struct{}
 	oldest int64 // revision of the first change in it
 	again  bool  // it was refused before, with others or among others
+	urgent int64 // revision of the first urgent change in it; 0: none
 }
 
 // maxAccepted is how many accepted responses are remembered, in case that Envoy refuses them later.
@@ -85,7 +86,7 @@ func (t *subscription) refuse(response sent, why string) {
 		if len(half) == 0 {
 			continue
 		}
-		p := part{names: map[string]struct{}{}, oldest: response.oldest, again: true}
+		p := part{names: map[string]struct{}{}, oldest: response.oldest, again: true, urgent: response.urgent}
 		for _, name := range half {
 			p.names[name] = struct{}{}
 		}

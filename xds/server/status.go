@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Member is how far one sidecar is.
@@ -19,6 +20,11 @@ type Member struct {
 	Refused   []Refusal `json:"refused,omitempty"`
 	// OutOfReach says that it is connected to no control plane, and serves what it had when it was.
 	OutOfReach bool `json:"outOfReach,omitempty"`
+	// Heard is when it can have heard of the control plane last, of one that is out of reach.
+	Heard *time.Time `json:"heard,omitempty"`
+	// GrantAge and IssuerAge are its own bounds in seconds, where they are not the defaults.
+	GrantAge  float64 `json:"grantAge,omitempty"`
+	IssuerAge float64 `json:"issuerAge,omitempty"`
 }
 
 // Refusal is a resource that a sidecar refused (NACK): it has the one before, or none, until it accepts another.
@@ -39,6 +45,8 @@ type Status struct {
 	Members   []Member `json:"members"`
 	// OutOfReach are those of Members that are connected nowhere: neither left nor fenced, they may serve still.
 	OutOfReach int `json:"outOfReach"`
+	// At is when the last of those that are connected had answered for it, of a status that was waited for.
+	At *time.Time `json:"at,omitempty"`
 
 	settled bool // every sidecar has answered for it
 }
@@ -63,11 +71,14 @@ func (c *Cache) status(revision int64) Status {
 	if revision == 0 {
 		revision = c.revision
 	}
-	status := Status{Revision: revision, Published: c.revision, settled: c.revision >= revision}
+	enforced, published := func(s *stream) bool { return s.enforces(revision) }, c.revision
+	if i := slices.IndexFunc(c.ahead, func(a ahead) bool { return a.revision == revision }); i >= 0 {
+		enforced, published = c.ahead[i].enforced, max(published, revision)
+	}
+	status := Status{Revision: revision, Published: published, settled: published >= revision}
 	for _, s := range c.streams {
-		member := Member{Principal: s.principal, Role: s.subject.Role, Cell: s.subject.Cell, Workload: s.subject.Workload, Enforced: c.revision >= revision && len(s.types) > 0}
+		member := Member{Principal: s.principal, Role: s.subject.Role, Cell: s.subject.Cell, Workload: s.subject.Workload, Enforced: published >= revision && len(s.types) > 0 && enforced(s)}
 		for _, t := range s.types {
-			member.Enforced = member.Enforced && t.enforces(revision)
 			for name, r := range t.refused {
 				member.Refused = append(member.Refused, Refusal{t.typeURL, name, r.why, r.revision})
 			}
@@ -106,6 +117,16 @@ func (c *Cache) Refused(revision int64) string {
 	return ""
 }
 
+// enforces reports whether no change up to revision, of any type, is pending or unanswered.
+func (s *stream) enforces(revision int64) bool {
+	for _, t := range s.types {
+		if !t.enforces(revision) {
+			return false
+		}
+	}
+	return true
+}
+
 // enforces reports whether no change up to revision is pending or unanswered.
 func (t *subscription) enforces(revision int64) bool {
 	if t.oldest != 0 && t.oldest <= revision || slices.ContainsFunc(t.parts, func(p part) bool { return p.oldest <= revision }) {
@@ -121,6 +142,8 @@ func (c *Cache) Wait(ctx context.Context, revision int64) (Status, error) {
 		status, changed := c.status(revision), c.changed
 		c.mu.Unlock()
 		if status.settled {
+			at := time.Now().UTC()
+			status.At = &at
 			return status, nil
 		}
 		select {

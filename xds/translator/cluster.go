@@ -127,7 +127,9 @@ func circuitBreakers() *cluster.CircuitBreakers {
 func upstreamProtocol(name string) map[string]*anypb.Any {
 	explicit := &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig{ProtocolConfig: &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{}}
 	if name == "http2" {
-		explicit.ProtocolConfig = &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &core.Http2ProtocolOptions{AllowConnect: true}}
+		explicit.ProtocolConfig = &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &core.Http2ProtocolOptions{
+			AllowConnect: true, OverrideStreamErrorOnInvalidHttpMessage: wrapperspb.Bool(true), // what is wrong with one answer ends that one
+		}}
 	}
 	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(&upstreamhttp.HttpProtocolOptions{
 		CommonHttpProtocolOptions: &core.HttpProtocolOptions{MaxConnectionDuration: durationpb.New(connectionAge), IdleTimeout: durationpb.New(time.Minute)},

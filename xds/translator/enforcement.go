@@ -26,6 +26,9 @@ func enforcement(mesh *ir.Mesh) []Resource {
 			Cell: k.Spec.Cell, Tenant: k.Spec.Tenant, NotAfter: timestamppb.New(k.NotAfter), Member: k.Spec.Member,
 		}})
 	}
+	for _, r := range mesh.Revoked {
+		resources = append(resources, Resource{meshname.TypeRevocation, r.Txn, AudienceAll, &api.Revocation{Txn: r.Txn, Until: timestamppb.New(r.Until)}})
+	}
 	for _, i := range mesh.Issuers {
 		claim := i.Spec.TenantClaim
 		if claim == "" {
@@ -49,6 +52,7 @@ func enforcement(mesh *ir.Mesh) []Resource {
 	}
 	for i := range mesh.Workloads {
 		gateways.HideLimits = append(gateways.HideLimits, hideLimits(&mesh.Workloads[i])...)
+		gateways.Streams = append(gateways.Streams, streams(&mesh.Workloads[i])...)
 		gateways.TenantData = append(gateways.TenantData, tenantData(&mesh.Workloads[i])...)
 	}
 	groups := []string{meshname.GroupGateways}
@@ -74,7 +78,10 @@ func accessPolicies(mesh *ir.Mesh) (resources []Resource) {
 	for i := range mesh.Policies {
 		p := &mesh.Policies[i]
 		message, name := accessPolicy(p), p.Name
-		if c := p.Canary; c != nil {
+		if c := p.Change; c != nil { // after the policy itself
+			name = c.Of
+			messages[name] = &api.AccessPolicy{Name: name, Canary: &api.Canary{Before: messages[name], After: message, Shadow: true, Removes: c.Removes}}
+		} else if c := p.Canary; c != nil {
 			name = strings.TrimSuffix(name, policy.CanarySuffix)
 			if messages[name] == nil {
 				messages[name] = &api.AccessPolicy{Name: name, Canary: &api.Canary{Seed: c.Seed, Percent: c.Percent, Names: c.Names}}
@@ -119,12 +126,16 @@ func onlyOnce(audiences []string) []string {
 }
 
 func accessPolicy(p *ir.Policy) *api.AccessPolicy {
+	tenants := &p.Spec.Tenants
 	message := &api.AccessPolicy{
 		Name: p.Name, Effect: string(p.Spec.Effect), Mode: string(p.Spec.Mode), Principals: p.Spec.Principals,
-		Tenants: &api.TenantSelector{Names: p.Spec.Tenants.Names, Tiers: p.Spec.Tenants.Tiers, Labels: p.Spec.Tenants.Labels},
-		When:    p.Spec.When, Revision: p.Revision,
+		Tenants: &api.TenantSelector{Names: tenants.Names, Tiers: tenants.Tiers, Residency: tenants.Residency, Labels: tenants.Labels, Own: tenants.Own},
+		When:    p.Spec.When, Revision: p.Revision, AuditAll: p.Spec.Audit == policy.AuditAll, BreakGlass: p.Unproven,
 	}
-	for _, t := range p.Spec.Targets {
+	if tenants.Own || tenants.Residency != "" {
+		message.Effect, message.KnownEffect = "", message.Effect
+	}
+	for _, t := range p.Spec.Plain().Targets {
 		message.Targets = append(message.Targets, &api.Target{Workload: t.Workload, Methods: t.Methods, Paths: t.Paths})
 	}
 	if !p.NotAfter.IsZero() {
@@ -147,10 +158,16 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 		config.ShareGroups = append(config.ShareGroups, shareGroups(mesh, meshname.GroupTenant(w.Spec.BoundTenant))...)
 	}
 	for _, class := range w.Spec.Classes {
-		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths, Bulkhead: class.Bulkhead != nil, Priority: string(class.Priority)})
+		config.Classes = append(config.Classes, &api.Class{Name: class.Name, Methods: class.Methods, Paths: class.Paths, Bulkhead: class.Bulkhead != nil, Priority: string(class.Priority), Streaming: class.Streaming})
 	}
 	for _, peer := range instance.Peers {
 		config.Peers = append(config.Peers, peer.String())
+		if tenant := mesh.Bound[peer]; tenant != "" {
+			if config.BoundPeers == nil {
+				config.BoundPeers = map[string]string{}
+			}
+			config.BoundPeers[peer.String()] = tenant
+		}
 	}
 	for _, name := range w.Spec.DependsOn {
 		dependency := &api.Dependency{Kind: "workload", Name: name}
@@ -182,7 +199,7 @@ func Tenant(t ir.Tenant) []Resource {
 		Tenant: t.Name, Uid: t.UID, Tier: t.Spec.Tier, Labels: t.Labels, Residency: t.Spec.Residency, Phase: string(t.Phase),
 		Placement: &api.Placement{State: string(t.Placement.State), Cell: t.Placement.Cell, Target: t.Placement.Target, Epoch: t.Placement.Epoch, Since: t.Placement.Since, Sealed: t.Placement.Sealed, Shut: t.Placement.Shut, Mover: t.Placement.Mover,
 			Follow: t.Placement.Follow, Copy: t.Placement.Copy},
-		Limits: limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision,
+		Limits: limits(t.Limits), Weight: int32(t.Weight), Revision: t.Revision, AuditAll: t.Spec.Audit == policy.AuditAll,
 	}
 	if t.FailMode != (policy.FailMode{}) {
 		message.FailMode = &api.FailMode{LimitsUnknown: string(t.FailMode.LimitsUnknown)}

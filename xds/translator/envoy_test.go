@@ -160,65 +160,25 @@ func TestBrokenIsNotAccepted(t *testing.T) {
 // are the resources that are pushed, or if they are named, others.
 func load(t *testing.T, ctx context.Context, source *svid.Source, pushed []translator.Resource, wanted ...translator.Resource) error {
 	t.Helper()
-	path, _, err := bootstrap.FindEnvoy(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, ports := shortDir(t), ports(t, 5)
-	work, stop := context.WithCancel(t.Context())
-	r := relay.New(work, relay.Config{Source: source, Dir: dir, Address: "127.0.0.1", Ports: map[string]int{
-		meshname.ListenerGateway: ports[0], meshname.ListenerInbound: ports[1], meshname.ListenerOutbound: ports[2], meshname.ListenerCaptured: ports[4],
-	}})
-	refusals, verdicts := make(chan error, 1), make(chan string, 1024)
-	r.OnVerdict = func(typeURL string, _ int64, refusal error) {
-		if refusal == nil {
-			verdicts <- typeURL
-			return
-		}
-		select {
-		case refusals <- fmt.Errorf("%s is refused: %w", typeURL, refusal):
-		default:
-		}
-	}
-	state, set := pushedState(t, pushed)
-	if _, err := r.Update(state, set); err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("unix", filepath.Join(dir, meshname.SocketSidecar))
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := grpc.NewServer()
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, r)
-	go func() { _ = server.Serve(listener) }()
-	defer server.Stop()
-	text, err := bootstrap.Render(bootstrap.Config{NodeID: "test", Cluster: "test", RunDir: dir, AdminPort: ports[3]})
-	if err != nil {
-		t.Fatal(err)
-	}
-	envoy := &supervise.Envoy{Path: path, Bootstrap: filepath.Join(dir, "envoy.json"), AdminPort: ports[3], Log: zap.NewNop()}
-	if err := envoy.WriteFile(text); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = envoy.Run(work) }()
-	defer func() { stop(); <-ended }()
+	p := start(t, source, 0)
+	defer p.stop()
+	_, set := p.push(t, pushed)
 	if len(wanted) == 0 {
 		wanted = pushed
 	}
 	acked := map[string]bool{}
 	for missing := expected(wanted, set); ; {
 		select {
-		case refusal := <-refusals:
+		case refusal := <-p.refusals:
 			return refusal
-		case typeURL := <-verdicts:
-			acked[short(typeURL)] = true
+		case v := <-p.verdicts:
+			acked[short(v.typeURL)] = true
 			continue
 		case <-ctx.Done():
 			return fmt.Errorf("not active: %s", strings.Join(missing, ", "))
 		case <-time.After(20 * time.Millisecond): // Envoy does not tell when it has warmed
 		}
-		active, err := dump(ctx, ports[3])
+		active, err := dump(ctx, p.ports[3])
 		if err != nil {
 			continue
 		}
@@ -230,12 +190,86 @@ func load(t *testing.T, ctx context.Context, source *svid.Source, pushed []trans
 			continue
 		}
 		select {
-		case refusal := <-refusals:
+		case refusal := <-p.refusals:
 			return refusal
 		default:
 			return nil
 		}
 	}
+}
+
+// proxy is an Envoy that runs behind a relay.
+type proxy struct {
+	relay    *relay.Relay
+	ports    []int // gateway, inbound, outbound, admin
+	refusals chan error
+	verdicts chan verdict
+	stop     func()
+}
+
+// verdict is that Envoy took what it was given of a type with an update.
+type verdict struct {
+	typeURL  string
+	sequence int64
+}
+
+// start starts an Envoy whose service listens on a port.
+func start(t *testing.T, source *svid.Source, service int) *proxy {
+	t.Helper()
+	path, _, err := bootstrap.FindEnvoy(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := shortDir(t)
+	p := &proxy{ports: ports(t, 5), refusals: make(chan error, 1), verdicts: make(chan verdict, 1024)}
+	work, stop := context.WithCancel(t.Context())
+	p.relay = relay.New(work, relay.Config{Source: source, Dir: dir, Address: "127.0.0.1", ServicePort: service, Ports: map[string]int{
+		meshname.ListenerGateway: p.ports[0], meshname.ListenerInbound: p.ports[1], meshname.ListenerOutbound: p.ports[2], meshname.ListenerCaptured: p.ports[4],
+	}})
+	p.relay.OnVerdict = func(typeURL string, sequence int64, refusal error) {
+		if refusal == nil {
+			p.verdicts <- verdict{typeURL, sequence}
+			return
+		}
+		select {
+		case p.refusals <- fmt.Errorf("%s is refused: %w", typeURL, refusal):
+		default:
+		}
+	}
+	listener, err := net.Listen("unix", filepath.Join(dir, meshname.SocketSidecar))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, p.relay)
+	go func() { _ = server.Serve(listener) }()
+	text, err := bootstrap.Render(bootstrap.Config{NodeID: "test", Cluster: "test", RunDir: dir, AdminPort: p.ports[3]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	envoy := &supervise.Envoy{Path: path, Bootstrap: filepath.Join(dir, "envoy.json"), AdminPort: p.ports[3], Log: zap.NewNop()}
+	if err := envoy.WriteFile(text); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = envoy.Run(work) }()
+	p.stop = func() {
+		stop()
+		<-ended
+		server.Stop()
+	}
+	return p
+}
+
+// push gives the Envoy resources, all that it is to have.
+func (p *proxy) push(t *testing.T, resources []translator.Resource) (sequence int64, set *policyset.Set) {
+	t.Helper()
+	state, set := pushedState(t, resources)
+	sequence, err := p.relay.Update(state, set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sequence, set
 }
 
 // pushedState is a sidecar's state of what was pushed, and the set that its Go process makes of it.

@@ -72,8 +72,11 @@ func gatewayListener() *listener.Listener {
 	// What a client may not say is taken out before anything reads it. The cell is overwritten, never just removed:
 	// where no scope is found there is no route, and without a route the check is skipped.
 	early := &earlymutation.HeaderMutation{}
-	for _, name := range slices.Concat(propagation.ClientStripped, propagation.RetryHeaders) {
+	for _, name := range slices.Concat(propagation.ClientStripped, propagation.RetryHeaders, propagation.OverrideHeaders) {
 		early.Mutations = append(early.Mutations, remove(name))
+	}
+	for _, prefix := range propagation.ClientStrippedPrefixes {
+		early.Mutations = append(early.Mutations, removeAll(prefix))
 	}
 	// The client's own request ID is an attribute of the decision; the request gets another, made here.
 	early.Mutations = append(early.Mutations, set(propagation.HeaderClientRequestID, fmt.Sprintf("%%REQ(%s):%d%%", propagation.HeaderRequestID, maxClientID)),
@@ -113,8 +116,8 @@ func verifyTokens(issuers []ir.Issuer) *core.TypedExtensionConfig {
 					Uri: "http://jwks/jwks/" + issuer.Name, HttpUpstreamType: &core.HttpUri_Cluster{Cluster: meshname.ClusterJWKS},
 					Timeout: durationpb.New(2 * time.Second),
 				},
-				// Fetched once a second, aside: Envoy fetches 5 s before the keys are stale. No request waits for a fetch, or
-				// fails with it.
+				// Fetched aside, within 6 s of the last time: no request waits for a fetch, or fails with it. Until then the Go
+				// process verifies what a key that is gone signed.
 				CacheDuration: durationpb.New(6 * time.Second), AsyncFetch: &jwtauthn.JwksAsyncFetch{},
 			}},
 		}
@@ -137,7 +140,7 @@ func verifyTokens(issuers []ir.Issuer) *core.TypedExtensionConfig {
 func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 	config := &route.RouteConfiguration{
 		Name:                    meshname.RouteGateway(cell),
-		RequestHeadersToRemove:  []string{propagation.HeaderCell, propagation.HeaderClientRequestID},
+		RequestHeadersToRemove:  []string{propagation.HeaderCell, propagation.HeaderClientRequestID, propagation.HeaderStream},
 		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 	}
 	byHost := exposedByHost(mesh)
@@ -150,7 +153,7 @@ func gatewayRoutes(mesh *ir.Mesh, cell string) *route.RouteConfiguration {
 			if r := e.route(cell); cell == meshname.CellNone || cell == meshname.CellMove { // which takes no upgrades
 				virtualHost.Routes = append(virtualHost.Routes, r)
 			} else {
-				virtualHost.Routes = append(virtualHost.Routes, withUpgrades(r)...)
+				virtualHost.Routes = append(virtualHost.Routes, withStreams(r, e.workload)...)
 			}
 		}
 		if cell == meshname.CellNone {

@@ -88,7 +88,26 @@ func names(resources map[string]translator.Resource) []string {
 
 func translate(t *testing.T, input []byte) map[string]translator.Resource {
 	t.Helper()
-	documents, err := tenantstore.DecodeYAML("input.yaml", bytes.NewReader(input))
+	mesh := ir.Build(snapshotOf(t, string(input)), ir.Options{TrustDomain: "mesh.example"})
+	list := translator.Translate(mesh)
+	for _, tenant := range mesh.Tenants {
+		tenant.UID = "uid-of-" + tenant.Name // made at random
+		list = append(list, translator.Tenant(tenant)...)
+	}
+	resources := map[string]translator.Resource{}
+	for _, r := range list {
+		if _, twice := resources[key(r)]; twice {
+			t.Errorf("%s is made twice", key(r))
+		}
+		resources[key(r)] = r
+	}
+	return resources
+}
+
+// snapshotOf is a store that holds objects.
+func snapshotOf(t *testing.T, input string) tenantstore.Snapshot {
+	t.Helper()
+	documents, err := tenantstore.DecodeYAML("input.yaml", strings.NewReader(input))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,20 +131,7 @@ func translate(t *testing.T, input []byte) map[string]translator.Resource {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mesh := ir.Build(snapshot, ir.Options{TrustDomain: "mesh.example"})
-	list := translator.Translate(mesh)
-	for _, tenant := range mesh.Tenants {
-		tenant.UID = "uid-of-" + tenant.Name // made at random
-		list = append(list, translator.Tenant(tenant)...)
-	}
-	resources := map[string]translator.Resource{}
-	for _, r := range list {
-		if _, twice := resources[key(r)]; twice {
-			t.Errorf("%s is made twice", key(r))
-		}
-		resources[key(r)] = r
-	}
-	return resources
+	return snapshot
 }
 
 func render(t *testing.T, message proto.Message) []byte {

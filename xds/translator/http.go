@@ -1,7 +1,6 @@
 package translator
 
 import (
-	"slices"
 	"time"
 
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -9,7 +8,6 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	grpclog "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	extauthz "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
-	extproc "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	headermutation "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -59,30 +57,6 @@ func filters(listener string, verify *hcm.HttpFilter, more ...*mutationrules.Hea
 	return append(list, httpFilter(check(listener)), httpFilter(filter{"envoy.filters.http.router", &router.Router{}}))
 }
 
-// hold gives upgrades the same filters and one more, the last before the router: the Go process holds on to each as long
-// as it is open, and can end it without touching another of its connection. Without the Go process there is none.
-func hold(manager *hcm.HttpConnectionManager) {
-	chain := slices.Clone(manager.HttpFilters)
-	chain = slices.Insert(chain, len(chain)-1, httpFilter(filter{"envoy.filters.http.ext_proc", &extproc.ExternalProcessor{
-		GrpcService:    &core.GrpcService{TargetSpecifier: &core.GrpcService_EnvoyGrpc_{EnvoyGrpc: &core.GrpcService_EnvoyGrpc{ClusterName: meshname.ClusterStreams}}},
-		MessageTimeout: durationpb.New(checkTimeout),
-		StatusOnError:  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
-		StatPrefix:     "tenantmesh",
-		// Trailers that are still to come keep the call open: an upgrade has none.
-		ProcessingMode: &extproc.ProcessingMode{
-			RequestHeaderMode: extproc.ProcessingMode_SEND, ResponseHeaderMode: extproc.ProcessingMode_SKIP,
-			RequestTrailerMode: extproc.ProcessingMode_SKIP, ResponseTrailerMode: extproc.ProcessingMode_SEND,
-		},
-		ForwardRules: &extproc.HeaderForwardingRules{AllowedHeaders: &matcher.ListStringMatcher{Patterns: []*matcher.StringMatcher{
-			{MatchPattern: &matcher.StringMatcher_Exact{Exact: propagation.HeaderLease}},
-		}}},
-		RouteCacheAction: extproc.ExternalProcessor_RETAIN,
-	}}))
-	for _, upgrade := range manager.UpgradeConfigs {
-		upgrade.Filters = chain
-	}
-}
-
 func httpFilter(f filter) *hcm.HttpFilter {
 	return &hcm.HttpFilter{Name: f.name, ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: packed(f.config)}}
 }
@@ -129,6 +103,13 @@ func remove(name string) *mutationrules.HeaderMutation {
 	return &mutationrules.HeaderMutation{Action: &mutationrules.HeaderMutation_Remove{Remove: name}}
 }
 
+// removeAll removes every header whose name begins so.
+func removeAll(prefix string) *mutationrules.HeaderMutation {
+	return &mutationrules.HeaderMutation{Action: &mutationrules.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationrules.HeaderMutation_RemoveOnMatch{
+		KeyMatcher: &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Prefix{Prefix: prefix}},
+	}}}
+}
+
 // connectionManager is what every listener has; the caller adds routes and filters.
 func connectionManager(name string) *hcm.HttpConnectionManager {
 	return &hcm.HttpConnectionManager{
@@ -155,10 +136,12 @@ func connectionManager(name string) *hcm.HttpConnectionManager {
 			HeadersWithUnderscoresAction: core.HttpProtocolOptions_REJECT_REQUEST,
 		},
 		Http2ProtocolOptions: &core.Http2ProtocolOptions{
-			AllowConnect:                true, // upgrades between Envoys (RFC 8441)
-			MaxConcurrentStreams:        wrapperspb.UInt32(maxStreams),
-			InitialStreamWindowSize:     wrapperspb.UInt32(windowBytes),
-			InitialConnectionWindowSize: wrapperspb.UInt32(16 * windowBytes),
+			AllowConnect: true, // upgrades between Envoys (RFC 8441)
+			// What is wrong with one request ends that one: a connection between Envoys carries those of many tenants.
+			OverrideStreamErrorOnInvalidHttpMessage: wrapperspb.Bool(true),
+			MaxConcurrentStreams:                    wrapperspb.UInt32(maxStreams),
+			InitialStreamWindowSize:                 wrapperspb.UInt32(windowBytes),
+			InitialConnectionWindowSize:             wrapperspb.UInt32(16 * windowBytes),
 		},
 		UpgradeConfigs:   []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 		AccessLog:        []*accesslog.AccessLog{toLedger(name)},

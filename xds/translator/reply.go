@@ -1,6 +1,8 @@
 package translator
 
 import (
+	"slices"
+
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -19,6 +21,7 @@ var envoysOwn = []struct {
 	reason policy.Reason
 }{
 	{details("ext_authz_error"), policy.EnforcementUnavailable}, // a check without an answer
+	{detailsBegin("rbac_access_denied"), policy.DeniedByPolicy}, // the check allowed it, and no policy can
 	{withFlags("UO"), policy.Overloaded},                        // a full service
 	{status(accesslog.ComparisonFilter_EQ, 421), policy.Misdirected},
 }
@@ -28,22 +31,25 @@ var envoysOwn = []struct {
 // would be the message.
 func localReplies() *hcm.LocalReplyConfig {
 	config := &hcm.LocalReplyConfig{}
-	add := func(filter *accesslog.AccessLogFilter, reason policy.Reason, body *core.SubstitutionFormatString) {
+	add := func(filter *accesslog.AccessLogFilter, reason policy.Reason, body *core.SubstitutionFormatString, retry ...string) {
 		mapper := &hcm.ResponseMapper{Filter: filter, BodyFormatOverride: body}
 		if reason != policy.Permitted {
-			mapper.HeadersToAdd = []*core.HeaderValueOption{{
-				Header: &core.HeaderValue{Key: propagation.HeaderReason, Value: reason.String()}, AppendAction: core.HeaderValueOption_ADD_IF_ABSENT,
-			}}
+			for header := range slices.Chunk(append([]string{propagation.HeaderReason, reason.String()}, retry...), 2) {
+				mapper.HeadersToAdd = append(mapper.HeadersToAdd, &core.HeaderValueOption{
+					Header: &core.HeaderValue{Key: header[0], Value: header[1]}, AppendAction: core.HeaderValueOption_ADD_IF_ABSENT,
+				})
+			}
 		}
 		config.Mappers = append(config.Mappers, mapper)
 	}
+	// All of them may be over in a second: a process that starts again, a queue, a move.
 	for _, own := range envoysOwn {
-		add(both(isGRPC(), own.filter), own.reason, nil)
+		add(both(isGRPC(), own.filter), own.reason, nil, "grpc-retry-pushback-ms", "1000")
 	}
 	add(isGRPC(), policy.Permitted, nil)
 	add(details("ext_authz_denied"), policy.Permitted, nil)
 	for _, own := range envoysOwn {
-		add(own.filter, own.reason, problem(own.reason))
+		add(own.filter, own.reason, problem(own.reason), "retry-after", "1")
 	}
 	add(status(accesslog.ComparisonFilter_GE, 400), policy.Permitted, problem(policy.Permitted))
 	return config
@@ -88,9 +94,17 @@ func status(op accesslog.ComparisonFilter_Op, code uint32) *accesslog.AccessLogF
 
 // details matches what Envoy calls the origin of an answer (%RESPONSE_CODE_DETAILS%).
 func details(exact string) *accesslog.AccessLogFilter {
+	return detailed("response.code_details == '" + exact + "'")
+}
+
+func detailsBegin(with string) *accesslog.AccessLogFilter {
+	return detailed("response.code_details.startsWith('" + with + "')")
+}
+
+func detailed(expression string) *accesslog.AccessLogFilter {
 	return &accesslog.AccessLogFilter{FilterSpecifier: &accesslog.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslog.ExtensionFilter{
 		Name: "envoy.access_loggers.extension_filters.cel", ConfigType: &accesslog.ExtensionFilter_TypedConfig{
-			TypedConfig: packed(&cel.ExpressionFilter{Expression: "response.code_details == '" + exact + "'"}),
+			TypedConfig: packed(&cel.ExpressionFilter{Expression: expression}),
 		},
 	}}}
 }

@@ -1,6 +1,8 @@
 package translator
 
 import (
+	"slices"
+
 	mutationrules "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -27,8 +29,13 @@ func cellListeners(cell string) []Resource {
 		more = append(more, remove(name))
 	}
 	outbound.HttpFilters = filters(meshname.ListenerOutbound, nil, more...)
-	// Which instance of the peer it is: one may have been shut out.
-	inbound.HttpFilters = filters(meshname.ListenerInbound, nil, append(more, remove(propagation.HeaderClass), set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256%"))...)
+	for _, name := range propagation.OverrideHeaders {
+		more = append(more, remove(name))
+	}
+	// Which instance of the peer it is: one may have been shut out. And by what names, of which Envoy looks for one that it
+	// knows, and the check is told the first.
+	inbound.HttpFilters = filters(meshname.ListenerInbound, nil, append(more, remove(propagation.HeaderClass), remove(propagation.HeaderStream), set(propagation.HeaderPeer, "%DOWNSTREAM_PEER_FINGERPRINT_256% %DOWNSTREAM_PEER_URI_SAN%"))...)
+	inbound.HttpFilters = slices.Insert(inbound.HttpFilters, len(inbound.HttpFilters)-1, accessFilter())
 	hold(inbound)
 	outbound.ForwardClientCertDetails, outbound.SetCurrentClientCertDetails = hcm.HttpConnectionManager_SANITIZE, nil
 	audience := AudienceCell(cell)
@@ -87,19 +94,19 @@ func inboundRoutes(w *ir.Workload) *route.RouteConfiguration {
 		if class.Bulkhead != nil {
 			match := prefix("/")
 			match.Headers = []*route.HeaderMatcher{exactly(propagation.HeaderClass, class.Name)}
-			routes = append(routes, withUpgrades(&route.Route{
+			routes = append(routes, withStreams(&route.Route{
 				Name: class.Name, Match: match, Action: &route.Route_Route{Route: forward(meshname.ClusterPool(class.Name))},
-			})...)
+			}, w)...)
 		}
 	}
 	return &route.RouteConfiguration{
 		Name:                   meshname.RouteInbound,
-		RequestHeadersToRemove: []string{propagation.HeaderCell, propagation.HeaderPeer, propagation.HeaderClass},
+		RequestHeadersToRemove: []string{propagation.HeaderCell, propagation.HeaderPeer, propagation.HeaderClass, propagation.HeaderStream},
 		// A gateway repeats what a sidecar says it did not pass on; a service cannot say so.
 		ResponseHeadersToRemove: []string{propagation.HeaderTxnToken, propagation.HeaderUntaken},
 		VirtualHosts: []*route.VirtualHost{{
 			Name: meshname.RouteInbound, Domains: []string{"*"},
-			Routes:               append(routes, withUpgrades(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}})...),
+			Routes:               append(routes, withStreams(&route.Route{Match: prefix("/"), Action: &route.Route_Route{Route: forward(meshname.ClusterLocalService)}}, w)...),
 			TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerInbound})},
 		}},
 	}

@@ -7,6 +7,9 @@
 package translator
 
 import (
+	"slices"
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -20,6 +23,9 @@ type Resource struct {
 	Audience string
 	Message  proto.Message
 }
+
+// ForGo reports whether a type is read by the Go process beside an Envoy, and not by the Envoy.
+func ForGo(typeURL string) bool { return strings.HasPrefix(typeURL, "type.googleapis.com/tenantmesh.") }
 
 // Audiences. A gateway belongs to the first two, a sidecar to those of [Audiences].
 const (
@@ -52,7 +58,7 @@ func Translate(mesh *ir.Mesh) []Resource {
 			resources = append(resources, sidecar(mesh, &mesh.Workloads[i], instance)...)
 		}
 	}
-	return append(resources, enforcement(mesh)...)
+	return slices.Concat(resources, nativeRules(mesh), enforcement(mesh))
 }
 
 func envoyResource(name, audience string, message proto.Message) Resource {

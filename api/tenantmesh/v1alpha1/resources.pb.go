@@ -35,10 +35,11 @@ type TenantPolicy struct {
 	Residency     string                 `protobuf:"bytes,5,opt,name=residency,proto3" json:"residency,omitempty"` // "" or "eu"
 	Phase         string                 `protobuf:"bytes,6,opt,name=phase,proto3" json:"phase,omitempty"`         // Provisioning, Active, Suspended, Deleting, Deleted
 	Placement     *Placement             `protobuf:"bytes,7,opt,name=placement,proto3" json:"placement,omitempty"`
-	Limits        *Limits                `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`                      // effective: the tenant's over its tier's
-	Weight        int32                  `protobuf:"varint,9,opt,name=weight,proto3" json:"weight,omitempty"`                     // share under overload
-	Revision      int64                  `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`                // of the store, at which this was computed
-	FailMode      *FailMode              `protobuf:"bytes,11,opt,name=fail_mode,json=failMode,proto3" json:"fail_mode,omitempty"` // of its tier
+	Limits        *Limits                `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`                       // effective: the tenant's over its tier's
+	Weight        int32                  `protobuf:"varint,9,opt,name=weight,proto3" json:"weight,omitempty"`                      // share under overload
+	Revision      int64                  `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`                 // of the store, at which this was computed
+	FailMode      *FailMode              `protobuf:"bytes,11,opt,name=fail_mode,json=failMode,proto3" json:"fail_mode,omitempty"`  // of its tier
+	AuditAll      bool                   `protobuf:"varint,80,opt,name=audit_all,json=auditAll,proto3" json:"audit_all,omitempty"` // every decision about it leaves an audit event
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -148,6 +149,13 @@ func (x *TenantPolicy) GetFailMode() *FailMode {
 		return x.FailMode
 	}
 	return nil
+}
+
+func (x *TenantPolicy) GetAuditAll() bool {
+	if x != nil {
+		return x.AuditAll
+	}
+	return false
 }
 
 // FailMode says what a tenant gets where a sidecar does not know what it should.
@@ -476,8 +484,11 @@ type AccessPolicy struct {
 	Targets       []*Target              `protobuf:"bytes,6,rep,name=targets,proto3" json:"targets,omitempty"`
 	When          string                 `protobuf:"bytes,7,opt,name=when,proto3" json:"when,omitempty"`
 	Revision      int64                  `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
-	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"` // AccessGrant only
-	Canary        *Canary                `protobuf:"bytes,10,opt,name=canary,proto3" json:"canary,omitempty"`                    // in a rollout: the policy is in here, and a sidecar that does not know of it refuses what is left
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`           // AccessGrant only
+	AuditAll      bool                   `protobuf:"varint,80,opt,name=audit_all,json=auditAll,proto3" json:"audit_all,omitempty"`         // every decision by it leaves an audit event
+	BreakGlass    bool                   `protobuf:"varint,81,opt,name=break_glass,json=breakGlass,proto3" json:"break_glass,omitempty"`   // AccessGrant only: nobody else approved it
+	Canary        *Canary                `protobuf:"bytes,10,opt,name=canary,proto3" json:"canary,omitempty"`                              // in a rollout: the policy is in here, and a sidecar that does not know of it refuses what is left
+	KnownEffect   string                 `protobuf:"bytes,40,opt,name=known_effect,json=knownEffect,proto3" json:"known_effect,omitempty"` // instead of effect, where a sidecar that does not know a selector must refuse the policy: it would select more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -575,11 +586,32 @@ func (x *AccessPolicy) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *AccessPolicy) GetAuditAll() bool {
+	if x != nil {
+		return x.AuditAll
+	}
+	return false
+}
+
+func (x *AccessPolicy) GetBreakGlass() bool {
+	if x != nil {
+		return x.BreakGlass
+	}
+	return false
+}
+
 func (x *AccessPolicy) GetCanary() *Canary {
 	if x != nil {
 		return x.Canary
 	}
 	return nil
+}
+
+func (x *AccessPolicy) GetKnownEffect() string {
+	if x != nil {
+		return x.KnownEffect
+	}
+	return ""
 }
 
 // Canary is a policy in a rollout, as it is for the tenants that policy.Canary selects, and for the others. It is one
@@ -591,6 +623,8 @@ type Canary struct {
 	Names         []string               `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
 	Before        *AccessPolicy          `protobuf:"bytes,4,opt,name=before,proto3" json:"before,omitempty"` // none: it is new
 	After         *AccessPolicy          `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
+	Shadow        bool                   `protobuf:"varint,60,opt,name=shadow,proto3" json:"shadow,omitempty"`   // after is for nobody, and counted; a sidecar that does not know of it has a rollout to nobody
+	Removes       bool                   `protobuf:"varint,61,opt,name=removes,proto3" json:"removes,omitempty"` // with shadow: after is what would be gone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -660,11 +694,27 @@ func (x *Canary) GetAfter() *AccessPolicy {
 	return nil
 }
 
+func (x *Canary) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+func (x *Canary) GetRemoves() bool {
+	if x != nil {
+		return x.Removes
+	}
+	return false
+}
+
 type TenantSelector struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
 	Tiers         []string               `protobuf:"bytes,2,rep,name=tiers,proto3" json:"tiers,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Residency     string                 `protobuf:"bytes,40,opt,name=residency,proto3" json:"residency,omitempty"`
+	Own           bool                   `protobuf:"varint,41,opt,name=own,proto3" json:"own,omitempty"` // the one that the principal is bound to
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -718,6 +768,20 @@ func (x *TenantSelector) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *TenantSelector) GetResidency() string {
+	if x != nil {
+		return x.Residency
+	}
+	return ""
+}
+
+func (x *TenantSelector) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
 }
 
 type Target struct {
@@ -975,6 +1039,59 @@ func (x *TokenIssuer) GetAlgorithms() []string {
 	return nil
 }
 
+// Revocation refuses the contexts of one transaction. Resource name: its txn.
+type Revocation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Txn           string                 `protobuf:"bytes,1,opt,name=txn,proto3" json:"txn,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"` // by then they have ended by themselves
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Revocation) GetTxn() string {
+	if x != nil {
+		return x.Txn
+	}
+	return ""
+}
+
+func (x *Revocation) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 // ProxyConfig is what a sidecar is and what its workload may do. Resource name: "self".
 type ProxyConfig struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -990,23 +1107,25 @@ type ProxyConfig struct {
 	Tenancy        string                 `protobuf:"bytes,10,opt,name=tenancy,proto3" json:"tenancy,omitempty"` // require, observe, untenanted
 	BoundTenant    string                 `protobuf:"bytes,11,opt,name=bound_tenant,json=boundTenant,proto3" json:"bound_tenant,omitempty"`
 	DeliverContext bool                   `protobuf:"varint,12,opt,name=deliver_context,json=deliverContext,proto3" json:"deliver_context,omitempty"`
-	Peers          []string               `protobuf:"bytes,13,rep,name=peers,proto3" json:"peers,omitempty"`                                                                                    // exact SPIFFE IDs that may connect inbound
-	Cells          map[string]string      `protobuf:"bytes,14,rep,name=cells,proto3" json:"cells,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`          // gateway: cell -> residency
-	Control        string                 `protobuf:"bytes,15,opt,name=control,proto3" json:"control,omitempty"`                                                                                // SPIFFE ID of the control plane
-	TenantData     []*TenantData          `protobuf:"bytes,16,rep,name=tenant_data,json=tenantData,proto3" json:"tenant_data,omitempty"`                                                        // a sidecar: of its workload; a gateway: of every workload
-	Fenced         []string               `protobuf:"bytes,18,rep,name=fenced,proto3" json:"fenced,omitempty"`                                                                                  // SHA-256 of certificates of members that an operator shut out, hexadecimal
-	Movers         map[string]string      `protobuf:"bytes,17,rep,name=movers,proto3" json:"movers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`        // gateway: member ID -> host:port at which that gateway takes the writes of tenants that it moves
-	ShareGroups    []*ShareGroup          `protobuf:"bytes,19,rep,name=share_groups,json=shareGroups,proto3" json:"share_groups,omitempty"`                                                     // that enforce limits together
-	Admission      *Admission             `protobuf:"bytes,30,opt,name=admission,proto3" json:"admission,omitempty"`                                                                            // none: the defaults
-	Addresses      map[string]string      `protobuf:"bytes,130,rep,name=addresses,proto3" json:"addresses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // names that a captured service may call -> the virtual address of each
-	HideLimits     []string               `protobuf:"bytes,31,rep,name=hide_limits,json=hideLimits,proto3" json:"hide_limits,omitempty"`                                                        // workloads whose callers are not told of the limits that refuse them; a sidecar's own, a gateway's of all
+	Peers          []string               `protobuf:"bytes,13,rep,name=peers,proto3" json:"peers,omitempty"`                                                                                                       // exact SPIFFE IDs that may connect inbound
+	Cells          map[string]string      `protobuf:"bytes,14,rep,name=cells,proto3" json:"cells,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`                             // gateway: cell -> residency
+	Control        string                 `protobuf:"bytes,15,opt,name=control,proto3" json:"control,omitempty"`                                                                                                   // SPIFFE ID of the control plane
+	TenantData     []*TenantData          `protobuf:"bytes,16,rep,name=tenant_data,json=tenantData,proto3" json:"tenant_data,omitempty"`                                                                           // a sidecar: of its workload; a gateway: of every workload
+	Fenced         []string               `protobuf:"bytes,18,rep,name=fenced,proto3" json:"fenced,omitempty"`                                                                                                     // SHA-256 of certificates of members that an operator shut out, hexadecimal
+	Movers         map[string]string      `protobuf:"bytes,17,rep,name=movers,proto3" json:"movers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`                           // gateway: member ID -> host:port at which that gateway takes the writes of tenants that it moves
+	ShareGroups    []*ShareGroup          `protobuf:"bytes,19,rep,name=share_groups,json=shareGroups,proto3" json:"share_groups,omitempty"`                                                                        // that enforce limits together
+	Streams        []*Streams             `protobuf:"bytes,100,rep,name=streams,proto3" json:"streams,omitempty"`                                                                                                  // gateway: of the workloads that have some
+	Admission      *Admission             `protobuf:"bytes,30,opt,name=admission,proto3" json:"admission,omitempty"`                                                                                               // none: the defaults
+	Addresses      map[string]string      `protobuf:"bytes,130,rep,name=addresses,proto3" json:"addresses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`                    // names that a captured service may call -> the virtual address of each
+	BoundPeers     map[string]string      `protobuf:"bytes,40,rep,name=bound_peers,json=boundPeers,proto3" json:"bound_peers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // those of peers that are bound to a tenant by registration, and to which
+	HideLimits     []string               `protobuf:"bytes,31,rep,name=hide_limits,json=hideLimits,proto3" json:"hide_limits,omitempty"`                                                                           // workloads whose callers are not told of the limits that refuse them; a sidecar's own, a gateway's of all
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ProxyConfig) Reset() {
 	*x = ProxyConfig{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[11]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1137,7 @@ func (x *ProxyConfig) String() string {
 func (*ProxyConfig) ProtoMessage() {}
 
 func (x *ProxyConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[11]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1150,7 @@ func (x *ProxyConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyConfig.ProtoReflect.Descriptor instead.
 func (*ProxyConfig) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{11}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProxyConfig) GetRole() string {
@@ -1167,6 +1286,13 @@ func (x *ProxyConfig) GetShareGroups() []*ShareGroup {
 	return nil
 }
 
+func (x *ProxyConfig) GetStreams() []*Streams {
+	if x != nil {
+		return x.Streams
+	}
+	return nil
+}
+
 func (x *ProxyConfig) GetAdmission() *Admission {
 	if x != nil {
 		return x.Admission
@@ -1177,6 +1303,13 @@ func (x *ProxyConfig) GetAdmission() *Admission {
 func (x *ProxyConfig) GetAddresses() map[string]string {
 	if x != nil {
 		return x.Addresses
+	}
+	return nil
+}
+
+func (x *ProxyConfig) GetBoundPeers() map[string]string {
+	if x != nil {
+		return x.BoundPeers
 	}
 	return nil
 }
@@ -1200,7 +1333,7 @@ type ShareGroup struct {
 
 func (x *ShareGroup) Reset() {
 	*x = ShareGroup{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1345,7 @@ func (x *ShareGroup) String() string {
 func (*ShareGroup) ProtoMessage() {}
 
 func (x *ShareGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[12]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1358,7 @@ func (x *ShareGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareGroup.ProtoReflect.Descriptor instead.
 func (*ShareGroup) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{12}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ShareGroup) GetName() string {
@@ -1261,7 +1394,7 @@ type Admission struct {
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1406,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[13]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1419,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{13}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Admission) GetOff() bool {
@@ -1326,7 +1459,7 @@ type TenantData struct {
 
 func (x *TenantData) Reset() {
 	*x = TenantData{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1471,7 @@ func (x *TenantData) String() string {
 func (*TenantData) ProtoMessage() {}
 
 func (x *TenantData) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[14]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1484,7 @@ func (x *TenantData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TenantData.ProtoReflect.Descriptor instead.
 func (*TenantData) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{14}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TenantData) GetWorkload() string {
@@ -1408,15 +1541,16 @@ type Class struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Methods       []string               `protobuf:"bytes,2,rep,name=methods,proto3" json:"methods,omitempty"`
 	Paths         []string               `protobuf:"bytes,3,rep,name=paths,proto3" json:"paths,omitempty"`
-	Bulkhead      bool                   `protobuf:"varint,4,opt,name=bulkhead,proto3" json:"bulkhead,omitempty"` // Envoy has connections of the class's own
-	Priority      string                 `protobuf:"bytes,5,opt,name=priority,proto3" json:"priority,omitempty"`  // interactive (or ""), batch
+	Bulkhead      bool                   `protobuf:"varint,4,opt,name=bulkhead,proto3" json:"bulkhead,omitempty"`     // Envoy has connections of the class's own
+	Priority      string                 `protobuf:"bytes,5,opt,name=priority,proto3" json:"priority,omitempty"`      // interactive (or ""), batch
+	Streaming     bool                   `protobuf:"varint,100,opt,name=streaming,proto3" json:"streaming,omitempty"` // they last as long as they are used
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Class) Reset() {
 	*x = Class{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1562,7 @@ func (x *Class) String() string {
 func (*Class) ProtoMessage() {}
 
 func (x *Class) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[15]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1575,7 @@ func (x *Class) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Class.ProtoReflect.Descriptor instead.
 func (*Class) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{15}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Class) GetName() string {
@@ -1479,6 +1613,74 @@ func (x *Class) GetPriority() string {
 	return ""
 }
 
+func (x *Class) GetStreaming() bool {
+	if x != nil {
+		return x.Streaming
+	}
+	return false
+}
+
+// Streams are the classes of a workload of which some last, for a gateway to know them.
+type Streams struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Workload      string                 `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
+	Strip         string                 `protobuf:"bytes,2,opt,name=strip,proto3" json:"strip,omitempty"` // of the path at the gateway, before a class is looked for; "" for nothing
+	Classes       []*Class               `protobuf:"bytes,3,rep,name=classes,proto3" json:"classes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Streams) Reset() {
+	*x = Streams{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Streams) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Streams) ProtoMessage() {}
+
+func (x *Streams) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Streams.ProtoReflect.Descriptor instead.
+func (*Streams) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Streams) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Streams) GetStrip() string {
+	if x != nil {
+		return x.Strip
+	}
+	return ""
+}
+
+func (x *Streams) GetClasses() []*Class {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
 type Dependency struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // workload, dependency
@@ -1491,7 +1693,7 @@ type Dependency struct {
 
 func (x *Dependency) Reset() {
 	*x = Dependency{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1705,7 @@ func (x *Dependency) String() string {
 func (*Dependency) ProtoMessage() {}
 
 func (x *Dependency) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[16]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1718,7 @@ func (x *Dependency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
 func (*Dependency) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{16}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Dependency) GetKind() string {
@@ -1561,7 +1763,7 @@ type Breaker struct {
 
 func (x *Breaker) Reset() {
 	*x = Breaker{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1775,7 @@ func (x *Breaker) String() string {
 func (*Breaker) ProtoMessage() {}
 
 func (x *Breaker) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[17]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1788,7 @@ func (x *Breaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Breaker.ProtoReflect.Descriptor instead.
 func (*Breaker) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{17}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Breaker) GetFailures() int32 {
@@ -1637,6 +1839,9 @@ type MemberReport struct {
 	//	*MemberReport_Position
 	//	*MemberReport_Certificate
 	//	*MemberReport_Top
+	//	*MemberReport_Shadow
+	//	*MemberReport_Uses
+	//	*MemberReport_Audit
 	Report        isMemberReport_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1644,7 +1849,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1861,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[18]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1874,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{18}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MemberReport) GetReport() isMemberReport_Report {
@@ -1760,6 +1965,33 @@ func (x *MemberReport) GetTop() *Top {
 	return nil
 }
 
+func (x *MemberReport) GetShadow() *ShadowReport {
+	if x != nil {
+		if x, ok := x.Report.(*MemberReport_Shadow); ok {
+			return x.Shadow
+		}
+	}
+	return nil
+}
+
+func (x *MemberReport) GetUses() *UseReport {
+	if x != nil {
+		if x, ok := x.Report.(*MemberReport_Uses); ok {
+			return x.Uses
+		}
+	}
+	return nil
+}
+
+func (x *MemberReport) GetAudit() *AuditBatch {
+	if x != nil {
+		if x, ok := x.Report.(*MemberReport_Audit); ok {
+			return x.Audit
+		}
+	}
+	return nil
+}
+
 type isMemberReport_Report interface {
 	isMemberReport_Report()
 }
@@ -1800,6 +2032,18 @@ type MemberReport_Top struct {
 	Top *Top `protobuf:"bytes,20,opt,name=top,proto3,oneof"`
 }
 
+type MemberReport_Shadow struct {
+	Shadow *ShadowReport `protobuf:"bytes,60,opt,name=shadow,proto3,oneof"`
+}
+
+type MemberReport_Uses struct {
+	Uses *UseReport `protobuf:"bytes,61,opt,name=uses,proto3,oneof"`
+}
+
+type MemberReport_Audit struct {
+	Audit *AuditBatch `protobuf:"bytes,80,opt,name=audit,proto3,oneof"`
+}
+
 func (*MemberReport_Hello) isMemberReport_Report() {}
 
 func (*MemberReport_Readiness) isMemberReport_Report() {}
@@ -1818,21 +2062,30 @@ func (*MemberReport_Certificate) isMemberReport_Report() {}
 
 func (*MemberReport_Top) isMemberReport_Report() {}
 
+func (*MemberReport_Shadow) isMemberReport_Report() {}
+
+func (*MemberReport_Uses) isMemberReport_Report() {}
+
+func (*MemberReport_Audit) isMemberReport_Report() {}
+
 // Hello registers a durable member.
 type Hello struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MemberId      string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"` // kept on the member's disk
-	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	EnvoyVersion  string                 `protobuf:"bytes,3,opt,name=envoy_version,json=envoyVersion,proto3" json:"envoy_version,omitempty"`
-	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // of the inbound listener, as peers reach it
-	Port          uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`      // of a gateway: at which it takes the writes of tenants that it moves
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	MemberId     string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"` // kept on the member's disk
+	Version      string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	EnvoyVersion string                 `protobuf:"bytes,3,opt,name=envoy_version,json=envoyVersion,proto3" json:"envoy_version,omitempty"`
+	Address      string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // of the inbound listener, as peers reach it
+	Port         uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`      // of a gateway: at which it takes the writes of tenants that it moves
+	// How long what was pushed counts there without the control plane: grants, and issuers' keys; none: the defaults.
+	GrantAge      *durationpb.Duration `protobuf:"bytes,100,opt,name=grant_age,json=grantAge,proto3" json:"grant_age,omitempty"`
+	IssuerAge     *durationpb.Duration `protobuf:"bytes,101,opt,name=issuer_age,json=issuerAge,proto3" json:"issuer_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +2097,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[19]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +2110,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{19}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Hello) GetMemberId() string {
@@ -1895,6 +2148,20 @@ func (x *Hello) GetPort() uint32 {
 	return 0
 }
 
+func (x *Hello) GetGrantAge() *durationpb.Duration {
+	if x != nil {
+		return x.GrantAge
+	}
+	return nil
+}
+
+func (x *Hello) GetIssuerAge() *durationpb.Duration {
+	if x != nil {
+		return x.IssuerAge
+	}
+	return nil
+}
+
 // Certificate is the certificate that the member shows its peers from now on.
 type Certificate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1906,7 +2173,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2185,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[20]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2198,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{20}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Certificate) GetSha256() string {
@@ -1958,7 +2225,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2237,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[21]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2250,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{21}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Readiness) GetReady() bool {
@@ -2005,7 +2272,7 @@ type PublishKey struct {
 
 func (x *PublishKey) Reset() {
 	*x = PublishKey{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2284,7 @@ func (x *PublishKey) String() string {
 func (*PublishKey) ProtoMessage() {}
 
 func (x *PublishKey) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[22]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2297,7 @@ func (x *PublishKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishKey.ProtoReflect.Descriptor instead.
 func (*PublishKey) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{22}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PublishKey) GetKid() string {
@@ -2065,7 +2332,7 @@ type UsageBatch struct {
 
 func (x *UsageBatch) Reset() {
 	*x = UsageBatch{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2344,7 @@ func (x *UsageBatch) String() string {
 func (*UsageBatch) ProtoMessage() {}
 
 func (x *UsageBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[23]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2357,7 @@ func (x *UsageBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageBatch.ProtoReflect.Descriptor instead.
 func (*UsageBatch) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{23}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UsageBatch) GetSequence() int64 {
@@ -2130,7 +2397,7 @@ type UsageRecord struct {
 
 func (x *UsageRecord) Reset() {
 	*x = UsageRecord{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2409,7 @@ func (x *UsageRecord) String() string {
 func (*UsageRecord) ProtoMessage() {}
 
 func (x *UsageRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[24]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2422,7 @@ func (x *UsageRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRecord.ProtoReflect.Descriptor instead.
 func (*UsageRecord) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{24}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UsageRecord) GetMinute() *timestamppb.Timestamp {
@@ -2266,7 +2533,7 @@ type Top struct {
 
 func (x *Top) Reset() {
 	*x = Top{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2545,7 @@ func (x *Top) String() string {
 func (*Top) ProtoMessage() {}
 
 func (x *Top) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[25]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2558,7 @@ func (x *Top) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Top.ProtoReflect.Descriptor instead.
 func (*Top) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{25}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Top) GetTenants() []*TopEntry {
@@ -2318,7 +2585,7 @@ type TopEntry struct {
 
 func (x *TopEntry) Reset() {
 	*x = TopEntry{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2597,7 @@ func (x *TopEntry) String() string {
 func (*TopEntry) ProtoMessage() {}
 
 func (x *TopEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[26]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2610,7 @@ func (x *TopEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopEntry.ProtoReflect.Descriptor instead.
 func (*TopEntry) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{26}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TopEntry) GetTenant() string {
@@ -2409,6 +2676,436 @@ func (x *TopEntry) GetLimit() string {
 	return ""
 }
 
+// AuditBatch hands over batches of audit events, each a trail.Batch as JSON. They are acknowledged by the sequence, and sent
+// again until they are.
+type AuditBatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      int64                  `protobuf:"varint,80,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Batches       [][]byte               `protobuf:"bytes,81,rep,name=batches,proto3" json:"batches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditBatch) Reset() {
+	*x = AuditBatch{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditBatch) ProtoMessage() {}
+
+func (x *AuditBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditBatch.ProtoReflect.Descriptor instead.
+func (*AuditBatch) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *AuditBatch) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *AuditBatch) GetBatches() [][]byte {
+	if x != nil {
+		return x.Batches
+	}
+	return nil
+}
+
+type AuditAck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      int64                  `protobuf:"varint,80,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditAck) Reset() {
+	*x = AuditAck{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditAck) ProtoMessage() {}
+
+func (x *AuditAck) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditAck.ProtoReflect.Descriptor instead.
+func (*AuditAck) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *AuditAck) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+// ShadowReport is what policies that are only watched would have done, since the member's process began. Each one holds all that
+// those before it held.
+type ShadowReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	Entries       []*ShadowEntry         `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	Lost          int64                  `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"` // requests that are in no entry: there were more entries than are kept
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShadowReport) Reset() {
+	*x = ShadowReport{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShadowReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShadowReport) ProtoMessage() {}
+
+func (x *ShadowReport) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShadowReport.ProtoReflect.Descriptor instead.
+func (*ShadowReport) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ShadowReport) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ShadowReport) GetEntries() []*ShadowEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *ShadowReport) GetLost() int64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+type ShadowEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // of what is watched
+	Allowed       bool                   `protobuf:"varint,3,opt,name=allowed,proto3" json:"allowed,omitempty"`   // it would be allowed; false: it would be refused
+	Tenant        string                 `protobuf:"bytes,4,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	TenantUid     string                 `protobuf:"bytes,5,opt,name=tenant_uid,json=tenantUid,proto3" json:"tenant_uid,omitempty"`
+	Principal     string                 `protobuf:"bytes,6,opt,name=principal,proto3" json:"principal,omitempty"`
+	Workload      string                 `protobuf:"bytes,7,opt,name=workload,proto3" json:"workload,omitempty"`
+	Method        string                 `protobuf:"bytes,8,opt,name=method,proto3" json:"method,omitempty"`
+	Route         string                 `protobuf:"bytes,9,opt,name=route,proto3" json:"route,omitempty"` // path pattern
+	Requests      int64                  `protobuf:"varint,10,opt,name=requests,proto3" json:"requests,omitempty"`
+	Decision      string                 `protobuf:"bytes,11,opt,name=decision,proto3" json:"decision,omitempty"` // of the last of them
+	Path          string                 `protobuf:"bytes,12,opt,name=path,proto3" json:"path,omitempty"`         // of that
+	Last          *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShadowEntry) Reset() {
+	*x = ShadowEntry{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShadowEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShadowEntry) ProtoMessage() {}
+
+func (x *ShadowEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShadowEntry.ProtoReflect.Descriptor instead.
+func (*ShadowEntry) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ShadowEntry) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *ShadowEntry) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ShadowEntry) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *ShadowEntry) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ShadowEntry) GetTenantUid() string {
+	if x != nil {
+		return x.TenantUid
+	}
+	return ""
+}
+
+func (x *ShadowEntry) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *ShadowEntry) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *ShadowEntry) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *ShadowEntry) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *ShadowEntry) GetRequests() int64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *ShadowEntry) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+func (x *ShadowEntry) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ShadowEntry) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+// UseReport is which policies permitted requests, and whose, since the member's process began. Each one holds all that those before
+// it held.
+type UseReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	Entries       []*UseEntry            `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	Lost          int64                  `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"` // requests that are in no entry
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseReport) Reset() {
+	*x = UseReport{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseReport) ProtoMessage() {}
+
+func (x *UseReport) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseReport.ProtoReflect.Descriptor instead.
+func (*UseReport) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *UseReport) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *UseReport) GetEntries() []*UseEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *UseReport) GetLost() int64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+type UseEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	Principal     string                 `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	Requests      int64                  `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	Last          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseEntry) Reset() {
+	*x = UseEntry{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseEntry) ProtoMessage() {}
+
+func (x *UseEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseEntry.ProtoReflect.Descriptor instead.
+func (*UseEntry) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *UseEntry) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *UseEntry) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *UseEntry) GetRequests() int64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *UseEntry) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
 // Explanation answers an Explain.
 type Explanation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2421,7 +3118,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +3130,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[27]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +3143,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{27}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Explanation) GetDecisionId() string {
@@ -2479,7 +3176,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +3188,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[28]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +3201,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{28}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{36}
 }
 
 // Position says that the member has applied a tenant's placement of an epoch, and keeps it on its disk.
@@ -2521,7 +3218,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +3230,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[29]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +3243,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{29}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Position) GetTenant() string {
@@ -2603,7 +3300,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +3312,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[30]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +3325,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{30}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Copy) GetWorkload() string {
@@ -2710,6 +3407,7 @@ type ControlMessage struct {
 	//	*ControlMessage_UsageAck
 	//	*ControlMessage_Explain
 	//	*ControlMessage_Pulse
+	//	*ControlMessage_AuditAck
 	Message       isControlMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2717,7 +3415,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2729,7 +3427,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[31]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2742,7 +3440,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{31}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ControlMessage) GetMessage() isControlMessage_Message {
@@ -2797,6 +3495,15 @@ func (x *ControlMessage) GetPulse() *Pulse {
 	return nil
 }
 
+func (x *ControlMessage) GetAuditAck() *AuditAck {
+	if x != nil {
+		if x, ok := x.Message.(*ControlMessage_AuditAck); ok {
+			return x.AuditAck
+		}
+	}
+	return nil
+}
+
 type isControlMessage_Message interface {
 	isControlMessage_Message()
 }
@@ -2821,6 +3528,10 @@ type ControlMessage_Pulse struct {
 	Pulse *Pulse `protobuf:"bytes,5,opt,name=pulse,proto3,oneof"`
 }
 
+type ControlMessage_AuditAck struct {
+	AuditAck *AuditAck `protobuf:"bytes,80,opt,name=audit_ack,json=auditAck,proto3,oneof"`
+}
+
 func (*ControlMessage_Welcome) isControlMessage_Message() {}
 
 func (*ControlMessage_KeyInForce) isControlMessage_Message() {}
@@ -2831,6 +3542,8 @@ func (*ControlMessage_Explain) isControlMessage_Message() {}
 
 func (*ControlMessage_Pulse) isControlMessage_Message() {}
 
+func (*ControlMessage_AuditAck) isControlMessage_Message() {}
+
 // Pulse comes every few seconds while the control plane reaches its store: what was pushed is as new as it can be.
 type Pulse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2840,7 +3553,7 @@ type Pulse struct {
 
 func (x *Pulse) Reset() {
 	*x = Pulse{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +3565,7 @@ func (x *Pulse) String() string {
 func (*Pulse) ProtoMessage() {}
 
 func (x *Pulse) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[32]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3578,7 @@ func (x *Pulse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pulse.ProtoReflect.Descriptor instead.
 func (*Pulse) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{32}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{40}
 }
 
 type Welcome struct {
@@ -2881,7 +3594,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +3606,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[33]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +3619,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{33}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Welcome) GetPrincipal() string {
@@ -2954,7 +3667,7 @@ type KeyInForce struct {
 
 func (x *KeyInForce) Reset() {
 	*x = KeyInForce{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3679,7 @@ func (x *KeyInForce) String() string {
 func (*KeyInForce) ProtoMessage() {}
 
 func (x *KeyInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[34]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3692,7 @@ func (x *KeyInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyInForce.ProtoReflect.Descriptor instead.
 func (*KeyInForce) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{34}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *KeyInForce) GetKid() string {
@@ -2998,7 +3711,7 @@ type UsageAck struct {
 
 func (x *UsageAck) Reset() {
 	*x = UsageAck{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3723,7 @@ func (x *UsageAck) String() string {
 func (*UsageAck) ProtoMessage() {}
 
 func (x *UsageAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3736,7 @@ func (x *UsageAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAck.ProtoReflect.Descriptor instead.
 func (*UsageAck) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{35}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *UsageAck) GetSequence() int64 {
@@ -3042,7 +3755,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3054,7 +3767,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3067,7 +3780,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{36}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Explain) GetDecisionId() string {
@@ -3081,7 +3794,7 @@ var File_tenantmesh_v1alpha1_resources_proto protoreflect.FileDescriptor
 
 const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\n" +
-	"#tenantmesh/v1alpha1/resources.proto\x12\x13tenantmesh.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe5\x03\n" +
+	"#tenantmesh/v1alpha1/resources.proto\x12\x13tenantmesh.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\x82\x04\n" +
 	"\fTenantPolicy\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -3094,7 +3807,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x06weight\x18\t \x01(\x05R\x06weight\x12\x1a\n" +
 	"\brevision\x18\n" +
 	" \x01(\x03R\brevision\x12:\n" +
-	"\tfail_mode\x18\v \x01(\v2\x1d.tenantmesh.v1alpha1.FailModeR\bfailMode\x1a9\n" +
+	"\tfail_mode\x18\v \x01(\v2\x1d.tenantmesh.v1alpha1.FailModeR\bfailMode\x12\x1b\n" +
+	"\taudit_all\x18P \x01(\bR\bauditAll\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"1\n" +
@@ -3128,7 +3842,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"ClassLimit\x12.\n" +
 	"\x13requests_per_second\x18\x01 \x01(\x01R\x11requestsPerSecond\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\x03R\x05burst\x12 \n" +
-	"\vconcurrency\x18\x03 \x01(\x03R\vconcurrency\"\x82\x03\n" +
+	"\vconcurrency\x18\x03 \x01(\x03R\vconcurrency\"\xe3\x03\n" +
 	"\fAccessPolicy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06effect\x18\x02 \x01(\tR\x06effect\x12\x12\n" +
@@ -3140,19 +3854,27 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\atargets\x18\x06 \x03(\v2\x1b.tenantmesh.v1alpha1.TargetR\atargets\x12\x12\n" +
 	"\x04when\x18\a \x01(\tR\x04when\x12\x1a\n" +
 	"\brevision\x18\b \x01(\x03R\brevision\x127\n" +
-	"\tnot_after\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x123\n" +
+	"\tnot_after\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x1b\n" +
+	"\taudit_all\x18P \x01(\bR\bauditAll\x12\x1f\n" +
+	"\vbreak_glass\x18Q \x01(\bR\n" +
+	"breakGlass\x123\n" +
 	"\x06canary\x18\n" +
-	" \x01(\v2\x1b.tenantmesh.v1alpha1.CanaryR\x06canary\"\xc0\x01\n" +
+	" \x01(\v2\x1b.tenantmesh.v1alpha1.CanaryR\x06canary\x12!\n" +
+	"\fknown_effect\x18( \x01(\tR\vknownEffect\"\xf2\x01\n" +
 	"\x06Canary\x12\x12\n" +
 	"\x04seed\x18\x01 \x01(\tR\x04seed\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x14\n" +
 	"\x05names\x18\x03 \x03(\tR\x05names\x129\n" +
 	"\x06before\x18\x04 \x01(\v2!.tenantmesh.v1alpha1.AccessPolicyR\x06before\x127\n" +
-	"\x05after\x18\x05 \x01(\v2!.tenantmesh.v1alpha1.AccessPolicyR\x05after\"\xc0\x01\n" +
+	"\x05after\x18\x05 \x01(\v2!.tenantmesh.v1alpha1.AccessPolicyR\x05after\x12\x16\n" +
+	"\x06shadow\x18< \x01(\bR\x06shadow\x12\x18\n" +
+	"\aremoves\x18= \x01(\bR\aremoves\"\xf0\x01\n" +
 	"\x0eTenantSelector\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x12\x14\n" +
 	"\x05tiers\x18\x02 \x03(\tR\x05tiers\x12G\n" +
-	"\x06labels\x18\x03 \x03(\v2/.tenantmesh.v1alpha1.TenantSelector.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x03 \x03(\v2/.tenantmesh.v1alpha1.TenantSelector.LabelsEntryR\x06labels\x12\x1c\n" +
+	"\tresidency\x18( \x01(\tR\tresidency\x12\x10\n" +
+	"\x03own\x18) \x01(\bR\x03own\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"T\n" +
@@ -3179,7 +3901,12 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\atenants\x18\x06 \x03(\tR\atenants\x12\x1e\n" +
 	"\n" +
 	"algorithms\x18\a \x03(\tR\n" +
-	"algorithms\"\xf1\b\n" +
+	"algorithms\"P\n" +
+	"\n" +
+	"Revocation\x12\x10\n" +
+	"\x03txn\x18\x01 \x01(\tR\x03txn\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xbb\n" +
+	"\n" +
 	"\vProxyConfig\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x1c\n" +
@@ -3202,9 +3929,12 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"tenantData\x12\x16\n" +
 	"\x06fenced\x18\x12 \x03(\tR\x06fenced\x12D\n" +
 	"\x06movers\x18\x11 \x03(\v2,.tenantmesh.v1alpha1.ProxyConfig.MoversEntryR\x06movers\x12B\n" +
-	"\fshare_groups\x18\x13 \x03(\v2\x1f.tenantmesh.v1alpha1.ShareGroupR\vshareGroups\x12<\n" +
+	"\fshare_groups\x18\x13 \x03(\v2\x1f.tenantmesh.v1alpha1.ShareGroupR\vshareGroups\x126\n" +
+	"\astreams\x18d \x03(\v2\x1c.tenantmesh.v1alpha1.StreamsR\astreams\x12<\n" +
 	"\tadmission\x18\x1e \x01(\v2\x1e.tenantmesh.v1alpha1.AdmissionR\tadmission\x12N\n" +
-	"\taddresses\x18\x82\x01 \x03(\v2/.tenantmesh.v1alpha1.ProxyConfig.AddressesEntryR\taddresses\x12\x1f\n" +
+	"\taddresses\x18\x82\x01 \x03(\v2/.tenantmesh.v1alpha1.ProxyConfig.AddressesEntryR\taddresses\x12Q\n" +
+	"\vbound_peers\x18( \x03(\v20.tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntryR\n" +
+	"boundPeers\x12\x1f\n" +
 	"\vhide_limits\x18\x1f \x03(\tR\n" +
 	"hideLimits\x1a8\n" +
 	"\n" +
@@ -3215,6 +3945,9 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
 	"\x0eAddressesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a=\n" +
+	"\x0fBoundPeersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"T\n" +
 	"\n" +
@@ -3234,13 +3967,18 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x06import\x18\x04 \x01(\tR\x06import\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06delete\x18\x06 \x01(\tR\x06delete\x12\x1a\n" +
-	"\bcommands\x18\a \x01(\bR\bcommands\"\x83\x01\n" +
+	"\bcommands\x18\a \x01(\bR\bcommands\"\xa1\x01\n" +
 	"\x05Class\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\amethods\x18\x02 \x03(\tR\amethods\x12\x14\n" +
 	"\x05paths\x18\x03 \x03(\tR\x05paths\x12\x1a\n" +
 	"\bbulkhead\x18\x04 \x01(\bR\bbulkhead\x12\x1a\n" +
-	"\bpriority\x18\x05 \x01(\tR\bpriority\"\x86\x01\n" +
+	"\bpriority\x18\x05 \x01(\tR\bpriority\x12\x1c\n" +
+	"\tstreaming\x18d \x01(\bR\tstreaming\"q\n" +
+	"\aStreams\x12\x1a\n" +
+	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x14\n" +
+	"\x05strip\x18\x02 \x01(\tR\x05strip\x124\n" +
+	"\aclasses\x18\x03 \x03(\v2\x1a.tenantmesh.v1alpha1.ClassR\aclasses\"\x86\x01\n" +
 	"\n" +
 	"Dependency\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
@@ -3252,7 +3990,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05share\x18\x02 \x01(\x01R\x05share\x121\n" +
 	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12-\n" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x124\n" +
-	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xb4\x04\n" +
+	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xe0\x05\n" +
 	"\fMemberReport\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.tenantmesh.v1alpha1.HelloH\x00R\x05hello\x12>\n" +
 	"\treadiness\x18\x02 \x01(\v2\x1e.tenantmesh.v1alpha1.ReadinessH\x00R\treadiness\x12B\n" +
@@ -3263,14 +4001,20 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05leave\x18\x06 \x01(\v2\x1a.tenantmesh.v1alpha1.LeaveH\x00R\x05leave\x12;\n" +
 	"\bposition\x18\a \x01(\v2\x1d.tenantmesh.v1alpha1.PositionH\x00R\bposition\x12D\n" +
 	"\vcertificate\x18\b \x01(\v2 .tenantmesh.v1alpha1.CertificateH\x00R\vcertificate\x12,\n" +
-	"\x03top\x18\x14 \x01(\v2\x18.tenantmesh.v1alpha1.TopH\x00R\x03topB\b\n" +
-	"\x06report\"\x91\x01\n" +
+	"\x03top\x18\x14 \x01(\v2\x18.tenantmesh.v1alpha1.TopH\x00R\x03top\x12;\n" +
+	"\x06shadow\x18< \x01(\v2!.tenantmesh.v1alpha1.ShadowReportH\x00R\x06shadow\x124\n" +
+	"\x04uses\x18= \x01(\v2\x1e.tenantmesh.v1alpha1.UseReportH\x00R\x04uses\x127\n" +
+	"\x05audit\x18P \x01(\v2\x1f.tenantmesh.v1alpha1.AuditBatchH\x00R\x05auditB\b\n" +
+	"\x06report\"\x83\x02\n" +
 	"\x05Hello\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12#\n" +
 	"\renvoy_version\x18\x03 \x01(\tR\fenvoyVersion\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04port\x18\x05 \x01(\rR\x04port\"^\n" +
+	"\x04port\x18\x05 \x01(\rR\x04port\x126\n" +
+	"\tgrant_age\x18d \x01(\v2\x19.google.protobuf.DurationR\bgrantAge\x128\n" +
+	"\n" +
+	"issuer_age\x18e \x01(\v2\x19.google.protobuf.DurationR\tissuerAge\"^\n" +
 	"\vCertificate\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x127\n" +
 	"\tnot_after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"!\n" +
@@ -3317,7 +4061,42 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x04open\x18\x06 \x01(\x03R\x04open\x12\x14\n" +
 	"\x05share\x18\a \x01(\x01R\x05share\x12\x14\n" +
 	"\x05level\x18\b \x01(\x01R\x05level\x12\x14\n" +
-	"\x05limit\x18\t \x01(\tR\x05limit\"X\n" +
+	"\x05limit\x18\t \x01(\tR\x05limit\"B\n" +
+	"\n" +
+	"AuditBatch\x12\x1a\n" +
+	"\bsequence\x18P \x01(\x03R\bsequence\x12\x18\n" +
+	"\abatches\x18Q \x03(\fR\abatches\"&\n" +
+	"\bAuditAck\x12\x1a\n" +
+	"\bsequence\x18P \x01(\x03R\bsequence\"\x90\x01\n" +
+	"\fShadowReport\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12:\n" +
+	"\aentries\x18\x02 \x03(\v2 .tenantmesh.v1alpha1.ShadowEntryR\aentries\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\x03R\x04lost\"\xf6\x02\n" +
+	"\vShadowEntry\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x18\n" +
+	"\aallowed\x18\x03 \x01(\bR\aallowed\x12\x16\n" +
+	"\x06tenant\x18\x04 \x01(\tR\x06tenant\x12\x1d\n" +
+	"\n" +
+	"tenant_uid\x18\x05 \x01(\tR\ttenantUid\x12\x1c\n" +
+	"\tprincipal\x18\x06 \x01(\tR\tprincipal\x12\x1a\n" +
+	"\bworkload\x18\a \x01(\tR\bworkload\x12\x16\n" +
+	"\x06method\x18\b \x01(\tR\x06method\x12\x14\n" +
+	"\x05route\x18\t \x01(\tR\x05route\x12\x1a\n" +
+	"\brequests\x18\n" +
+	" \x01(\x03R\brequests\x12\x1a\n" +
+	"\bdecision\x18\v \x01(\tR\bdecision\x12\x12\n" +
+	"\x04path\x18\f \x01(\tR\x04path\x12.\n" +
+	"\x04last\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"\x8a\x01\n" +
+	"\tUseReport\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x127\n" +
+	"\aentries\x18\x02 \x03(\v2\x1d.tenantmesh.v1alpha1.UseEntryR\aentries\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\x03R\x04lost\"\x8c\x01\n" +
+	"\bUseEntry\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x03R\brequests\x12.\n" +
+	"\x04last\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"X\n" +
 	"\vExplanation\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x14\n" +
@@ -3343,14 +4122,15 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\ajournal\x18\b \x01(\x03R\ajournal\x12\x18\n" +
 	"\aresyncs\x18\t \x01(\x03R\aresyncs\x12\x16\n" +
 	"\x06caught\x18\n" +
-	" \x01(\bR\x06caught\"\xc6\x02\n" +
+	" \x01(\bR\x06caught\"\x84\x03\n" +
 	"\x0eControlMessage\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.tenantmesh.v1alpha1.WelcomeH\x00R\awelcome\x12C\n" +
 	"\fkey_in_force\x18\x02 \x01(\v2\x1f.tenantmesh.v1alpha1.KeyInForceH\x00R\n" +
 	"keyInForce\x12<\n" +
 	"\tusage_ack\x18\x03 \x01(\v2\x1d.tenantmesh.v1alpha1.UsageAckH\x00R\busageAck\x128\n" +
 	"\aexplain\x18\x04 \x01(\v2\x1c.tenantmesh.v1alpha1.ExplainH\x00R\aexplain\x122\n" +
-	"\x05pulse\x18\x05 \x01(\v2\x1a.tenantmesh.v1alpha1.PulseH\x00R\x05pulseB\t\n" +
+	"\x05pulse\x18\x05 \x01(\v2\x1a.tenantmesh.v1alpha1.PulseH\x00R\x05pulse\x12<\n" +
+	"\taudit_ack\x18P \x01(\v2\x1d.tenantmesh.v1alpha1.AuditAckH\x00R\bauditAckB\t\n" +
 	"\amessage\"\a\n" +
 	"\x05Pulse\"\x92\x01\n" +
 	"\aWelcome\x12\x1c\n" +
@@ -3382,7 +4162,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*FailMode)(nil),              // 1: tenantmesh.v1alpha1.FailMode
@@ -3395,98 +4175,123 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*Target)(nil),                // 8: tenantmesh.v1alpha1.Target
 	(*SignerKey)(nil),             // 9: tenantmesh.v1alpha1.SignerKey
 	(*TokenIssuer)(nil),           // 10: tenantmesh.v1alpha1.TokenIssuer
-	(*ProxyConfig)(nil),           // 11: tenantmesh.v1alpha1.ProxyConfig
-	(*ShareGroup)(nil),            // 12: tenantmesh.v1alpha1.ShareGroup
-	(*Admission)(nil),             // 13: tenantmesh.v1alpha1.Admission
-	(*TenantData)(nil),            // 14: tenantmesh.v1alpha1.TenantData
-	(*Class)(nil),                 // 15: tenantmesh.v1alpha1.Class
-	(*Dependency)(nil),            // 16: tenantmesh.v1alpha1.Dependency
-	(*Breaker)(nil),               // 17: tenantmesh.v1alpha1.Breaker
-	(*MemberReport)(nil),          // 18: tenantmesh.v1alpha1.MemberReport
-	(*Hello)(nil),                 // 19: tenantmesh.v1alpha1.Hello
-	(*Certificate)(nil),           // 20: tenantmesh.v1alpha1.Certificate
-	(*Readiness)(nil),             // 21: tenantmesh.v1alpha1.Readiness
-	(*PublishKey)(nil),            // 22: tenantmesh.v1alpha1.PublishKey
-	(*UsageBatch)(nil),            // 23: tenantmesh.v1alpha1.UsageBatch
-	(*UsageRecord)(nil),           // 24: tenantmesh.v1alpha1.UsageRecord
-	(*Top)(nil),                   // 25: tenantmesh.v1alpha1.Top
-	(*TopEntry)(nil),              // 26: tenantmesh.v1alpha1.TopEntry
-	(*Explanation)(nil),           // 27: tenantmesh.v1alpha1.Explanation
-	(*Leave)(nil),                 // 28: tenantmesh.v1alpha1.Leave
-	(*Position)(nil),              // 29: tenantmesh.v1alpha1.Position
-	(*Copy)(nil),                  // 30: tenantmesh.v1alpha1.Copy
-	(*ControlMessage)(nil),        // 31: tenantmesh.v1alpha1.ControlMessage
-	(*Pulse)(nil),                 // 32: tenantmesh.v1alpha1.Pulse
-	(*Welcome)(nil),               // 33: tenantmesh.v1alpha1.Welcome
-	(*KeyInForce)(nil),            // 34: tenantmesh.v1alpha1.KeyInForce
-	(*UsageAck)(nil),              // 35: tenantmesh.v1alpha1.UsageAck
-	(*Explain)(nil),               // 36: tenantmesh.v1alpha1.Explain
-	nil,                           // 37: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
-	nil,                           // 38: tenantmesh.v1alpha1.Limits.ClassesEntry
-	nil,                           // 39: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	nil,                           // 40: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	nil,                           // 41: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	nil,                           // 42: tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*Revocation)(nil),            // 11: tenantmesh.v1alpha1.Revocation
+	(*ProxyConfig)(nil),           // 12: tenantmesh.v1alpha1.ProxyConfig
+	(*ShareGroup)(nil),            // 13: tenantmesh.v1alpha1.ShareGroup
+	(*Admission)(nil),             // 14: tenantmesh.v1alpha1.Admission
+	(*TenantData)(nil),            // 15: tenantmesh.v1alpha1.TenantData
+	(*Class)(nil),                 // 16: tenantmesh.v1alpha1.Class
+	(*Streams)(nil),               // 17: tenantmesh.v1alpha1.Streams
+	(*Dependency)(nil),            // 18: tenantmesh.v1alpha1.Dependency
+	(*Breaker)(nil),               // 19: tenantmesh.v1alpha1.Breaker
+	(*MemberReport)(nil),          // 20: tenantmesh.v1alpha1.MemberReport
+	(*Hello)(nil),                 // 21: tenantmesh.v1alpha1.Hello
+	(*Certificate)(nil),           // 22: tenantmesh.v1alpha1.Certificate
+	(*Readiness)(nil),             // 23: tenantmesh.v1alpha1.Readiness
+	(*PublishKey)(nil),            // 24: tenantmesh.v1alpha1.PublishKey
+	(*UsageBatch)(nil),            // 25: tenantmesh.v1alpha1.UsageBatch
+	(*UsageRecord)(nil),           // 26: tenantmesh.v1alpha1.UsageRecord
+	(*Top)(nil),                   // 27: tenantmesh.v1alpha1.Top
+	(*TopEntry)(nil),              // 28: tenantmesh.v1alpha1.TopEntry
+	(*AuditBatch)(nil),            // 29: tenantmesh.v1alpha1.AuditBatch
+	(*AuditAck)(nil),              // 30: tenantmesh.v1alpha1.AuditAck
+	(*ShadowReport)(nil),          // 31: tenantmesh.v1alpha1.ShadowReport
+	(*ShadowEntry)(nil),           // 32: tenantmesh.v1alpha1.ShadowEntry
+	(*UseReport)(nil),             // 33: tenantmesh.v1alpha1.UseReport
+	(*UseEntry)(nil),              // 34: tenantmesh.v1alpha1.UseEntry
+	(*Explanation)(nil),           // 35: tenantmesh.v1alpha1.Explanation
+	(*Leave)(nil),                 // 36: tenantmesh.v1alpha1.Leave
+	(*Position)(nil),              // 37: tenantmesh.v1alpha1.Position
+	(*Copy)(nil),                  // 38: tenantmesh.v1alpha1.Copy
+	(*ControlMessage)(nil),        // 39: tenantmesh.v1alpha1.ControlMessage
+	(*Pulse)(nil),                 // 40: tenantmesh.v1alpha1.Pulse
+	(*Welcome)(nil),               // 41: tenantmesh.v1alpha1.Welcome
+	(*KeyInForce)(nil),            // 42: tenantmesh.v1alpha1.KeyInForce
+	(*UsageAck)(nil),              // 43: tenantmesh.v1alpha1.UsageAck
+	(*Explain)(nil),               // 44: tenantmesh.v1alpha1.Explain
+	nil,                           // 45: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	nil,                           // 46: tenantmesh.v1alpha1.Limits.ClassesEntry
+	nil,                           // 47: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	nil,                           // 48: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	nil,                           // 49: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	nil,                           // 50: tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
+	nil,                           // 51: tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
+	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
-	37, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	45, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	2,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	3,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
 	1,  // 3: tenantmesh.v1alpha1.TenantPolicy.fail_mode:type_name -> tenantmesh.v1alpha1.FailMode
-	43, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	43, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
-	38, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	52, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	52, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	46, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
 	7,  // 7: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
 	8,  // 8: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	44, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	53, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
 	6,  // 10: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
 	5,  // 11: tenantmesh.v1alpha1.Canary.before:type_name -> tenantmesh.v1alpha1.AccessPolicy
 	5,  // 12: tenantmesh.v1alpha1.Canary.after:type_name -> tenantmesh.v1alpha1.AccessPolicy
-	39, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	44, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
-	15, // 15: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
-	16, // 16: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	40, // 17: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	14, // 18: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
-	41, // 19: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	12, // 20: tenantmesh.v1alpha1.ProxyConfig.share_groups:type_name -> tenantmesh.v1alpha1.ShareGroup
-	13, // 21: tenantmesh.v1alpha1.ProxyConfig.admission:type_name -> tenantmesh.v1alpha1.Admission
-	42, // 22: tenantmesh.v1alpha1.ProxyConfig.addresses:type_name -> tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
-	17, // 23: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
-	43, // 24: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
-	43, // 25: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
-	43, // 26: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
-	19, // 27: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
-	21, // 28: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
-	22, // 29: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
-	23, // 30: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	27, // 31: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	28, // 32: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	29, // 33: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
-	20, // 34: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
-	25, // 35: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
-	44, // 36: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	44, // 37: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	24, // 38: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	44, // 39: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	43, // 40: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	26, // 41: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
-	30, // 42: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	33, // 43: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	34, // 44: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	35, // 45: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	36, // 46: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	32, // 47: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
-	4,  // 48: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	18, // 49: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	31, // 50: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	50, // [50:51] is the sub-list for method output_type
-	49, // [49:50] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	47, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	53, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	53, // 15: tenantmesh.v1alpha1.Revocation.until:type_name -> google.protobuf.Timestamp
+	16, // 16: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
+	18, // 17: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
+	48, // 18: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	15, // 19: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
+	49, // 20: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	13, // 21: tenantmesh.v1alpha1.ProxyConfig.share_groups:type_name -> tenantmesh.v1alpha1.ShareGroup
+	17, // 22: tenantmesh.v1alpha1.ProxyConfig.streams:type_name -> tenantmesh.v1alpha1.Streams
+	14, // 23: tenantmesh.v1alpha1.ProxyConfig.admission:type_name -> tenantmesh.v1alpha1.Admission
+	50, // 24: tenantmesh.v1alpha1.ProxyConfig.addresses:type_name -> tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
+	51, // 25: tenantmesh.v1alpha1.ProxyConfig.bound_peers:type_name -> tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
+	16, // 26: tenantmesh.v1alpha1.Streams.classes:type_name -> tenantmesh.v1alpha1.Class
+	19, // 27: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
+	52, // 28: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
+	52, // 29: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
+	52, // 30: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
+	21, // 31: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
+	23, // 32: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
+	24, // 33: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
+	25, // 34: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
+	35, // 35: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	36, // 36: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	37, // 37: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	22, // 38: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
+	27, // 39: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
+	31, // 40: tenantmesh.v1alpha1.MemberReport.shadow:type_name -> tenantmesh.v1alpha1.ShadowReport
+	33, // 41: tenantmesh.v1alpha1.MemberReport.uses:type_name -> tenantmesh.v1alpha1.UseReport
+	29, // 42: tenantmesh.v1alpha1.MemberReport.audit:type_name -> tenantmesh.v1alpha1.AuditBatch
+	52, // 43: tenantmesh.v1alpha1.Hello.grant_age:type_name -> google.protobuf.Duration
+	52, // 44: tenantmesh.v1alpha1.Hello.issuer_age:type_name -> google.protobuf.Duration
+	53, // 45: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	53, // 46: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	26, // 47: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	53, // 48: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	52, // 49: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	28, // 50: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
+	53, // 51: tenantmesh.v1alpha1.ShadowReport.since:type_name -> google.protobuf.Timestamp
+	32, // 52: tenantmesh.v1alpha1.ShadowReport.entries:type_name -> tenantmesh.v1alpha1.ShadowEntry
+	53, // 53: tenantmesh.v1alpha1.ShadowEntry.last:type_name -> google.protobuf.Timestamp
+	53, // 54: tenantmesh.v1alpha1.UseReport.since:type_name -> google.protobuf.Timestamp
+	34, // 55: tenantmesh.v1alpha1.UseReport.entries:type_name -> tenantmesh.v1alpha1.UseEntry
+	53, // 56: tenantmesh.v1alpha1.UseEntry.last:type_name -> google.protobuf.Timestamp
+	38, // 57: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	41, // 58: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	42, // 59: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	43, // 60: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	44, // 61: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	40, // 62: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
+	30, // 63: tenantmesh.v1alpha1.ControlMessage.audit_ack:type_name -> tenantmesh.v1alpha1.AuditAck
+	4,  // 64: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	20, // 65: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	39, // 66: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	66, // [66:67] is the sub-list for method output_type
+	65, // [65:66] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -3494,7 +4299,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 	if File_tenantmesh_v1alpha1_resources_proto != nil {
 		return
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[18].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[20].OneofWrappers = []any{
 		(*MemberReport_Hello)(nil),
 		(*MemberReport_Readiness)(nil),
 		(*MemberReport_PublishKey)(nil),
@@ -3504,13 +4309,17 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 		(*MemberReport_Position)(nil),
 		(*MemberReport_Certificate)(nil),
 		(*MemberReport_Top)(nil),
+		(*MemberReport_Shadow)(nil),
+		(*MemberReport_Uses)(nil),
+		(*MemberReport_Audit)(nil),
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[31].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[39].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_KeyInForce)(nil),
 		(*ControlMessage_UsageAck)(nil),
 		(*ControlMessage_Explain)(nil),
 		(*ControlMessage_Pulse)(nil),
+		(*ControlMessage_AuditAck)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3518,7 +4327,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,6 +1,6 @@
-// Package adminclient calls the control plane's admin API over its Unix socket.
+// Package adminclient calls the control plane's admin API, over its Unix socket or over mTLS.
 //
-// It imports tenantstore, tenantstore/adminapi, policy and ledger.
+// It imports identity, tenantstore, tenantstore/adminapi, policy and ledger.
 package adminclient
 
 import (
@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/tenantmesh/tenantmesh/internal/command"
 	"github.com/tenantmesh/tenantmesh/ledger"
@@ -24,13 +25,17 @@ import (
 
 // Client calls one control plane.
 type Client struct {
-	socket string
-	http   *http.Client
+	at   string // socket, or URL
+	base string
+	http *http.Client
 }
 
-// New returns a client of the control plane whose socket is at path.
+// New returns a client of the control plane whose socket is at a path, or that answers over mTLS at "https://<host>:<port>".
 func New(path string) *Client {
-	return &Client{path, &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	if strings.HasPrefix(path, "https://") {
+		return secure(strings.TrimSuffix(path, "/"))
+	}
+	return &Client{path, "http://control", &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var dialer net.Dialer
 		return dialer.DialContext(ctx, "unix", path)
 	}}}}
@@ -48,6 +53,11 @@ type refusal struct {
 }
 
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	return c.send(ctx, method, path, in, out)
+}
+
+// send calls with headers more, as name, value.
+func (c *Client) send(ctx context.Context, method, path string, in, out any, headers ...string) error {
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
@@ -56,16 +66,19 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		}
 		body = bytes.NewReader(text)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://control"+path, body)
+	request, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return err
 	}
 	if in != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return command.Fail(command.Failed, "is the control plane running? name its socket with --admin", "no answer at %s: %w", c.socket, err)
+		return c.unanswered(err)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
@@ -83,7 +96,7 @@ func refused(status int, text []byte) error {
 	if err := json.Unmarshal(text, &r); err != nil || r.Detail == "" {
 		return command.Fail(command.Failed, "", "the control plane answers %d: %s", status, bytes.TrimSpace(text))
 	}
-	if len(r.Errors) == 0 || status != http.StatusUnprocessableEntity {
+	if len(r.Errors) == 0 || status != http.StatusUnprocessableEntity && status != http.StatusForbidden {
 		return command.Fail(command.Failed, "", "%s", r.Detail)
 	}
 	problems := make(tenantstore.Problems, len(r.Errors))
@@ -110,6 +123,14 @@ func (c *Client) Get(ctx context.Context, kind tenantstore.KindInfo, name string
 func (c *Client) List(ctx context.Context, kind tenantstore.KindInfo) (list adminapi.List, err error) {
 	err = c.call(ctx, http.MethodGet, adminapi.Base+"/"+kind.Plural, nil, &list)
 	return list, err
+}
+
+// PutIf writes one object, unless it changed since it was read.
+func (c *Client) PutIf(ctx context.Context, kind tenantstore.KindInfo, object *tenantstore.Object) (applied adminapi.Applied, err error) {
+	written := &tenantstore.Object{}
+	match := strconv.Quote(strconv.FormatInt(object.Metadata.Revision, 10))
+	err = c.send(ctx, http.MethodPut, adminapi.Base+"/"+kind.Plural+"/"+url.PathEscape(object.Metadata.Name), object, written, "If-Match", match)
+	return adminapi.Applied{Revision: written.Metadata.Revision}, err
 }
 
 // Delete removes one object.
@@ -201,6 +222,12 @@ func (c *Client) FenceMember(ctx context.Context, id string) (applied adminapi.A
 	return applied, err
 }
 
+// RevokeToken has the contexts of a transaction refused everywhere.
+func (c *Client) RevokeToken(ctx context.Context, txn, reason string) (applied adminapi.Applied, err error) {
+	err = c.call(ctx, http.MethodPost, "/revocations/"+url.PathEscape(txn)+"?reason="+url.QueryEscape(reason), nil, &applied)
+	return applied, err
+}
+
 // Status says how far a revision is (0: the newest), and with wait at most seconds later.
 func (c *Client) Status(ctx context.Context, revision int64, wait bool, seconds int) (status server.Status, err error) {
 	err = c.call(ctx, http.MethodGet, fmt.Sprintf("/status?revision=%d&wait=%t&timeout=%d", revision, wait, seconds), nil, &status)
@@ -211,6 +238,12 @@ func (c *Client) Status(ctx context.Context, revision int64, wait bool, seconds 
 func (c *Client) Explain(ctx context.Context, id string) (decision policy.Decision, err error) {
 	err = c.call(ctx, http.MethodGet, "/decisions/"+url.PathEscape(id), nil, &decision)
 	return decision, err
+}
+
+// Roles says who holds which role.
+func (c *Client) Roles(ctx context.Context) (holders []adminapi.RoleHolder, err error) {
+	err = c.call(ctx, http.MethodGet, "/roles", nil, &holders)
+	return holders, err
 }
 
 // Usage reads what a tenant used.

@@ -15,6 +15,18 @@ func (c *Client) Top(ctx context.Context) (list []tenantstore.Top, err error) {
 	return list, err
 }
 
+// Shadow says what policies that are only watched would have done.
+func (c *Client) Shadow(ctx context.Context) (report tenantstore.ShadowReport, err error) {
+	err = c.call(ctx, http.MethodGet, "/shadow", nil, &report)
+	return report, err
+}
+
+// PolicyUses says which policies permitted requests, and whose.
+func (c *Client) PolicyUses(ctx context.Context) (report tenantstore.PolicyUses, err error) {
+	err = c.call(ctx, http.MethodGet, "/policy-uses", nil, &report)
+	return report, err
+}
+
 // SLO says how well tenants were kept from each other since a time; the zero time is ever.
 func (c *Client) SLO(ctx context.Context, since time.Time) (list []tenantstore.IsolationSLO, err error) {
 	path := "/slo"

@@ -43,11 +43,16 @@ func runScripts(t *testing.T, folder string) {
 	m := meshtest.Start(t, mesh)
 	gateway := m.Gateway(t)
 	refused := m.Get(t, gateway.URL+"/front", "nobody")
+	scripts(t, m, folder, refused.Header.Get("x-tenantmesh-decision"))
+}
+
+func scripts(t *testing.T, m *meshtest.Mesh, folder, decision string) {
+	t.Helper()
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", folder),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TENANTMESH_ADMIN", m.AdminSocket())
-			env.Setenv("DECISION", refused.Header.Get("x-tenantmesh-decision"))
+			env.Setenv("DECISION", decision)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exitcode": exitCode},

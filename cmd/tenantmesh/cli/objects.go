@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/tenantmesh/tenantmesh/cmd/tenantmesh/adminclient"
@@ -21,31 +22,53 @@ import (
 	"github.com/tenantmesh/tenantmesh/xds/server"
 )
 
-// readFiles reads objects from files, folders (their *.yaml, *.yml and *.json) or "-".
+// source are files of objects, as flags name them.
+type source struct {
+	files []string
+	keys  string // folder of the files of keys that objects may name
+}
+
+func (s *source) flags(flags *pflag.FlagSet) {
+	flags.StringSliceVarP(&s.files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	flags.StringVar(&s.keys, "jwks-folder", "", "folder of the files that TokenIssuers name as jwks.file (default: none may)")
+}
+
+// read reads the files, and the keys that their objects name.
+func (s *source) read(cmd *cobra.Command) ([]*tenantstore.Document, error) {
+	documents, err := readFiles(cmd, s.files)
+	if err != nil {
+		return nil, err
+	}
+	var problems tenantstore.Problems
+	for _, d := range documents {
+		problems = append(problems, tenantstore.Locate([]*tenantstore.Document{d}, tenantstore.ResolveFiles([]*tenantstore.Object{d.Object}, s.keys))...)
+	}
+	if len(problems) > 0 {
+		return nil, badData(problems)
+	}
+	return documents, nil
+}
+
+// readFiles reads objects from files, folders (their *.yaml, *.yml and *.json) or "-". What they name is left alone.
 func readFiles(cmd *cobra.Command, paths []string) ([]*tenantstore.Document, error) {
 	if len(paths) == 0 {
 		return nil, usageError("such as -f mesh.yaml, or -f - for standard input", "-f must name a file")
 	}
 	var documents []*tenantstore.Document
 	var problems tenantstore.Problems
-	read := func(name, dir string, r io.Reader) error {
+	read := func(name string, r io.Reader) error {
 		found, err := tenantstore.DecodeYAML(name, r)
 		var wrong tenantstore.Problems
 		if errors.As(err, &wrong) {
 			problems = append(problems, wrong...)
 			return nil
 		}
-		for _, d := range found {
-			if err := tenantstore.ResolveFiles([]*tenantstore.Object{d.Object}, dir); err != nil {
-				return command.Fail(command.BadData, "", "%s: %w", name, err)
-			}
-		}
 		documents = append(documents, found...)
 		return err
 	}
 	for _, path := range paths {
 		if path == "-" {
-			if err := read("standard input", ".", cmd.InOrStdin()); err != nil {
+			if err := read("standard input", cmd.InOrStdin()); err != nil {
 				return nil, err
 			}
 			continue
@@ -59,7 +82,7 @@ func readFiles(cmd *cobra.Command, paths []string) ([]*tenantstore.Document, err
 			if err != nil {
 				return nil, command.Fail(command.BadData, "", "%w", err)
 			}
-			err = read(name, filepath.Dir(name), file)
+			err = read(name, file)
 			_ = file.Close()
 			if err != nil {
 				return nil, err
@@ -113,11 +136,12 @@ func objectsOf(documents []*tenantstore.Document) []*tenantstore.Object {
 type applied struct {
 	adminapi.Applied
 	Status *server.Status `json:"status,omitempty"`
+	CutOff []cutOffMember `json:"cutOff,omitempty"`
 }
 
 func newApply() *cobra.Command {
-	var files []string
-	var dryRun, wait bool
+	var files source
+	var dryRun, wait, shadow bool
 	var seconds int
 	var rollout rolloutFlags
 	var format output
@@ -128,12 +152,19 @@ func newApply() *cobra.Command {
 	}
 	client := addAdmin(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		documents, err := readFiles(cmd, files)
+		documents, err := files.read(cmd)
 		if err != nil {
 			return err
 		}
+		if shadow && rollout.asked() {
+			return usageError("watch it first, then abort that and roll it out", "--shadow must be without --rollout")
+		}
 		result, rolled, err := rollout.start(cmd, client(), documents, dryRun)
-		if !rolled && err == nil {
+		switch {
+		case rolled || err != nil:
+		case shadow:
+			result, err = startShadow(cmd, client(), documents, dryRun)
+		default:
 			result, err = client().Apply(cmd.Context(), objectsOf(documents), dryRun)
 		}
 		if err != nil {
@@ -145,7 +176,7 @@ func newApply() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out.Status = &status
+			out.Status, out.CutOff = &status, cutOff(status, result.Changes)
 		}
 		if err := format.print(cmd.OutOrStdout(), out, func(w io.Writer) {
 			for _, c := range out.Changes {
@@ -154,26 +185,21 @@ func newApply() *cobra.Command {
 			if dryRun {
 				fmt.Fprintln(w, "dry run: nothing was written")
 			} else if out.Status != nil {
-				fmt.Fprintln(w, enforced(*out.Status))
+				fmt.Fprintln(w, enforced(*out.Status, out.CutOff...))
 			} else {
 				fmt.Fprintf(w, "revision %d\n", out.Revision)
 			}
 		}); err != nil {
 			return err
 		}
-		if out.Status != nil && !out.Status.Done() {
-			return command.Fail(command.Findings, "see 'tenantmesh status'", "revision %d is not enforced everywhere", out.Revision)
-		}
-		if out.Status != nil && out.Status.OutOfReach > 0 {
-			return command.Fail(command.Findings, "see 'tenantmesh status', and fence those that are gone for good", "revision %d is enforced by all that are connected, and %d sidecars are out of reach", out.Revision, out.Status.OutOfReach)
-		}
-		return nil
+		return out.everywhere()
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	files.flags(flags)
 	flags.BoolVar(&dryRun, "dry-run", false, "validate and say what would change")
 	flags.BoolVar(&wait, "wait", false, "wait until every connected sidecar enforces it")
 	flags.IntVar(&seconds, "timeout", 30, "seconds to wait")
+	flags.BoolVar(&shadow, "shadow", false, "of AccessPolicies: have sidecars count what the change would do, and leave what is in force ('tenantmesh policy shadow')")
 	rollout.flags(flags)
 	_ = cmd.RegisterFlagCompletionFunc("rollout-tenants", completeNames(client, tenantstore.KindTenant))
 	addOutput(cmd, &format)
@@ -199,22 +225,6 @@ func awaited(cmd *cobra.Command, client *adminclient.Client, revision int64, sec
 func isTerminal(file *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-func enforced(s server.Status) string {
-	text := fmt.Sprintf("revision %d: enforced by %d of %d sidecars", s.Revision, s.Enforced, s.Total+s.OutOfReach)
-	if s.OutOfReach > 0 {
-		text += fmt.Sprintf(", %d out of reach", s.OutOfReach)
-	}
-	if s.Refused > 0 {
-		text += fmt.Sprintf(", %d refused it", s.Refused)
-		for _, m := range s.Members {
-			for _, r := range m.Refused {
-				text += fmt.Sprintf("\n  %s: %s %s: %s", m.Principal, short(r.TypeURL), r.Name, r.Error)
-			}
-		}
-	}
-	return text
 }
 
 func short(typeURL string) string { return typeURL[strings.LastIndexByte(typeURL, '.')+1:] }
@@ -297,6 +307,10 @@ var tableOf = map[tenantstore.Kind]struct {
 	tenantstore.KindAccessInvariant: {[]string{"WHAT MUST HOLD"}, func(o *tenantstore.Object) []string {
 		return []string{(&analysis.Invariant{AccessInvariantSpec: *o.AccessInvariant}).String()}
 	}},
+	tenantstore.KindRoleBinding: {[]string{"ROLE", "WORKLOADS", "TENANTS", "PRINCIPALS"}, func(o *tenantstore.Object) []string {
+		b := o.RoleBinding
+		return []string{string(b.Role), strings.Join(b.Workloads, ","), strings.Join(b.Tenants, ","), strings.Join(b.Principals, ",")}
+	}},
 	tenantstore.KindMember: {[]string{"ROLE", "CELL", "WORKLOAD", "ENVOY", "LEFT"}, func(o *tenantstore.Object) []string {
 		m := o.Member
 		return []string{string(m.Role), m.Cell, m.Workload, m.Envoy, strconv.FormatBool(m.Left)}
@@ -328,6 +342,7 @@ func objectTable(w io.Writer, kind tenantstore.Kind, objects []*tenantstore.Obje
 }
 
 func newDelete() *cobra.Command {
+	var shadow bool
 	cmd := &cobra.Command{
 		Use: "delete KIND NAME", Short: "Delete an object", Args: command.Args(cobra.ExactArgs(2)), ValidArgsFunction: completeKinds,
 	}
@@ -337,6 +352,9 @@ func newDelete() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if shadow {
+			return shadowRemoval(cmd, client(), kind, args[1])
+		}
 		result, err := client().Delete(cmd.Context(), kind, args[1])
 		if err != nil {
 			return located(err, nil)
@@ -344,12 +362,13 @@ func newDelete() *cobra.Command {
 		fmt.Fprintf(cmd.OutOrStdout(), "deleted   %s/%s\nrevision %d\n", kind.Kind, args[1], result.Revision)
 		return nil
 	}
+	cmd.Flags().BoolVar(&shadow, "shadow", false, "of an AccessPolicy: have sidecars count what that would do, and leave it in force ('tenantmesh policy shadow')")
 	return cmd
 }
 
 // offline is a store in memory that holds the files.
-func offline(cmd *cobra.Command, files []string) (tenantstore.Snapshot, int, error) {
-	documents, err := readFiles(cmd, files)
+func offline(cmd *cobra.Command, files *source) (tenantstore.Snapshot, int, error) {
+	documents, err := files.read(cmd)
 	if err != nil {
 		return tenantstore.Snapshot{}, 0, err
 	}
@@ -363,11 +382,11 @@ func offline(cmd *cobra.Command, files []string) (tenantstore.Snapshot, int, err
 }
 
 func newValidate() *cobra.Command {
-	var files []string
+	var files source
 	cmd := &cobra.Command{
 		Use: "validate -f FILE", Short: "Check objects that stand alone, without a control plane", Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			snapshot, n, err := offline(cmd, files)
+			snapshot, n, err := offline(cmd, &files)
 			if err != nil {
 				return err
 			}
@@ -378,7 +397,7 @@ func newValidate() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	files.flags(cmd.Flags())
 	return cmd
 }
 

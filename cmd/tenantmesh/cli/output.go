@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -58,10 +60,34 @@ func (o output) print(w io.Writer, value any, table func(io.Writer)) error {
 		_, err = w.Write(text)
 		return err
 	default:
-		table(w)
+		table(visible{w})
 		return nil
 	}
 }
+
+// visible writes what a terminal would obey as it is spelled in Go: much of what is shown was chosen by clients, tokens
+// and sidecars. Lines and tabs are the tables' own.
+type visible struct{ w io.Writer }
+
+// Write implements io.Writer.
+func (v visible) Write(text []byte) (int, error) {
+	var shown strings.Builder
+	for _, r := range string(text) {
+		if r == '\n' || r == '\t' || strconv.IsGraphic(r) && r != utf8.RuneError {
+			shown.WriteRune(r)
+		} else {
+			quoted := strconv.QuoteRuneToASCII(r)
+			shown.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	if _, err := io.WriteString(v.w, shown.String()); err != nil {
+		return 0, err
+	}
+	return len(text), nil
+}
+
+// oneLine keeps a value from making lines and columns of its own.
+var oneLine = strings.NewReplacer("\n", `\n`, "\t", `\t`)
 
 // columns writes rows under a head, each column as wide as it must be.
 func columns(w io.Writer, head []string, rows [][]string) {
@@ -69,7 +95,7 @@ func columns(w io.Writer, head []string, rows [][]string) {
 	fmt.Fprintln(tw, strings.Join(head, "\t"))
 	for _, row := range rows {
 		for i, cell := range row {
-			if cell == "" {
+			if row[i] = oneLine.Replace(cell); cell == "" {
 				row[i] = "-"
 			}
 		}

@@ -21,7 +21,7 @@ func newPolicy() *cobra.Command {
 requests, not for samples. What depends on a condition in CEL is marked with it: nobody looks into conditions.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newWhoCan(), newWhatCan(), newPolicyDiff(), newProve(), newPolicyTest(), newLint())
+	cmd.AddCommand(newWhoCan(), newWhatCan(), newPolicyDiff(), newProve(), newPolicyTest(), newLint(), newPolicyShadow())
 	return cmd
 }
 

@@ -173,11 +173,12 @@ func wantText(want *analysis.Want) string {
 func newLint() *cobra.Command {
 	var format output
 	var within string
+	var unused bool
 	cmd := &cobra.Command{
 		Use: "lint", Short: "Find rules that change nothing, match nothing, permit too much, or soon end", Args: command.Args(cobra.NoArgs),
 		Long: `Find rules that are shadowed by others, that name what there is none of (of tenants and workloads only where there are such objects), permits
-of calls that no Workload has registered (dependsOn, expose), and grants that end. That a principal never called is not looked for: usage is
-counted by tenant and workload. Each rule is looked at alone: of two that say the same, delete one. Ends with 79 on findings.`,
+of calls that no Workload has registered (dependsOn, expose), and grants that end. With --unused, and only in the live mesh, also permits that decided no
+request, or none of a principal that they name, since the sidecars began to count. Each rule is looked at alone: of two that say the same, delete one. Ends with 79 on findings.`,
 	}
 	source := addSource(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -189,9 +190,17 @@ counted by tenant and workload. Each rule is looked at alone: of two that say th
 		if err != nil {
 			return err
 		}
-		findings, err := analysis.Lint(tenantstore.AccessMesh(objects, now()), soon)
+		mesh := tenantstore.AccessMesh(objects, now())
+		findings, err := analysis.Lint(mesh, soon)
 		if err != nil {
 			return command.Fail(command.BadData, "", "%w", err)
+		}
+		if unused {
+			more, err := findUnused(cmd, source, mesh)
+			if err != nil {
+				return err
+			}
+			findings = append(findings, more...)
 		}
 		if err := format.print(cmd.OutOrStdout(), findings, func(w io.Writer) {
 			if len(findings) == 0 {
@@ -208,6 +217,7 @@ counted by tenant and workload. Each rule is looked at alone: of two that say th
 		}
 		return command.Fail(command.Findings, "", "%s", counted(len(findings), "finding"))
 	}
+	cmd.Flags().BoolVar(&unused, "unused", false, "of the live mesh: also what no request was permitted by")
 	cmd.Flags().StringVar(&within, "within", "7d", "how soon a grant must end to be a finding: days (7d), or as 36h")
 	addOutput(cmd, &format)
 	return cmd

@@ -30,6 +30,8 @@ func (s *rolloutFlags) flags(flags *pflag.FlagSet) {
 	flags.DurationVar(&s.every, "rollout-every", 0, "take the next step by itself after this long, when nothing is wrong; 0: by 'tenantmesh rollout promote'")
 }
 
+func (s *rolloutFlags) asked() bool { return len(s.steps) > 0 || len(s.tenants) > 0 || s.every != 0 }
+
 // start starts the rollout of the one object that was read; false when none was asked for.
 func (s *rolloutFlags) start(cmd *cobra.Command, client *adminclient.Client, documents []*tenantstore.Document, dryRun bool) (result adminapi.Applied, ok bool, err error) {
 	if len(s.steps) == 0 && len(s.tenants) == 0 {

@@ -27,7 +27,7 @@ func Root() *cobra.Command {
 		Args:  command.Args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newControl(), newCA(), newDemo(), newApply(), newGet(), newDelete(), newTenant(), newCell(), newMember(), newRollout(), newValidate(), newTranslate(), newStatus(), newExplain(), newPolicy(), newUsage(), newTop(), newSLO(), newAudit(), newVersion())
+	root.AddCommand(newControl(), newCA(), newDemo(), newApply(), newGet(), newDelete(), newTenant(), newCell(), newMember(), newRevoke(), newRollout(), newValidate(), newTranslate(), newStatus(), newExplain(), newPolicy(), newUsage(), newTop(), newSLO(), newAudit(), newGrant(), newRoles(), newVersion())
 	return root
 }
 
@@ -46,7 +46,7 @@ func DemoDir() string {
 
 // addAdmin adds the flag that names the control plane; the function makes the client once flags are parsed.
 func addAdmin(cmd *cobra.Command) func() *adminclient.Client {
-	path := cmd.Flags().String("admin", DefaultAdmin(), "Unix socket of the control plane ($"+EnvAdmin+")")
+	path := cmd.Flags().String("admin", DefaultAdmin(), "Unix socket of the control plane, or https://host:port of it over mTLS ($"+EnvAdmin+")")
 	return func() *adminclient.Client { return adminclient.New(*path) }
 }
 

@@ -59,7 +59,9 @@ func newControl() *cobra.Command {
 	flags.StringVar(&config.Etcd.CA, "etcd-ca", "", "file with the CA of that etcd")
 	flags.StringVar(&config.Etcd.Cert, "etcd-cert", "", "file with the client certificate for that etcd")
 	flags.StringVar(&config.Etcd.Key, "etcd-key", "", "file with the client key for that etcd")
-	flags.BoolVar(&config.AllowHTTPJWKS, "allow-http-jwks", false, "fetch issuers' keys over plain HTTP too; development only")
+	flags.StringSliceVar(&config.KeySources.Hosts, "jwks-host", nil, "host from which token issuers' keys may be fetched, such as login.example.org; may be given again (default: none)")
+	flags.BoolVar(&config.KeySources.PlainHTTP, "allow-http-jwks", false, "fetch issuers' keys over plain HTTP too; development only")
+	flags.BoolVar(&config.KeySources.Loopback, "allow-loopback-jwks", false, "fetch issuers' keys from this machine too; development only")
 	flags.Float64Var(&config.Admission, "admission", server.DefaultAdmission, "how many new streams of sidecars are taken a second; a sidecar has three")
 	config.Keep.Defaults()
 	flags.DurationVar(&config.Keep.Minutes, "usage-minutes", config.Keep.Minutes, "how long usage is kept by the minute; older, by the hour")
@@ -76,6 +78,7 @@ func newControl() *cobra.Command {
 
 func newCA() *cobra.Command {
 	var config devca.Config
+	var federate []string
 	cmd := &cobra.Command{
 		Use:   "ca",
 		Short: "Run the development CA: a SPIFFE Workload API, not for production",
@@ -86,6 +89,13 @@ func newCA() *cobra.Command {
 				return err
 			}
 			config.Log = log
+			for _, text := range federate {
+				f, err := devca.ParseFederation(text)
+				if err != nil {
+					return usageError("such as other.example,https://ca.other.example/bundle", "--federate: %w", err)
+				}
+				config.Federate = append(config.Federate, f)
+			}
 			if config.Socket == "" {
 				config.Socket = filepath.Join(config.DataDir, "workload-api.sock")
 			}
@@ -99,7 +109,9 @@ func newCA() *cobra.Command {
 	flags.DurationVar(&config.TTL, "ttl", time.Hour, "life of an SVID, at least 2s")
 	_ = cmd.MarkFlagRequired("data-dir")
 	_ = cmd.MarkFlagRequired("trust-domain")
-	cmd.AddCommand(newRegister())
+	flags.StringVar(&config.BundleEndpoint, "bundle-endpoint", "", "host:port at which other trust domains fetch this one's bundle (default: none)")
+	flags.StringArrayVar(&federate, "federate", nil, "another trust domain, as DOMAIN,URL or DOMAIN,URL,ENDPOINT-ID,BUNDLE-FILE; may be given again")
+	cmd.AddCommand(newRegister(), newReplace())
 	return cmd
 }
 
@@ -128,6 +140,26 @@ func newRegister() *cobra.Command {
 	flags.IntVar(&registration.PID, "pid", 0, "process, with its descendants (default: any)")
 	flags.IntVar(&registration.UID, "uid", os.Getuid(), "user; -1 for any")
 	_ = cmd.MarkFlagRequired("id")
+	return cmd
+}
+
+func newReplace() *cobra.Command {
+	var socket string
+	steps := []string{string(devca.Prepare), string(devca.Activate), string(devca.Retire)}
+	cmd := &cobra.Command{
+		Use: "replace STEP", Short: "Replace the authority, one step at a time: prepare, activate, retire", Args: command.Args(cobra.ExactArgs(1)), ValidArgs: steps,
+		Long: `Replace the authority. After 'prepare' everybody trusts the next one too; after 'activate' it signs, and everybody gets a new
+SVID; after 'retire' nobody trusts the one before. Give everybody a few seconds to follow before the next step. Connections that
+were made before stay until they are made anew, at most 10 minutes.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := devca.NewClient(socket).Replace(cmd.Context(), devca.Step(args[0])); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: done\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", os.Getenv("SPIFFE_ENDPOINT_SOCKET"), "Unix socket of the Workload API, a path or unix:///path")
 	return cmd
 }
 

@@ -31,6 +31,11 @@ func newStatus() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		granted, err := grants(cmd, client())
+		if err != nil {
+			return err
+		}
+		breakGlass(cmd.ErrOrStderr(), granted)
 		if err := format.print(cmd.OutOrStdout(), status, func(w io.Writer) { statusTable(w, status) }); err != nil {
 			return err
 		}
@@ -87,11 +92,13 @@ func explain(w io.Writer, d policy.Decision) {
 	}
 	line := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(w, "%-10s %s\n", name, value)
+			fmt.Fprintf(w, "%-10s %s\n", name, oneLine.Replace(value))
 		}
 	}
 	line("decision", d.ID)
 	line("request", d.Method+" "+strconv.QuoteToGraphic(d.Path))
+	line("host", d.Authority)
+	line("request ID", d.RequestID)
 	for _, own := range []struct{ name, value string }{{"its ID", d.ClientRequestID}, {"its trace", d.ClientTraceparent}} {
 		if own.value != "" {
 			line(own.name, strconv.QuoteToGraphic(own.value)+", as the client says")
@@ -102,6 +109,7 @@ func explain(w io.Writer, d policy.Decision) {
 	line("who", d.Principal)
 	line("tenant", strings.TrimSpace(d.Tenant+" "+bracket(d.Tier)))
 	line("proof", d.Proof)
+	line("txn", d.Txn)
 	line("where", strings.TrimSpace(d.Point+" "+d.Cell+" "+d.Workload))
 	line("class", d.Class)
 	line("rule", d.Rule)
@@ -194,6 +202,7 @@ func newAudit() *cobra.Command {
 		}
 		return nil
 	}
+	cmd.AddCommand(newAuditVerify(), newAuditExport(), newAuditReport())
 	cmd.Flags().Int64Var(&after, "after", 0, "every event after this one")
 	cmd.Flags().IntVar(&last, "last", 50, "how many of the newest events, without --after")
 	addOutput(cmd, &format)
@@ -209,7 +218,7 @@ type translated struct {
 }
 
 func newTranslate() *cobra.Command {
-	var files []string
+	var files source
 	var to, node, trustDomain string
 	format := outputYAML
 	cmd := &cobra.Command{
@@ -228,7 +237,7 @@ func newTranslate() *cobra.Command {
 					audiences[audience] = true
 				}
 			}
-			snapshot, _, err := offline(cmd, files)
+			snapshot, _, err := offline(cmd, &files)
 			if err != nil {
 				return err
 			}
@@ -258,7 +267,7 @@ func newTranslate() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be given again")
+	files.flags(flags)
 	flags.StringVar(&to, "to", "xds", "what to translate to")
 	flags.StringVar(&node, "node", "gateway", "gateway, or <cell>/<workload>")
 	flags.StringVar(&trustDomain, "trust-domain", "example.org", "SPIFFE trust domain")

@@ -26,6 +26,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/svid"
 	"github.com/tenantmesh/tenantmesh/ledger"
+	"github.com/tenantmesh/tenantmesh/ledger/trail"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/tenantstore/adminapi"
 	"github.com/tenantmesh/tenantmesh/tenantstore/etcdstore"
@@ -33,6 +34,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenantstore/rollout"
 	"github.com/tenantmesh/tenantmesh/xds"
 	"github.com/tenantmesh/tenantmesh/xds/server"
+	"github.com/tenantmesh/tenantmesh/xds/translator"
 )
 
 // Config says how a control plane runs.
@@ -46,13 +48,16 @@ type Config struct {
 	MetricsAddress string           // host:port; "" for none
 	Etcd           etcdstore.Config // Endpoints and TLS files; empty: embedded
 	Roles          adminapi.Roles   // of the admin API over mTLS
-	AllowHTTPJWKS  bool
+	KeySources     xds.KeySources
 	Admission      float64           // new streams of sidecars that are taken a second; default server.DefaultAdmission
 	Lease          time.Duration     // how long an endpoint outlives its member's stream; default 15 s
 	Keep           ledger.Keep       // how long usage is kept; default see there
+	AuditKeep      trail.Keep        // how much of each tenant's audit trail is kept; default all
 	Store          tenantstore.Store // instead of etcd
 	Version        string
-	Log            *zap.Logger
+	// Change changes what is pushed: for tests that show what a part of it is for. nil: nothing is changed.
+	Change func(translator.Resource) translator.Resource
+	Log    *zap.Logger
 }
 
 // Addresses are where a control plane answers.
@@ -107,7 +112,11 @@ func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 		return err
 	}
 	defer usage.Close()
-	return assemble(ctx, config, source, store, usage, ready)
+	evidence, err := openEvidence(config, source)
+	if err != nil {
+		return err
+	}
+	return assemble(ctx, config, source, store, usage, evidence, ready)
 }
 
 // compactInterval is how often usage is compacted.
@@ -127,19 +136,21 @@ func compact(ctx context.Context, usage *ledger.Usage, config Config) {
 	}
 }
 
-func assemble(ctx context.Context, config Config, source *svid.Source, store tenantstore.Store, usage *ledger.Usage, ready func(Addresses)) error {
+func assemble(ctx context.Context, config Config, source *svid.Source, store tenantstore.Store, usage *ledger.Usage, evidence *evidence, ready func(Addresses)) error {
 	group, ctx := errgroup.WithContext(ctx)
 	cache := server.NewCache()
 	writer := tenantstore.NewWriter(store, time.Now)
-	publisher := xds.NewPublisher(xds.PublisherConfig{Store: store, Writer: writer, Cache: cache, TrustDomain: config.TrustDomain, AllowHTTPJWKS: config.AllowHTTPJWKS, Log: config.Log})
+	writer.CheckKeys(config.KeySources.Check)
+	publisher := xds.NewPublisher(xds.PublisherConfig{Store: store, Writer: writer, Cache: cache, TrustDomain: config.TrustDomain, KeySources: config.KeySources, Change: config.Change, Log: config.Log})
 	id := rand.Text()
-	members := xds.NewMembers(ctx, xds.MembersConfig{Store: store, Writer: writer, Cache: cache, Usage: usage, Lease: config.Lease, ID: id, Log: config.Log})
+	members := xds.NewMembers(ctx, xds.MembersConfig{Store: store, Writer: writer, Cache: cache, Usage: usage, Audit: evidence.audit(), Lease: config.Lease, ID: id, Log: config.Log})
 	published := make(chan struct{})
 	group.Go(func() error { return publisher.Run(ctx, func() { close(published) }) })
 	group.Go(func() error { return members.RemoveOldKeys(ctx) })
 	group.Go(func() error { return members.Follow(ctx) })
 	group.Go(func() error { return members.Sweep(ctx) })
 	group.Go(func() error { return members.Reach(ctx) })
+	group.Go(func() error { return members.KeepHeads(ctx) })
 	quota := xds.NewQuota(xds.QuotaConfig{Store: store, Writer: writer, Now: time.Now, Log: config.Log})
 	group.Go(func() error { return quota.Run(ctx) })
 	group.Go(func() error { return store.Present(ctx, id) })
@@ -161,7 +172,8 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 
 	var serving atomic.Bool
 	api := adminapi.New(adminapi.Config{
-		Store: store, Writer: writer, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain, Top: members.Top,
+		Store: store, Writer: writer, Roles: config.Roles, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain, Top: members.Top, Shadow: members.Shadow, Uses: members.Uses,
+		Trail: &adminapi.Trail{Archive: evidence.archive, Roots: evidence.roots, Signer: svid.Signer{Source: source}, Note: members.NoteHeads},
 		Resources: func(principal identity.Principal) (any, string, bool) {
 			subject, ok := publisher.Lookup(principal)
 			if !ok || !members.Fresh() {
@@ -201,7 +213,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 		serve(ctx, group, web, func() error { return web.ServeTLS(listener, "", "") })
 	}
 	if config.MetricsAddress != "" {
-		if addresses.Metrics, err = serveMetrics(ctx, group, config.MetricsAddress, cache, quota); err != nil {
+		if addresses.Metrics, err = serveMetrics(ctx, group, config.MetricsAddress, cache, quota, store); err != nil {
 			return err
 		}
 	}
@@ -248,9 +260,9 @@ func serveSocket(ctx context.Context, group *errgroup.Group, path string, handle
 	return path, nil
 }
 
-func serveMetrics(ctx context.Context, group *errgroup.Group, address string, cache *server.Cache, quota *xds.Quota) (string, error) {
+func serveMetrics(ctx context.Context, group *errgroup.Group, address string, cache *server.Cache, quota *xds.Quota, store tenantstore.Store) (string, error) {
 	registry := prometheus.NewRegistry()
-	RegisterMetrics(registry, func() server.Status { return cache.Status(0) }, quota.Sizes)
+	RegisterMetrics(registry, func() server.Status { return cache.Status(0) }, quota.Sizes, func() float64 { return breakGlass(ctx, store) })
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", err

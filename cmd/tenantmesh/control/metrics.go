@@ -7,8 +7,12 @@ import (
 )
 
 // RegisterMetrics registers a control plane's metrics; status is how far the newest revision is, quota how many members
-// are in a session with its allocator, and how many limits that divides.
-func RegisterMetrics(registry prometheus.Registerer, status func() server.Status, quota func() (sessions, pools int)) {
+// are in a session with its allocator, and how many limits that divides, and breakGlass how many grants are in force that
+// nobody else approved.
+func RegisterMetrics(registry prometheus.Registerer, status func() server.Status, quota func() (sessions, pools int), breakGlass func() float64) {
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tenantmesh_control_break_glass_grants", Help: "AccessGrants in force that nobody but who asked for them has approved. Alarm on any.",
+	}, breakGlass))
 	for _, g := range []struct {
 		name, help string
 		value      func(server.Status) int64

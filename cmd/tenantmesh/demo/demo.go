@@ -235,7 +235,7 @@ func (d *demo) start(ctx context.Context) error {
 	}
 	d.xds = loopback(ports[1])
 	d.control = spec{Name: "control", Role: "control", Path: self, Metrics: "http://" + loopback(ports[2]) + "/metrics", Args: []string{
-		"control", "--data-dir", d.path("control"), "--trust-domain", trustDomain, "--xds-address", d.xds, "--allow-http-jwks", "--metrics-address", loopback(ports[2]),
+		"control", "--data-dir", d.path("control"), "--trust-domain", trustDomain, "--xds-address", d.xds, "--jwks-host", "127.0.0.1", "--allow-http-jwks", "--allow-loopback-jwks", "--metrics-address", loopback(ports[2]),
 	}}
 	if err := d.startControl(ctx); err != nil {
 		return err

@@ -92,6 +92,8 @@ func (d *demo) steps() []step {
 		{"documents -> search carries the tenant", d.showPropagation},
 		{"globex bursts, acme does not feel it", d.showLimit},
 		{"a workload without a permit is refused, and explain says why", d.showExplain},
+		{"who may act for acme at search, and by which rule", d.showWhoCan},
+		{"a change of policy, as its reviewer sees it", d.showDiff},
 		{"a changed limit is in force", d.showChange},
 		{"a suspended tenant is refused within a second", d.showSuspension},
 		{"acme moves from us-1 to us-2 under a load of writes", d.showMove},

@@ -8,15 +8,11 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math/big"
 	"net/url"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -31,50 +27,45 @@ const (
 	backdate          = 30 * time.Second
 )
 
-// authority is the key and the self-signed certificate that sign everything. It never changes.
+// authority is a key and the self-signed certificate for it. It never changes.
 type authority struct {
-	trustDomain string
-	key         *ecdsa.PrivateKey
-	cert        *x509.Certificate
-	jwks        []byte
-	kid         string
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+	kid  string
+	text []byte // as it is in the file
 }
 
-func loadAuthority(dir, trustDomain string, now time.Time) (*authority, error) {
-	path := filepath.Join(dir, "ca.pem")
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if text, err = newAuthority(trustDomain, now); err == nil {
-			err = writeFile(path, text)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	a := &authority{trustDomain: trustDomain}
+// parseAuthorities reads what newAuthority wrote, once or more, in its order.
+func parseAuthorities(path string, text []byte, trustDomain string) (list []*authority, err error) {
+	next := &authority{}
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		next.text = append(next.text, pem.EncodeToMemory(block)...)
 		switch block.Type {
 		case "PRIVATE KEY":
 			key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
-			a.key, _ = key.(*ecdsa.PrivateKey)
+			next.key, _ = key.(*ecdsa.PrivateKey)
 		case "CERTIFICATE":
-			if a.cert, err = x509.ParseCertificate(block.Bytes); err != nil {
+			if next.cert, err = x509.ParseCertificate(block.Bytes); err != nil {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
+			if next.key == nil || !next.key.PublicKey.Equal(next.cert.PublicKey) {
+				return nil, fmt.Errorf("%s must hold an ECDSA key before each certificate, that of the certificate", path)
+			}
+			if want := "spiffe://" + trustDomain; len(next.cert.URIs) != 1 || next.cert.URIs[0].String() != want {
+				return nil, fmt.Errorf("%s must be the authority of %s (is of %v)", path, want, next.cert.URIs)
+			}
+			next.kid = fmt.Sprintf("%x", next.cert.SubjectKeyId[:8])
+			list = append(list, next)
+			next = &authority{}
 		}
 	}
-	if a.key == nil || a.cert == nil {
+	if len(list) == 0 {
 		return nil, fmt.Errorf("%s must hold an ECDSA key and a certificate", path)
 	}
-	if want := "spiffe://" + trustDomain; len(a.cert.URIs) != 1 || a.cert.URIs[0].String() != want {
-		return nil, fmt.Errorf("%s must be the authority of %s (is of %v)", path, want, a.cert.URIs)
-	}
-	a.kid = fmt.Sprintf("%x", a.cert.SubjectKeyId[:8])
-	a.jwks, err = json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &a.key.PublicKey, KeyID: a.kid, Use: "jwt-svid"}}})
-	return a, err
+	return list, nil
 }
 
 func newAuthority(trustDomain string, now time.Time) ([]byte, error) {

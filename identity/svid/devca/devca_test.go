@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"go.uber.org/zap"
 
@@ -191,5 +192,80 @@ func TestJWT(t *testing.T) {
 	roots, err := client.FetchX509Bundles(t.Context())
 	if err != nil || roots.Len() != 1 {
 		t.Errorf("X.509 bundles %v, %v", roots, err)
+	}
+}
+
+// TestReplace: the authority is replaced in three steps, of which each is seen at once, and outlives a restart.
+func TestReplace(t *testing.T) {
+	dir := t.TempDir()
+	socket, stop := start(t, dir, time.Hour)
+	id := workload(t, "search")
+	register(t, socket, devca.Registration{ID: id, PID: os.Getpid(), UID: -1})
+	source, err := svid.Open(t.Context(), "unix://"+socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	// It waits until so many authorities are trusted, and returns the key ID of that which signed the SVID.
+	state := func(trusted int) (signer string) {
+		t.Helper()
+		for {
+			own, err := source.X509SVID()
+			if err != nil {
+				t.Fatal(err)
+			}
+			bundle, err := source.Bundle()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(bundle.X509Authorities()) == trusted {
+				if _, _, err := x509svid.Verify(own.Certificates, bundle); err != nil {
+					t.Fatal(err)
+				}
+				return string(own.Certificates[0].AuthorityKeyId)
+			}
+			select {
+			case <-source.Updated():
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%d authorities are trusted, want %d", len(bundle.X509Authorities()), trusted)
+			}
+		}
+	}
+	step := func(step devca.Step) {
+		t.Helper()
+		if err := devca.NewClient(socket).Replace(t.Context(), step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(step devca.Step) {
+		t.Helper()
+		if err := devca.NewClient(socket).Replace(t.Context(), step); err == nil {
+			t.Errorf("%s was taken", step)
+		}
+	}
+	before := state(1)
+	refused(devca.Activate)
+	refused("begin")
+	step(devca.Prepare)
+	refused(devca.Prepare)
+	if state(2) != before {
+		t.Error("who signs changed with what is trusted")
+	}
+	step(devca.Activate)
+	for state(2) == before {
+		<-source.Updated()
+	}
+	step(devca.Retire)
+	after := state(1)
+	stop()
+	socket, stop = start(t, dir, time.Hour)
+	defer stop()
+	again, err := svid.Open(t.Context(), "unix://"+socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if own, err := again.X509SVID(); err != nil || after == before || string(own.Certificates[0].AuthorityKeyId) != after {
+		t.Errorf("after a restart another signs: %v", err)
 	}
 }

@@ -30,7 +30,11 @@ type Config struct {
 	DataDir     string        // keeps the authority and the registrations
 	TrustDomain string        // such as "example.org"
 	TTL         time.Duration // of an X.509-SVID; at least 2 s, default 1 h
-	Log         *zap.Logger
+	// BundleEndpoint is the host:port at which other trust domains fetch this one's bundle, as spiffe://<trust domain>
+	// [EndpointPath]; "" for none. Federate are those whose bundles are fetched.
+	BundleEndpoint string
+	Federate       []Federation
+	Log            *zap.Logger
 }
 
 // MinTTL is the shortest life of an SVID.
@@ -50,7 +54,7 @@ func Run(ctx context.Context, config Config, ready func()) error {
 	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 		return err
 	}
-	authority, err := loadAuthority(config.DataDir, config.TrustDomain, time.Now())
+	authorities, err := loadAuthorities(config.DataDir, config.TrustDomain, time.Now())
 	if err != nil {
 		return err
 	}
@@ -71,9 +75,12 @@ func Run(ctx context.Context, config Config, ready func()) error {
 		zap.String("trustDomain", config.TrustDomain), zap.String("socket", config.Socket), zap.Duration("ttl", config.TTL))
 
 	server := grpc.NewServer(grpc.Creds(peerCredentials{}))
-	workload.RegisterSpiffeWorkloadAPIServer(server, &workloadAPI{authority: authority, registry: registry, ttl: config.TTL, now: time.Now})
-	web := &http.Server{Handler: adminHandler(registry, config.Log), ReadHeaderTimeout: 5 * time.Second}
+	workload.RegisterSpiffeWorkloadAPIServer(server, &workloadAPI{authorities: authorities, registry: registry, ttl: config.TTL, now: time.Now})
+	web := &http.Server{Handler: adminHandler(registry, authorities, config.Log), ReadHeaderTimeout: 5 * time.Second}
 	group, ctx := errgroup.WithContext(ctx)
+	if err := federate(ctx, group, config, authorities); err != nil {
+		return errors.Join(err, api.Close(), admin.Close())
+	}
 	group.Go(func() error { return server.Serve(api) })
 	group.Go(func() error {
 		if err := web.Serve(admin); !errors.Is(err, http.ErrServerClosed) {
@@ -103,7 +110,7 @@ func listen(path string, mode os.FileMode) (net.Listener, error) {
 	return listener, os.Chmod(path, mode)
 }
 
-func adminHandler(registry *registry, log *zap.Logger) http.Handler {
+func adminHandler(registry *registry, authorities *authorities, log *zap.Logger) http.Handler {
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, err error) {
 		if err != nil {
@@ -132,6 +139,14 @@ func adminHandler(registry *registry, log *zap.Logger) http.Handler {
 		}
 		answer(w, err)
 	})
+	mux.HandleFunc("POST /authority/{step}", func(w http.ResponseWriter, r *http.Request) {
+		step := Step(r.PathValue("step"))
+		err := authorities.step(step, time.Now())
+		if err == nil {
+			log.Info("the authority is being replaced", zap.String("step", string(step)))
+		}
+		answer(w, err)
+	})
 	return mux
 }
 
@@ -155,16 +170,21 @@ func (c *Client) Register(ctx context.Context, registration Registration) error 
 	if err != nil {
 		return err
 	}
-	return c.do(ctx, http.MethodPost, "", body)
+	return c.do(ctx, http.MethodPost, "registrations", body)
 }
 
 // Unregister takes every entitlement to id back. SVIDs that were issued live out their life.
 func (c *Client) Unregister(ctx context.Context, id identity.Principal) error {
-	return c.do(ctx, http.MethodDelete, "?id="+url.QueryEscape(id.String()), nil)
+	return c.do(ctx, http.MethodDelete, "registrations?id="+url.QueryEscape(id.String()), nil)
 }
 
-func (c *Client) do(ctx context.Context, method, query string, body []byte) error {
-	request, err := http.NewRequestWithContext(ctx, method, "http://ca/registrations"+query, bytes.NewReader(body))
+// Replace takes one step of replacing the authority.
+func (c *Client) Replace(ctx context.Context, step Step) error {
+	return c.do(ctx, http.MethodPost, "authority/"+url.PathEscape(string(step)), nil)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body []byte) error {
+	request, err := http.NewRequestWithContext(ctx, method, "http://ca/"+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package devca
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -25,10 +26,10 @@ const patience = 5 * time.Second
 // workloadAPI serves the SPIFFE Workload API.
 type workloadAPI struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
-	authority *authority
-	registry  *registry
-	ttl       time.Duration
-	now       func() time.Time
+	authorities *authorities
+	registry    *registry
+	ttl         time.Duration
+	now         func() time.Time
 }
 
 // entitled waits until the caller is entitled to something.
@@ -58,7 +59,8 @@ func (w *workloadAPI) entitled(ctx context.Context) ([]identity.Principal, <-cha
 	}
 }
 
-// FetchX509SVID implements the Workload API: a new SVID at once, at half its life, and when entitlements change.
+// FetchX509SVID implements the Workload API: a new SVID at once, at half its life, and when entitlements or
+// authorities change.
 func (w *workloadAPI) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerStreamingServer[workload.X509SVIDResponse]) error {
 	var had []identity.Principal
 	for {
@@ -66,13 +68,14 @@ func (w *workloadAPI) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.Ser
 		if err != nil {
 			return err
 		}
-		response := &workload.X509SVIDResponse{}
+		trust, replaced := w.authorities.trusted()
+		response := &workload.X509SVIDResponse{FederatedBundles: trust.foreign}
 		for _, id := range ids {
-			cert, key, err := w.authority.issue(id, w.ttl, w.now())
+			cert, key, err := trust.signs.issue(id, w.ttl, w.now())
 			if err != nil {
 				return status.Error(codes.Internal, err.Error())
 			}
-			response.Svids = append(response.Svids, &workload.X509SVID{SpiffeId: id.String(), X509Svid: cert, X509SvidKey: key, Bundle: w.authority.cert.Raw})
+			response.Svids = append(response.Svids, &workload.X509SVID{SpiffeId: id.String(), X509Svid: cert, X509SvidKey: key, Bundle: trust.bundle})
 		}
 		if err := stream.Send(response); err != nil {
 			return err
@@ -82,6 +85,8 @@ func (w *workloadAPI) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.Ser
 		for same := true; same; {
 			select {
 			case <-half.C:
+				same = false
+			case <-replaced:
 				same = false
 			case <-changed:
 				who, _ := callerFrom(stream.Context())
@@ -96,16 +101,31 @@ func (w *workloadAPI) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.Ser
 	}
 }
 
-// FetchX509Bundles implements the Workload API. The authority never changes, so there is one answer.
+// FetchX509Bundles implements the Workload API.
 func (w *workloadAPI) FetchX509Bundles(_ *workload.X509BundlesRequest, stream grpc.ServerStreamingServer[workload.X509BundlesResponse]) error {
 	if _, _, err := w.entitled(stream.Context()); err != nil {
 		return err
 	}
-	if err := stream.Send(&workload.X509BundlesResponse{Bundles: map[string][]byte{w.trustDomainID(): w.authority.cert.Raw}}); err != nil {
-		return err
+	return w.follow(stream.Context(), func(t trust) error {
+		bundles := map[string][]byte{w.trustDomainID(): t.bundle}
+		maps.Copy(bundles, t.foreign)
+		return stream.Send(&workload.X509BundlesResponse{Bundles: bundles})
+	})
+}
+
+// follow sends what is trusted, now and whenever it changes, until ctx ends.
+func (w *workloadAPI) follow(ctx context.Context, send func(trust) error) error {
+	for {
+		trust, replaced := w.authorities.trusted()
+		if err := send(trust); err != nil {
+			return err
+		}
+		select {
+		case <-replaced:
+		case <-ctx.Done():
+			return nil
+		}
 	}
-	<-stream.Context().Done()
-	return nil
 }
 
 // FetchJWTSVID implements the Workload API.
@@ -117,12 +137,13 @@ func (w *workloadAPI) FetchJWTSVID(ctx context.Context, request *workload.JWTSVI
 	if err != nil {
 		return nil, err
 	}
+	trust, _ := w.authorities.trusted()
 	response := &workload.JWTSVIDResponse{}
 	for _, id := range ids {
 		if request.SpiffeId != "" && request.SpiffeId != id.String() {
 			continue
 		}
-		token, err := w.authority.issueJWT(id, request.Audience, w.now())
+		token, err := trust.signs.issueJWT(id, request.Audience, w.now())
 		if err != nil {
 			return nil, status.Error(codes.Internal, err.Error())
 		}
@@ -139,11 +160,9 @@ func (w *workloadAPI) FetchJWTBundles(_ *workload.JWTBundlesRequest, stream grpc
 	if _, _, err := w.entitled(stream.Context()); err != nil {
 		return err
 	}
-	if err := stream.Send(&workload.JWTBundlesResponse{Bundles: map[string][]byte{w.trustDomainID(): w.authority.jwks}}); err != nil {
-		return err
-	}
-	<-stream.Context().Done()
-	return nil
+	return w.follow(stream.Context(), func(t trust) error {
+		return stream.Send(&workload.JWTBundlesResponse{Bundles: map[string][]byte{w.trustDomainID(): t.jwks}})
+	})
 }
 
 // ValidateJWTSVID implements the Workload API.
@@ -151,11 +170,12 @@ func (w *workloadAPI) ValidateJWTSVID(ctx context.Context, request *workload.Val
 	if _, _, err := w.entitled(ctx); err != nil {
 		return nil, err
 	}
-	domain, err := spiffeid.TrustDomainFromString(w.authority.trustDomain)
+	domain, err := spiffeid.TrustDomainFromString(w.authorities.trustDomain)
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	bundle, err := jwtbundle.Parse(domain, w.authority.jwks)
+	trust, _ := w.authorities.trusted()
+	bundle, err := jwtbundle.Parse(domain, trust.jwks)
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
@@ -170,4 +190,4 @@ func (w *workloadAPI) ValidateJWTSVID(ctx context.Context, request *workload.Val
 	return &workload.ValidateJWTSVIDResponse{SpiffeId: token.ID.String(), Claims: claims}, nil
 }
 
-func (w *workloadAPI) trustDomainID() string { return "spiffe://" + w.authority.trustDomain }
+func (w *workloadAPI) trustDomainID() string { return "spiffe://" + w.authorities.trustDomain }

@@ -1,0 +1,137 @@
+package xds
+
+import (
+	"context"
+	"time"
+
+	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/tenantstore"
+	"github.com/tenantmesh/tenantmesh/xds/server"
+)
+
+// Bounds of what is kept of members' words on policies that are only watched.
+const (
+	maxShadow     = 512    // of one member
+	maxShadows    = 50_000 // of all
+	maxShadowText = 1024   // bytes of one text
+)
+
+// shadow is what a member says of policies that are only watched.
+type shadow struct {
+	since       time.Time
+	differences []tenantstore.ShadowDifference
+	lost        int64
+}
+
+// shadowed notes what a member says. It outlives the member's stream, and is gone with what is watched.
+func (m *Members) shadowed(peer *server.Peer, report *api.ShadowReport) {
+	said := shadow{since: report.Since.AsTime(), lost: max(0, report.Lost)}
+	for _, e := range report.Entries {
+		d := tenantstore.ShadowDifference{
+			Policy: e.Policy, Revision: e.Revision, Outcome: tenantstore.WouldRefuse, Tenant: e.Tenant, TenantUID: e.TenantUid, Principal: e.Principal,
+			Workload: peer.Subject.Workload, Method: e.Method, Route: e.Route, Requests: max(0, e.Requests), Decision: e.Decision, Path: e.Path, Last: e.Last.AsTime(),
+		}
+		if e.Allowed {
+			d.Outcome = tenantstore.WouldAllow
+		}
+		long := false
+		for _, text := range []string{d.Policy, d.Tenant, d.TenantUID, d.Principal, d.Method, d.Route, d.Decision, d.Path} {
+			long = long || len(text) > maxShadowText
+		}
+		if long || len(said.differences) == maxShadow {
+			said.lost += d.Requests
+			continue
+		}
+		said.differences = append(said.differences, d)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kept := 0
+	for member, other := range m.shadows {
+		if member != peer.Hello.MemberId {
+			kept += len(other.differences)
+		}
+	}
+	for _, d := range said.differences[min(len(said.differences), max(0, maxShadows-kept)):] {
+		said.lost += d.Requests
+	}
+	said.differences = said.differences[:min(len(said.differences), max(0, maxShadows-kept))]
+	m.shadows[peer.Hello.MemberId] = said
+}
+
+// Shadow is what policies that are only watched would have done, by the members that report to this control plane.
+func (m *Members) Shadow(ctx context.Context) (tenantstore.ShadowReport, error) {
+	snapshot, err := m.Store.Snapshot(ctx)
+	if err != nil {
+		return tenantstore.ShadowReport{}, err
+	}
+	report := tenantstore.ShadowReport{Watched: tenantstore.WatchedPolicies(snapshot.Objects)}
+	if report.Watched == nil {
+		report.Watched = []tenantstore.WatchedPolicy{}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(report.Watched) == 0 {
+		clear(m.shadows)
+	}
+	var said []tenantstore.ShadowDifference
+	for _, s := range m.shadows {
+		said = append(said, s.differences...)
+		report.Lost += s.lost
+		report.Members++
+		if report.Since == nil || s.since.After(*report.Since) {
+			report.Since = &s.since
+		}
+	}
+	var lost int64
+	report.Differences, lost = tenantstore.MergeShadows(report.Watched, said)
+	report.Lost += lost
+	return report, nil
+}
+
+// uses are what a member says of the policies that permitted something.
+type uses struct {
+	since time.Time
+	list  []tenantstore.PolicyUse
+	lost  int64
+}
+
+// used notes what a member says.
+func (m *Members) used(peer *server.Peer, report *api.UseReport) {
+	said := uses{since: report.Since.AsTime(), lost: max(0, report.Lost)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kept := 0
+	for member, other := range m.uses {
+		if member != peer.Hello.MemberId {
+			kept += len(other.list)
+		}
+	}
+	for _, e := range report.Entries {
+		u := tenantstore.PolicyUse{Policy: e.Policy, Principal: e.Principal, Requests: max(0, e.Requests), Last: e.Last.AsTime()}
+		if len(u.Policy) > maxShadowText || len(u.Principal) > 2*maxShadowText || len(said.list) == min(maxShadow, max(0, maxShadows-kept)) {
+			said.lost += u.Requests
+			continue
+		}
+		said.list = append(said.list, u)
+	}
+	m.uses[peer.Hello.MemberId] = said
+}
+
+// Uses are which policies permitted something, by the members that report to this control plane.
+func (m *Members) Uses() tenantstore.PolicyUses {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var report tenantstore.PolicyUses
+	var said []tenantstore.PolicyUse
+	for _, u := range m.uses {
+		said = append(said, u.list...)
+		report.Lost += u.lost
+		report.Members++
+		if report.Since == nil || u.since.After(*report.Since) {
+			report.Since = &u.since
+		}
+	}
+	report.Uses = tenantstore.MergeUses(said)
+	return report
+}
