@@ -55,6 +55,9 @@ func NewNetwork(t testing.TB) *Network {
 			t.Skipf("skipped: %s is not there (apt-get install iproute2 nftables iptables)", program)
 		}
 	}
+	if out, err := exec.Command("unshare", "--net", "nft", "list", "ruleset").CombinedOutput(); err != nil {
+		t.Skipf("skipped: root may not make network namespaces here, or the kernel has no nftables: %v: %s", err, out)
+	}
 	sweep(t)
 	n := &Network{name: fmt.Sprint("tm", os.Getpid()), octet: os.Getpid() % 250}
 	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", n.name).Run() })
