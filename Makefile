@@ -22,6 +22,8 @@ tour: tools build ## Run AcmeDocs, walk through what the mesh does, and end
 
 test: tools ## Run the tests, through real Envoys and real services
 	go test -count=1 -timeout 30m ./... # never from the cache: it does not see the programs that tests build
+	@(test "$$(id -u)" = 0 && for p in ip nft ip6tables setpriv; do command -v $$p >/dev/null || exit 1; done) || \
+		echo "skipped: $$(cat test/capture/*_test.go | grep -c '^func Test') tests of test/capture, which need root, iproute2, nftables and iptables"
 
 lint: $(LINT) ## Check format and style
 	$(LINT) run

@@ -77,6 +77,10 @@ type Config struct {
 	InboundPort  int    `json:"inboundPort,omitempty"`
 	OutboundPort int    `json:"outboundPort,omitempty"`
 	AdminPort    int    `json:"adminPort,omitempty"`
+	Capture      bool   `json:"capture,omitempty"`      // take the calls that rules of the kernel send to CapturedPort (docs/capture.md)
+	CapturedPort int    `json:"capturedPort,omitempty"` // on the loopback addresses
+	HostsFile    string `json:"hostsFile,omitempty"`    // with Capture: the hosts file of the service, in which the names that it may call are kept; "": none
+	ProbePath    string `json:"probePath,omitempty"`    // path of the service's own health, asked by /probe on the health port; "": there is no /probe
 	MetricsPort  int    `json:"metricsPort,omitempty"`
 	HealthPort   int    `json:"healthPort,omitempty"`
 	MoverPort    int    `json:"moverPort,omitempty"`    // of a gateway: other gateways send it the writes of tenants that it moves
@@ -104,6 +108,7 @@ func (c *Config) Defaults() {
 	}{
 		{&c.GatewayPort, meshname.PortGateway}, {&c.InboundPort, meshname.PortInbound}, {&c.OutboundPort, meshname.PortOutbound},
 		{&c.AdminPort, meshname.PortAdmin}, {&c.MetricsPort, meshname.PortMetrics}, {&c.HealthPort, meshname.PortHealth}, {&c.MoverPort, meshname.PortMover},
+		{&c.CapturedPort, meshname.PortCaptured},
 	} {
 		if *port.field == 0 {
 			*port.field = port.value
@@ -167,6 +172,15 @@ func (c *Config) Check() error {
 	// Clients may come by every address; other gateways are told of one, and no more is opened for them.
 	if ip := net.ParseIP(c.MoverAddress); c.Role == "gateway" && (ip == nil || ip.IsUnspecified()) {
 		problems = append(problems, fmt.Errorf("mover-address must be an IP address that other gateways can reach (got %q)", c.MoverAddress))
+	}
+	if c.Capture && c.Role != "sidecar" {
+		problems = append(problems, fmt.Errorf("capture must be a sidecar's (role is %q)", c.Role))
+	}
+	if c.HostsFile != "" && !c.Capture {
+		problems = append(problems, fmt.Errorf("hosts-file must come with capture (got %q)", c.HostsFile))
+	}
+	if c.ProbePath != "" && (c.ProbePath[0] != '/' || strings.ContainsAny(c.ProbePath, "?# ")) {
+		problems = append(problems, fmt.Errorf("probe-path must be a path without a query, like /healthz (got %q)", c.ProbePath))
 	}
 	if ip := net.ParseIP(c.Address); ip == nil {
 		problems = append(problems, fmt.Errorf("address must be an IP address (got %q)", c.Address))
@@ -297,9 +311,11 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	c := s.config
-	s.relay = relay.New(work, relay.Config{Source: s.source, Dir: c.DataDir, Address: c.Address, ServicePort: c.ServicePort, Ports: map[string]int{
-		meshname.ListenerGateway: c.GatewayPort, meshname.ListenerInbound: c.InboundPort, meshname.ListenerOutbound: c.OutboundPort,
-	}})
+	ports := map[string]int{meshname.ListenerGateway: c.GatewayPort, meshname.ListenerInbound: c.InboundPort, meshname.ListenerOutbound: c.OutboundPort}
+	if c.Capture {
+		ports[meshname.ListenerCaptured] = c.CapturedPort
+	}
+	s.relay = relay.New(work, relay.Config{Source: s.source, Dir: c.DataDir, Address: c.Address, ServicePort: c.ServicePort, Ports: ports})
 	s.began = time.Now()
 	decisions := decisionlog.New(s.member, c.Log)
 	recorder, err := audit.Open(audit.Config{Member: s.member, Dir: filepath.Join(c.DataDir, "audit"), Room: c.AuditRoom, Signer: svid.Signer{Source: s.source}, Metrics: audit.NewMetrics(s.registry), Log: c.Log, Now: time.Now})
@@ -336,6 +352,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 		return err
 	}
 	s.client.Store(client)
+	s.names(s.sets.Load())
 	s.relay.OnVerdict = client.Judged
 
 	group, work := errgroup.WithContext(work)
@@ -392,6 +409,7 @@ func (s *sidecar) restore(conn *grpc.ClientConn, self identity.Principal) (*poli
 
 // saved takes note of what is on the disk.
 func (s *sidecar) saved(set *policyset.Set) {
+	s.names(set)
 	s.shares.Saved(set)
 	s.position.Saved(set)
 }
@@ -433,7 +451,7 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 	extauthz.Register(g, s.decider)
 	accesslog.Register(g, s.decider)
 	limits := &ratelimit.Server{Sets: s.sets, Limiter: s.decider.Limiter, Shares: s.shares, Now: time.Now}
-	rls.RegisterRateLimitServiceServer(g, limits)
+	rls.RegisterRateLimitServiceServer(g, &ratelimit.Connections{RateLimitServiceServer: limits, Decider: s.decider})
 	if err := s.serveLimits(ctx, group, limits); err != nil {
 		return err
 	}
@@ -472,6 +490,9 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
+	if s.config.ProbePath != "" {
+		healthMux.HandleFunc("GET /probe", s.probe)
+	}
 	group.Go(func() error { return g.Serve(socket) })
 	context.AfterFunc(ctx, g.Stop)
 	open := grpc.NewServer()
@@ -728,10 +749,7 @@ func (s *sidecar) serviceAnswers(ctx context.Context) bool {
 	if s.config.Role == "gateway" || set == nil || set.Self == nil {
 		return false
 	}
-	port := s.config.ServicePort
-	if port == 0 {
-		port = set.Self.ServicePort
-	}
+	port := s.servicePort(set)
 	dialer := net.Dialer{Timeout: 200 * time.Millisecond}
 	conn, err := dialer.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {

@@ -329,13 +329,28 @@ var commandHooks = map[string]string{
 
 // DependencySpec is the spec of kind Dependency: an external host that a workload may call.
 type DependencySpec struct {
-	Hosts   []string `json:"hosts"` // exact DNS names or IP addresses
-	Port    int      `json:"port"`
-	TLS     bool     `json:"tls,omitempty"`
-	Tenancy Tenancy  `json:"tenancy,omitempty"` // default Require
-	Timeout string   `json:"timeout,omitempty"` // until an answer is there whole: a Go duration, 10ms to 60s, default 60s
+	Hosts []string `json:"hosts"` // exact DNS names or IP addresses
+	Port  int      `json:"port"`
+	TLS   bool     `json:"tls,omitempty"`
+	// Protocol: "http" (default); or, for captured services, "tls", which the service speaks itself and Envoy passes on to the host
+	// that its SNI names, or "tcp". By the latter two a connection carries no tenant: it is the boundTenant's, or refused.
+	Protocol string  `json:"protocol,omitempty"`
+	Tenancy  Tenancy `json:"tenancy,omitempty"` // default Require
+	Timeout  string  `json:"timeout,omitempty"` // until an answer is there whole: a Go duration, 10ms to 60s, default 60s
 
 	Breaker policy.Breaker `json:"breaker,omitzero"`
+}
+
+// The protocols of Dependencies; empty means [ProtocolHTTP].
+const (
+	ProtocolHTTP = "http"
+	ProtocolTLS  = "tls"
+	ProtocolTCP  = "tcp"
+)
+
+// Streams reports whether it is called by connections in which no requests are told apart.
+func (d *DependencySpec) Streams() bool {
+	return d.Protocol == ProtocolTLS || d.Protocol == ProtocolTCP
 }
 
 // AnswerTime is how long an answer may take.

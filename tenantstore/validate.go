@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -283,9 +284,19 @@ func (v *validation) dependency(d *DependencySpec) {
 		if host == "" || strings.ContainsAny(host, "*/: ") {
 			v.add(fmt.Sprintf("spec.hosts[%d]", i), "must be an exact DNS name or an IPv4 address (got %q)", host)
 		}
+		if _, err := netip.ParseAddr(host); err == nil && d.Protocol == ProtocolTLS {
+			v.add(fmt.Sprintf("spec.hosts[%d]", i), "must be a DNS name with protocol tls, which tells hosts by their names (got %q)", host)
+		}
 		if slices.ContainsFunc(d.Hosts[:i], func(other string) bool { return strings.EqualFold(other, host) }) {
 			v.add(fmt.Sprintf("spec.hosts[%d]", i), "must be listed once (got %q again)", host)
 		}
+	}
+	oneOf(v, "spec.protocol", d.Protocol, "", ProtocolHTTP, ProtocolTLS, ProtocolTCP)
+	if d.Protocol == ProtocolTLS && d.TLS {
+		v.add("spec.tls", "must not be set with protocol tls, which is the service's own (got true)")
+	}
+	if d.Streams() && d.Timeout != "" {
+		v.add("spec.timeout", "must not be set with protocol %s, which has no answers (got %q)", d.Protocol, d.Timeout)
 	}
 	v.breaker(d.Breaker)
 	v.duration("spec.timeout", d.Timeout, minAnswerTime, meshname.ResponseTime)

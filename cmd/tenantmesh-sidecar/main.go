@@ -33,6 +33,7 @@ func root() *cobra.Command {
 		Version: command.Version(),
 		Args:    command.Args(cobra.NoArgs),
 	}
+	cmd.AddCommand(captureCommand())
 	flags := cmd.Flags()
 	flags.StringVar(&file, "config", "", "YAML file with these settings; flags win")
 	flags.StringVar(&config.Role, "role", "sidecar", "gateway or sidecar")
@@ -48,6 +49,10 @@ func root() *cobra.Command {
 	flags.IntVar(&config.AdminPort, "admin-port", 0, "port of Envoy's admin on 127.0.0.1 (default 15000)")
 	flags.IntVar(&config.MetricsPort, "metrics-port", 0, "port of /metrics (default 15090)")
 	flags.IntVar(&config.HealthPort, "health-port", 0, "port of /livez and /readyz (default 15021)")
+	flags.BoolVar(&config.Capture, "capture", false, "take the calls that 'capture install' sends here (docs/capture.md)")
+	flags.IntVar(&config.CapturedPort, "captured-port", 0, "port of the listener for captured calls, on the loopback addresses (default 15002)")
+	flags.StringVar(&config.HostsFile, "hosts-file", "", "with --capture: the hosts file of the service, in which the names that it may call are kept (default: none)")
+	flags.StringVar(&config.ProbePath, "probe-path", "", "path of the service's health, which /probe on the health port asks for without a tenant (default: no /probe)")
 	flags.IntVar(&config.MoverPort, "mover-port", 0, "port of a gateway at which other gateways send it the writes of tenants that it moves (default 15008)")
 	flags.StringVar(&config.MoverAddress, "mover-address", "", "IP address of a gateway's mover port, which only gateways of the mesh may use (default: --address; must be set where that is 0.0.0.0 or ::)")
 	flags.IntVar(&config.Concurrency, "concurrency", 0, "worker threads of Envoy (default: 1, of a gateway one a CPU)")
@@ -138,6 +143,8 @@ func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config)
 		"gateway-port": {&config.GatewayPort, flags.GatewayPort}, "inbound-port": {&config.InboundPort, flags.InboundPort},
 		"outbound-port": {&config.OutboundPort, flags.OutboundPort}, "admin-port": {&config.AdminPort, flags.AdminPort},
 		"metrics-port": {&config.MetricsPort, flags.MetricsPort}, "health-port": {&config.HealthPort, flags.HealthPort},
+		"capture": {&config.Capture, flags.Capture}, "captured-port": {&config.CapturedPort, flags.CapturedPort},
+		"hosts-file": {&config.HostsFile, flags.HostsFile}, "probe-path": {&config.ProbePath, flags.ProbePath},
 		"mover-port": {&config.MoverPort, flags.MoverPort}, "mover-address": {&config.MoverAddress, flags.MoverAddress},
 		"concurrency": {&config.Concurrency, flags.Concurrency}, "max-body": {&config.MaxBody, flags.MaxBody},
 		"data-export": {&config.DataCommands.Export, flags.DataCommands.Export}, "data-import": {&config.DataCommands.Import, flags.DataCommands.Import},
@@ -153,6 +160,8 @@ func keepFlags(cmd *cobra.Command, config *sidecar.Config, flags sidecar.Config)
 			*to = field.from.(string)
 		case *int:
 			*to = field.from.(int)
+		case *bool:
+			*to = field.from.(bool)
 		case *int64:
 			*to = field.from.(int64)
 		case *[]string:

@@ -1,7 +1,7 @@
 // Package meshname answers HOW IT IS SPELLED: the names that the control plane, Envoy and the Go process
 // beside it must write alike, so that neither room needs to import the other.
 //
-// It imports time only.
+// It imports the standard library only: of it, what makes texts.
 package meshname
 
 import "time"
@@ -12,7 +12,8 @@ const (
 	ListenerGateway  = "gateway"
 	ListenerInbound  = "inbound"
 	ListenerOutbound = "outbound"
-	ListenerEgress   = "egress" // of a gateway: a Unix socket, by which its Go process reaches the cells
+	ListenerCaptured = "captured" // of a sidecar with --capture: what the service calls by itself, and a rule of the kernel sent here
+	ListenerEgress   = "egress"   // of a gateway: a Unix socket, by which its Go process reaches the cells
 
 	PortGateway  = 8080
 	PortInbound  = 15006
@@ -20,6 +21,7 @@ const (
 	PortAdmin    = 15000
 	PortMetrics  = 15090
 	PortHealth   = 15021
+	PortCaptured = 15002
 	PortMover    = 15008 // of a gateway: other gateways send it the writes of tenants that it moves
 )
 
@@ -53,6 +55,7 @@ const (
 const (
 	RouteInbound    = "inbound"
 	RouteOutbound   = "outbound"
+	RouteCaptured   = "captured"
 	RouteEgress     = "egress"
 	ExtensionJWT    = "gateway/jwt_authn"
 	ExtensionAccess = "inbound/rbac" // what access policies can never allow, refused by Envoy itself
@@ -81,6 +84,13 @@ const (
 	ExtensionTarget               = "target"                // outbound: "workload/<name>" or "dependency/<name>"; absent: not listed
 	ExtensionForwardAuthorization = "forward_authorization" // "true": the client's Authorization passes the gateway
 )
+
+// DomainConnections is the domain of the rate limit calls by which an Envoy asks whether a captured connection may be made:
+// the one filter that asks before anything is connected. Their descriptor has one entry, of [ExtensionTarget].
+const DomainConnections = "tenantmesh/connections"
+
+// TargetForeign begins the target of a captured call whose host is declared and whose address is not that host's.
+const TargetForeign = "foreign/"
 
 // Paths below the Go process's run directory.
 const (

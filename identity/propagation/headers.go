@@ -21,6 +21,7 @@ const (
 	HeaderMore       = "x-tenantmesh-more"         // of an export: "true" when there is more after its cursor already
 	HeaderUntaken    = "x-tenantmesh-untaken"      // a sidecar's answer: the service saw nothing of the request, send it again by a newer placement
 	HeaderPurpose    = "x-tenantmesh-grant-reason" // from a service, to use an AccessGrant: why; for the sidecar before what is called alone
+	HeaderCalled     = "x-tenantmesh-called"       // set by a sidecar's Envoy for its routes: the address that a captured call was to
 	HeaderReason     = "x-tenantmesh-reason"
 	HeaderDecision   = "x-tenantmesh-decision"
 

@@ -7,6 +7,7 @@ package meshtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -62,6 +64,7 @@ type Mesh struct {
 	others   int
 	drain    time.Duration
 	links    bool
+	address  string // of control planes; "" for the loopback address
 	federate []devca.Federation
 	gateways int            // of the name edge
 	api      string         // address of the admin API of the first control plane, "" for none
@@ -148,7 +151,7 @@ func Start(t testing.TB, mesh string, options ...Option) *Mesh {
 		m.startCA(t)
 	}
 	for _, port := range freePorts(t, 1+m.others) {
-		m.xds = append(m.xds, loopback(port))
+		m.xds = append(m.xds, net.JoinHostPort(cmp.Or(m.address, "127.0.0.1"), strconv.Itoa(port)))
 	}
 	m.StartControl(t)
 	for i := range m.others {
@@ -383,10 +386,16 @@ func (m *Mesh) workload(t testing.TB, cell, name, folder, service string, flags 
 	}
 	check(t, err)
 	s := m.start(t, folder, id, port, flags...)
-	at := s.URL[strings.LastIndexByte(s.URL, ':')+1:]
+	m.joined(t, cell, name, strings.TrimPrefix(s.URL, "http://"))
+	return s
+}
+
+// joined waits until the sidecar of a workload, at host:port, is known to the mesh.
+func (m *Mesh) joined(t testing.TB, cell, name, at string) {
+	t.Helper()
 	m.waitFor(t, func(snapshot tenantstore.Snapshot) bool {
 		for _, o := range snapshot.Objects {
-			if o.Kind == tenantstore.KindEndpoint && o.Endpoint.Cell == cell && o.Endpoint.Workload == name && o.Endpoint.Ready && strconv.Itoa(o.Endpoint.Port) == at {
+			if o.Kind == tenantstore.KindEndpoint && o.Endpoint.Cell == cell && o.Endpoint.Workload == name && o.Endpoint.Ready && net.JoinHostPort(o.Endpoint.Address, strconv.Itoa(o.Endpoint.Port)) == at {
 				// Its part of limits is its own: nothing of it changes any more by itself.
 				member := snapshot.Objects[tenantstore.Key{Kind: tenantstore.KindMember, Name: o.Metadata.Name}]
 				return member != nil && len(member.Member.Counted) > 0
@@ -394,7 +403,6 @@ func (m *Mesh) workload(t testing.TB, cell, name, folder, service string, flags 
 		}
 		return false
 	})
-	return s
 }
 
 // waitFor waits until the store is as it should be, and every sidecar enforces that.

@@ -183,6 +183,8 @@ func (a *attempt) judge() {
 		a.inbound()
 	case meshname.ListenerOutbound:
 		a.outbound()
+	case meshname.ListenerCaptured:
+		a.connection()
 	default:
 		a.refuse(policy.EnforcementUnavailable, "the request came by a listener that is not known: "+a.request.Listener)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/policy"
@@ -15,6 +16,11 @@ func (a *attempt) outbound() {
 	self, decision := a.set.Self, &a.answer.Decision
 	decision.Principal = self.Principal.String()
 	tenancy, listed := self.Dependencies[a.request.Target]
+	if name, foreign := strings.CutPrefix(a.request.Target, meshname.TargetForeign); foreign {
+		decision.Rule = "Workload/" + self.Workload + " dependsOn"
+		a.refuse(policy.DeniedByPolicy, fmt.Sprintf("host %q, of %s, was called at an address that is not its own", a.host(), name))
+		return
+	}
 	if !listed {
 		decision.Rule = "Workload/" + self.Workload + " dependsOn"
 		a.refuse(policy.DeniedByPolicy, fmt.Sprintf("host %q is not listed in dependsOn of workload %s", a.host(), self.Workload))

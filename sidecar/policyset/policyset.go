@@ -107,6 +107,7 @@ type Self struct {
 	Streaming      map[string]bool   // classes whose requests last as long as they are used
 	Streams        Streams           // gateway: such classes of the workloads
 	Groups         []*api.ShareGroup // who enforces limits together
+	Addresses      map[string]string // names that a captured service may call -> the virtual address of each
 	HideLimits     map[string]bool   // workloads whose callers are not told of the limits that refuse them
 }
 
@@ -425,7 +426,7 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
 		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers, Groups: m.ShareGroups,
-		BoundPeers: map[identity.Principal]identity.TenantID{}, Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{}, Streaming: map[string]bool{},
+		BoundPeers: map[identity.Principal]identity.TenantID{}, Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{}, Streaming: map[string]bool{}, Addresses: m.Addresses,
 	}
 	for _, workload := range m.HideLimits {
 		self.HideLimits[workload] = true

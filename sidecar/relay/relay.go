@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,6 +100,9 @@ func (r *Relay) Update(state *policysync.State, set *policyset.Set) (int64, erro
 				return 0, fmt.Errorf("%s %q: %w", typeURL, name, err)
 			}
 			if l, ok := message.(*listener.Listener); ok {
+				if l.Name == meshname.ListenerCaptured && r.Ports[l.Name] == 0 {
+					continue // this service is not captured
+				}
 				r.place(l)
 			}
 			pushed[typeURL] = append(pushed[typeURL], message)
@@ -159,9 +163,28 @@ func (r *Relay) place(l *listener.Listener) {
 	if port, ok := r.Ports[l.Name]; ok {
 		address.PortSpecifier = &core.SocketAddress_PortValue{PortValue: uint32(port)}
 	}
+	if l.Name == meshname.ListenerCaptured {
+		if hasIPv6() {
+			l.AdditionalAddresses = []*listener.AdditionalAddress{{Address: socketAddress("::1", r.Ports[l.Name])}}
+		}
+		return
+	}
 	if l.Name != meshname.ListenerOutbound && r.Address != "" {
 		address.Address = r.Address
 	}
+}
+
+// hasIPv6 reports whether the loopback interface has IPv6's address: without it no connection can be sent there, and
+// Envoy would refuse the whole listener.
+func hasIPv6() bool {
+	l, err := net.Listen("tcp6", "[::1]:0")
+	return err == nil && l.Close() == nil
+}
+
+func socketAddress(address string, port int) *core.Address {
+	return &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
+		Address: address, PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(port)},
+	}}}
 }
 
 // localService is where the service listens, for a cluster.

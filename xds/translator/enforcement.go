@@ -148,7 +148,7 @@ func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency 
 	config := &api.ProxyConfig{
 		Role: "sidecar", TrustDomain: mesh.TrustDomain, Principal: instance.ID.String(), Cell: instance.Cell, CellResidency: residency,
 		Workload: w.Name, ServicePort: uint32(w.Spec.Port), Tenancy: string(w.Spec.Tenancy), BoundTenant: w.Spec.BoundTenant,
-		DeliverContext: w.Spec.DeliverContext, Control: mesh.Control.String(), TenantData: tenantData(w), Fenced: mesh.Fenced, HideLimits: hideLimits(w),
+		DeliverContext: w.Spec.DeliverContext, Addresses: virtualAddresses(mesh, w, instance), Control: mesh.Control.String(), TenantData: tenantData(w), Fenced: mesh.Fenced, HideLimits: hideLimits(w),
 	}
 	if a := w.Spec.Admission; a.Mode != "" || a.Min > 0 || a.Max > 0 {
 		config.Admission = &api.Admission{Off: a.Mode == "off", Min: int32(a.Min), Max: int32(a.Max)}

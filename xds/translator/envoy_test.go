@@ -221,10 +221,10 @@ func start(t *testing.T, source *svid.Source, service int) *proxy {
 		t.Fatal(err)
 	}
 	dir := shortDir(t)
-	p := &proxy{ports: ports(t, 4), refusals: make(chan error, 1), verdicts: make(chan verdict, 1024)}
+	p := &proxy{ports: ports(t, 5), refusals: make(chan error, 1), verdicts: make(chan verdict, 1024)}
 	work, stop := context.WithCancel(t.Context())
 	p.relay = relay.New(work, relay.Config{Source: source, Dir: dir, Address: "127.0.0.1", ServicePort: service, Ports: map[string]int{
-		meshname.ListenerGateway: p.ports[0], meshname.ListenerInbound: p.ports[1], meshname.ListenerOutbound: p.ports[2],
+		meshname.ListenerGateway: p.ports[0], meshname.ListenerInbound: p.ports[1], meshname.ListenerOutbound: p.ports[2], meshname.ListenerCaptured: p.ports[4],
 	}})
 	p.relay.OnVerdict = func(typeURL string, sequence int64, refusal error) {
 		if refusal == nil {

@@ -125,7 +125,9 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 		}
 	}
 	routes := &route.RouteConfiguration{Name: meshname.RouteOutbound, ResponseHeadersToRemove: []string{propagation.HeaderTxnToken}}
+	called := capturedRoutes(mesh, w, instance)
 	host := func(name string, action *route.RouteAction, target, domain string) {
+		called.host(name, action, target, domain)
 		routes.VirtualHosts = append(routes.VirtualHosts, &route.VirtualHost{
 			Name: name, Domains: []string{domain},
 			IncludeRequestAttemptCount: action.RetryPolicy != nil, // it is the mesh's own
@@ -149,6 +151,10 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 			for _, domain := range d.Spec.Hosts {
 				c := clusterDependency(name, domain)
 				resources = append(resources, envoyResource(c, audience, external(d, domain)))
+				if d.Spec.Streams() {
+					called.stream(d, domain)
+					continue // it is never called by HTTP
+				}
 				host(c, within(forward(c), d.Spec.AnswerTime()), "dependency/"+name, domain)
 			}
 		}
@@ -159,5 +165,8 @@ func sidecar(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance) []Resource {
 		Routes:               []*route.Route{{Match: prefix("/"), Action: directResponse(403)}},
 		TypedPerFilterConfig: map[string]*anypb.Any{filterCheck: checkContext(map[string]string{meshname.ExtensionListener: meshname.ListenerOutbound})},
 	})
-	return append(resources, envoyResource(meshname.RouteOutbound, audience, routes))
+	captured := called.routes
+	captured.VirtualHosts = append(captured.VirtualHosts, routes.VirtualHosts[len(routes.VirtualHosts)-1])
+	return append(resources, envoyResource(meshname.RouteOutbound, audience, routes), envoyResource(meshname.RouteCaptured, audience, captured),
+		envoyResource(meshname.ListenerCaptured, audience, called.listener()))
 }

@@ -1116,6 +1116,7 @@ type ProxyConfig struct {
 	ShareGroups    []*ShareGroup          `protobuf:"bytes,19,rep,name=share_groups,json=shareGroups,proto3" json:"share_groups,omitempty"`                                                                        // that enforce limits together
 	Streams        []*Streams             `protobuf:"bytes,100,rep,name=streams,proto3" json:"streams,omitempty"`                                                                                                  // gateway: of the workloads that have some
 	Admission      *Admission             `protobuf:"bytes,30,opt,name=admission,proto3" json:"admission,omitempty"`                                                                                               // none: the defaults
+	Addresses      map[string]string      `protobuf:"bytes,130,rep,name=addresses,proto3" json:"addresses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`                    // names that a captured service may call -> the virtual address of each
 	BoundPeers     map[string]string      `protobuf:"bytes,40,rep,name=bound_peers,json=boundPeers,proto3" json:"bound_peers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // those of peers that are bound to a tenant by registration, and to which
 	HideLimits     []string               `protobuf:"bytes,31,rep,name=hide_limits,json=hideLimits,proto3" json:"hide_limits,omitempty"`                                                                           // workloads whose callers are not told of the limits that refuse them; a sidecar's own, a gateway's of all
 	unknownFields  protoimpl.UnknownFields
@@ -1295,6 +1296,13 @@ func (x *ProxyConfig) GetStreams() []*Streams {
 func (x *ProxyConfig) GetAdmission() *Admission {
 	if x != nil {
 		return x.Admission
+	}
+	return nil
+}
+
+func (x *ProxyConfig) GetAddresses() map[string]string {
+	if x != nil {
+		return x.Addresses
 	}
 	return nil
 }
@@ -3897,7 +3905,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\n" +
 	"Revocation\x12\x10\n" +
 	"\x03txn\x18\x01 \x01(\tR\x03txn\x120\n" +
-	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xad\t\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xbb\n" +
+	"\n" +
 	"\vProxyConfig\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x1c\n" +
@@ -3922,7 +3931,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x06movers\x18\x11 \x03(\v2,.tenantmesh.v1alpha1.ProxyConfig.MoversEntryR\x06movers\x12B\n" +
 	"\fshare_groups\x18\x13 \x03(\v2\x1f.tenantmesh.v1alpha1.ShareGroupR\vshareGroups\x126\n" +
 	"\astreams\x18d \x03(\v2\x1c.tenantmesh.v1alpha1.StreamsR\astreams\x12<\n" +
-	"\tadmission\x18\x1e \x01(\v2\x1e.tenantmesh.v1alpha1.AdmissionR\tadmission\x12Q\n" +
+	"\tadmission\x18\x1e \x01(\v2\x1e.tenantmesh.v1alpha1.AdmissionR\tadmission\x12N\n" +
+	"\taddresses\x18\x82\x01 \x03(\v2/.tenantmesh.v1alpha1.ProxyConfig.AddressesEntryR\taddresses\x12Q\n" +
 	"\vbound_peers\x18( \x03(\v20.tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntryR\n" +
 	"boundPeers\x12\x1f\n" +
 	"\vhide_limits\x18\x1f \x03(\tR\n" +
@@ -3932,6 +3942,9 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vMoversEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
+	"\x0eAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a=\n" +
 	"\x0fBoundPeersEntry\x12\x10\n" +
@@ -4149,7 +4162,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*FailMode)(nil),              // 1: tenantmesh.v1alpha1.FailMode
@@ -4201,27 +4214,28 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	nil,                           // 47: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
 	nil,                           // 48: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
 	nil,                           // 49: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	nil,                           // 50: tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
-	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	nil,                           // 50: tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
+	nil,                           // 51: tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
+	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
 	45, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	2,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	3,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
 	1,  // 3: tenantmesh.v1alpha1.TenantPolicy.fail_mode:type_name -> tenantmesh.v1alpha1.FailMode
-	51, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	51, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	52, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	52, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
 	46, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
 	7,  // 7: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
 	8,  // 8: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	52, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	53, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
 	6,  // 10: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
 	5,  // 11: tenantmesh.v1alpha1.Canary.before:type_name -> tenantmesh.v1alpha1.AccessPolicy
 	5,  // 12: tenantmesh.v1alpha1.Canary.after:type_name -> tenantmesh.v1alpha1.AccessPolicy
 	47, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	52, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
-	52, // 15: tenantmesh.v1alpha1.Revocation.until:type_name -> google.protobuf.Timestamp
+	53, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	53, // 15: tenantmesh.v1alpha1.Revocation.until:type_name -> google.protobuf.Timestamp
 	16, // 16: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
 	18, // 17: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
 	48, // 18: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
@@ -4230,53 +4244,54 @@ var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
 	13, // 21: tenantmesh.v1alpha1.ProxyConfig.share_groups:type_name -> tenantmesh.v1alpha1.ShareGroup
 	17, // 22: tenantmesh.v1alpha1.ProxyConfig.streams:type_name -> tenantmesh.v1alpha1.Streams
 	14, // 23: tenantmesh.v1alpha1.ProxyConfig.admission:type_name -> tenantmesh.v1alpha1.Admission
-	50, // 24: tenantmesh.v1alpha1.ProxyConfig.bound_peers:type_name -> tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
-	16, // 25: tenantmesh.v1alpha1.Streams.classes:type_name -> tenantmesh.v1alpha1.Class
-	19, // 26: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
-	51, // 27: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
-	51, // 28: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
-	51, // 29: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
-	21, // 30: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
-	23, // 31: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
-	24, // 32: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
-	25, // 33: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	35, // 34: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	36, // 35: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	37, // 36: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
-	22, // 37: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
-	27, // 38: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
-	31, // 39: tenantmesh.v1alpha1.MemberReport.shadow:type_name -> tenantmesh.v1alpha1.ShadowReport
-	33, // 40: tenantmesh.v1alpha1.MemberReport.uses:type_name -> tenantmesh.v1alpha1.UseReport
-	29, // 41: tenantmesh.v1alpha1.MemberReport.audit:type_name -> tenantmesh.v1alpha1.AuditBatch
-	51, // 42: tenantmesh.v1alpha1.Hello.grant_age:type_name -> google.protobuf.Duration
-	51, // 43: tenantmesh.v1alpha1.Hello.issuer_age:type_name -> google.protobuf.Duration
-	52, // 44: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	52, // 45: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	26, // 46: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	52, // 47: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	51, // 48: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	28, // 49: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
-	52, // 50: tenantmesh.v1alpha1.ShadowReport.since:type_name -> google.protobuf.Timestamp
-	32, // 51: tenantmesh.v1alpha1.ShadowReport.entries:type_name -> tenantmesh.v1alpha1.ShadowEntry
-	52, // 52: tenantmesh.v1alpha1.ShadowEntry.last:type_name -> google.protobuf.Timestamp
-	52, // 53: tenantmesh.v1alpha1.UseReport.since:type_name -> google.protobuf.Timestamp
-	34, // 54: tenantmesh.v1alpha1.UseReport.entries:type_name -> tenantmesh.v1alpha1.UseEntry
-	52, // 55: tenantmesh.v1alpha1.UseEntry.last:type_name -> google.protobuf.Timestamp
-	38, // 56: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	41, // 57: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	42, // 58: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	43, // 59: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	44, // 60: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	40, // 61: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
-	30, // 62: tenantmesh.v1alpha1.ControlMessage.audit_ack:type_name -> tenantmesh.v1alpha1.AuditAck
-	4,  // 63: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	20, // 64: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	39, // 65: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	65, // [65:66] is the sub-list for method output_type
-	64, // [64:65] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	50, // 24: tenantmesh.v1alpha1.ProxyConfig.addresses:type_name -> tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
+	51, // 25: tenantmesh.v1alpha1.ProxyConfig.bound_peers:type_name -> tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
+	16, // 26: tenantmesh.v1alpha1.Streams.classes:type_name -> tenantmesh.v1alpha1.Class
+	19, // 27: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
+	52, // 28: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
+	52, // 29: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
+	52, // 30: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
+	21, // 31: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
+	23, // 32: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
+	24, // 33: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
+	25, // 34: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
+	35, // 35: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	36, // 36: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	37, // 37: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	22, // 38: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
+	27, // 39: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
+	31, // 40: tenantmesh.v1alpha1.MemberReport.shadow:type_name -> tenantmesh.v1alpha1.ShadowReport
+	33, // 41: tenantmesh.v1alpha1.MemberReport.uses:type_name -> tenantmesh.v1alpha1.UseReport
+	29, // 42: tenantmesh.v1alpha1.MemberReport.audit:type_name -> tenantmesh.v1alpha1.AuditBatch
+	52, // 43: tenantmesh.v1alpha1.Hello.grant_age:type_name -> google.protobuf.Duration
+	52, // 44: tenantmesh.v1alpha1.Hello.issuer_age:type_name -> google.protobuf.Duration
+	53, // 45: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	53, // 46: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	26, // 47: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	53, // 48: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	52, // 49: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	28, // 50: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
+	53, // 51: tenantmesh.v1alpha1.ShadowReport.since:type_name -> google.protobuf.Timestamp
+	32, // 52: tenantmesh.v1alpha1.ShadowReport.entries:type_name -> tenantmesh.v1alpha1.ShadowEntry
+	53, // 53: tenantmesh.v1alpha1.ShadowEntry.last:type_name -> google.protobuf.Timestamp
+	53, // 54: tenantmesh.v1alpha1.UseReport.since:type_name -> google.protobuf.Timestamp
+	34, // 55: tenantmesh.v1alpha1.UseReport.entries:type_name -> tenantmesh.v1alpha1.UseEntry
+	53, // 56: tenantmesh.v1alpha1.UseEntry.last:type_name -> google.protobuf.Timestamp
+	38, // 57: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	41, // 58: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	42, // 59: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	43, // 60: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	44, // 61: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	40, // 62: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
+	30, // 63: tenantmesh.v1alpha1.ControlMessage.audit_ack:type_name -> tenantmesh.v1alpha1.AuditAck
+	4,  // 64: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	20, // 65: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	39, // 66: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	66, // [66:67] is the sub-list for method output_type
+	65, // [65:66] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -4312,7 +4327,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

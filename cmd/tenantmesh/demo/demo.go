@@ -1,7 +1,7 @@
 // Package demo runs AcmeDocs on this machine: control plane, development CA, token issuer, a gateway, and four cells of
 // unmodified services, each beside an Envoy of its own and each a process of its own.
 //
-// It imports examples/acmedocs, the admin client, tenantstore, identity and the standard library.
+// It imports examples/acmedocs, the admin client, tenantstore, identity, ledger and the standard library.
 package demo
 
 import (
@@ -65,6 +65,7 @@ type demo struct {
 	venv      string
 	issuer    string // URL of its keys
 	xds       string
+	remote    string // host:port of the admin API for people who are elsewhere
 	control   spec
 	ports     []int    // free ones, not given out yet
 	ready     []string // health URLs to wait for
@@ -215,10 +216,10 @@ func (d *demo) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.ports, err = freeport.Take(7 + 6*len(cells)*(len(services)+1)); err != nil {
+	if d.ports, err = freeport.Take(8 + 6*len(cells)*(len(services)+1)); err != nil {
 		return err
 	}
-	ports := d.take(3)
+	ports := d.take(4)
 	d.progress("starting the development CA, the token issuer and the control plane")
 	if _, err := d.processes.Start(spec{Name: "ca", Role: "ca", Path: self, Args: []string{
 		"ca", "--data-dir", d.path("ca"), "--socket", d.workloadAPI(), "--trust-domain", trustDomain, "--ttl", d.SVIDTTL.String(),
@@ -234,8 +235,10 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	d.xds = loopback(ports[1])
+	d.remote = loopback(ports[3])
 	d.control = spec{Name: "control", Role: "control", Path: self, Metrics: "http://" + loopback(ports[2]) + "/metrics", Args: []string{
 		"control", "--data-dir", d.path("control"), "--trust-domain", trustDomain, "--xds-address", d.xds, "--jwks-host", "127.0.0.1", "--allow-http-jwks", "--allow-loopback-jwks", "--metrics-address", loopback(ports[2]),
+		"--admin-address", d.remote, "--operator", "spiffe://" + trustDomain + "/person/*",
 	}}
 	if err := d.startControl(ctx); err != nil {
 		return err

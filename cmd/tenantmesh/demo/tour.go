@@ -94,6 +94,7 @@ func (d *demo) steps() []step {
 		{"a workload without a permit is refused, and explain says why", d.showExplain},
 		{"who may act for acme at search, and by which rule", d.showWhoCan},
 		{"a change of policy, as its reviewer sees it", d.showDiff},
+		{"a grant is asked for by one, approved by another, and used with a reason", d.showGrant},
 		{"a changed limit is in force", d.showChange},
 		{"a suspended tenant is refused within a second", d.showSuspension},
 		{"acme moves from us-1 to us-2 under a load of writes", d.showMove},

@@ -152,5 +152,6 @@ def debug_search():
 
 @app.get("/documents/debug/httpbin")
 def debug_httpbin():
-    answer = requests.get("http://httpbin/headers", timeout=5)
+    why = {"X-Tenantmesh-Grant-Reason": request.args["reason"]} if "reason" in request.args else {}
+    answer = requests.get("http://httpbin/headers", headers=why, timeout=5)
     return answer.content, answer.status_code, dict(answer.headers)
