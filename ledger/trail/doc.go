@@ -8,7 +8,7 @@
 //
 // # Concurrency
 //
-// An [Archive] may be used from many goroutines of one process; the rest is pure.
+// An [Archive] may be used from many goroutines of one process, its [Follower] from one at a time; the rest is pure.
 //
 // It imports identity and ledger, never tenantstore, xds or sidecar.
 package trail
