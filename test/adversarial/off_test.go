@@ -176,11 +176,21 @@ func onManager(change func(listener string, m *hcm.HttpConnectionManager)) func(
 		if !ok {
 			return
 		}
-		filter := l.FilterChains[0].Filters[0]
-		manager := &hcm.HttpConnectionManager{}
-		unpack(filter.GetTypedConfig(), manager)
-		change(l.Name, manager)
-		filter.ConfigType = &listener.Filter_TypedConfig{TypedConfig: packed(manager)}
+		chains := l.FilterChains
+		if l.DefaultFilterChain != nil {
+			chains = append(slices.Clone(chains), l.DefaultFilterChain)
+		}
+		for _, chain := range chains {
+			for _, filter := range chain.Filters {
+				manager := &hcm.HttpConnectionManager{}
+				if !filter.GetTypedConfig().MessageIs(manager) {
+					continue
+				}
+				unpack(filter.GetTypedConfig(), manager)
+				change(l.Name, manager)
+				filter.ConfigType = &listener.Filter_TypedConfig{TypedConfig: packed(manager)}
+			}
+		}
 	}
 }
 

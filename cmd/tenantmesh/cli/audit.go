@@ -71,7 +71,8 @@ func newAuditExport() *cobra.Command {
 	var w which
 	cmd := &cobra.Command{
 		Use: "export --tenant TENANT", Short: "Write one tenant's own audit trail with its proof, as JSON lines", Args: command.Args(cobra.NoArgs),
-		Long: "export holds nothing of another tenant. Whoever has it can verify it offline: tenantmesh audit verify FILE.",
+		Example: "  tenantmesh audit export --tenant acme --since 24h > acme.jsonl",
+		Long:    "export holds nothing of another tenant. Whoever has it can verify it offline: tenantmesh audit verify FILE.",
 	}
 	client := addAdmin(cmd)
 	w.add(cmd)
@@ -98,6 +99,7 @@ func newAuditVerify() *cobra.Command {
 	var bundle string
 	cmd := &cobra.Command{
 		Use: "verify [FILE...]", Short: "Find what was changed, dropped, moved or put in, in audit trails",
+		Example: "  tenantmesh audit verify\n  tenantmesh audit verify acme.jsonl --bundle bundle.pem",
 		Long: "verify looks at exported files, of one tenant, such as of several control planes; without any, at all that the control plane\n" +
 			"keeps, and at the chain of administrative events. It exits with 79 when something is not as it was recorded.",
 	}
@@ -232,7 +234,8 @@ func newAuditReport() *cobra.Command {
 	var bundle string
 	cmd := &cobra.Command{
 		Use: "report --tenant TENANT", Short: "Who acted for a tenant, and what was kept from crossing into or out of it", Args: command.Args(cobra.NoArgs),
-		Long: "report verifies the tenant's trail, and says plainly where evidence is missing. It exits with 79 when the trail is not as it was\nrecorded.",
+		Example: "  tenantmesh audit report --tenant acme --since 168h",
+		Long:    "report verifies the tenant's trail, and says plainly where evidence is missing. It exits with 79 when the trail is not as it was\nrecorded.",
 	}
 	client := addAdmin(cmd)
 	w.add(cmd)

@@ -16,14 +16,14 @@ import (
 
 func newGrant() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "grant", Short: "Ask for, approve and end time-limited rights over tenants", Args: command.Args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		Long: `Ask for, approve and end time-limited rights over tenants.
+		Use: "grant", Short: "Ask for, approve and list time-limited rights over tenants", Args: command.Args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long: `Ask for, approve and list time-limited rights over tenants; 'tenantmesh revoke grant' ends one.
 
 A grant grants nothing until another person than the one who asked has approved it, and ends by itself. It is used with the
 request header x-tenantmesh-grant-reason, and each use is an audit event. With --break-glass it is in force at once, for
 4 hours at most, and loudly: it is shown by status, in the metrics and in the tenant's audit report.`,
 	}
-	cmd.AddCommand(newGrantAsk(), newGrantApprove(), newGrantRevoke(), newGrantList())
+	cmd.AddCommand(newGrantAsk(), newGrantApprove(), newGrantList())
 	return cmd
 }
 
@@ -32,7 +32,11 @@ func newGrantAsk() *cobra.Command {
 	spec := &policy.AccessGrantSpec{}
 	var workloads, methods, paths []string
 	var lasts time.Duration
-	cmd := &cobra.Command{Use: "ask NAME", Short: "Ask for a grant", Args: command.Args(cobra.ExactArgs(1))}
+	cmd := &cobra.Command{
+		Use: "ask NAME", Short: "Ask for a grant", Args: command.Args(cobra.ExactArgs(1)),
+		Example: `  tenantmesh grant ask ticket-7 --principal spiffe://example.org/cell/us-1/workload/support \
+    --tenant acme --workload documents --method GET --reason "ticket 7" --for 2h`,
+	}
 	client := addAdmin(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if lasts <= 0 {
@@ -68,7 +72,8 @@ func newGrantApprove() *cobra.Command {
 	var revision int64
 	cmd := &cobra.Command{
 		Use: "approve NAME", Short: "Approve a grant that another has asked for", Args: command.Args(cobra.ExactArgs(1)),
-		Long: "approve puts a grant in force as it is now, or as it is at --revision. Who changes what it grants takes the approval away.",
+		Long:    "approve puts a grant in force as it is now, or as it is at --revision. Who changes what it grants takes the approval away.",
+		Example: "  tenantmesh grant approve ticket-7 --admin https://control.example.org:15011",
 	}
 	client := addAdmin(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -80,24 +85,6 @@ func newGrantApprove() *cobra.Command {
 	}
 	cmd.Flags().Int64Var(&revision, "revision", 0, "of the grant that was looked at; 0: whatever it is")
 	addOutput(cmd, &format)
-	return cmd
-}
-
-func newGrantRevoke() *cobra.Command {
-	cmd := &cobra.Command{Use: "revoke NAME", Short: "End a grant", Args: command.Args(cobra.ExactArgs(1))}
-	client := addAdmin(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		info, err := tenantstore.ParseKind(string(tenantstore.KindAccessGrant))
-		if err != nil {
-			return err
-		}
-		applied, err := client().Delete(cmd.Context(), info, args[0])
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(cmd.OutOrStdout(), "AccessGrant/%s is revoked at revision %d\n", args[0], applied.Revision)
-		return nil
-	}
 	return cmd
 }
 

@@ -17,8 +17,10 @@ import (
 func newPolicy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "policy", Short: "Ask what access policies allow, for all requests at once", Args: command.Args(cobra.NoArgs),
-		Long: `Ask what access policies allow: of files and folders (-f), of revisions in git, or of the live mesh. The answers are for all
-requests, not for samples. What depends on a condition in CEL is marked with it: nobody looks into conditions.`,
+		Long: `Ask what access policies allow: of files and folders (-f), of revisions in git, or of the live mesh. The answers
+are for all requests, not for samples. What depends on a condition in CEL is marked with it: nobody looks into
+conditions. An AccessGrant counts as approved, and used with its reason, until it ends. Whatever finds something
+(diff, prove, test, lint, shadow report) ends with 79 then.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newWhoCan(), newWhatCan(), newPolicyDiff(), newProve(), newPolicyTest(), newLint(), newPolicyShadow())

@@ -111,8 +111,10 @@ func newPolicyTest() *cobra.Command {
     request: {principal: spiffe://acmedocs.example/cell/us-1/workload/documents, tenant: acme, workload: search, method: GET, path: /search/x}
     want: {decision: allow, rule: documents-search}
 
-A decision is allow or refuse; rule (that decides) and reason (of a refusal) may be left out. A tenant whose object is there is as that says;
-of another one the request may say tier and labels. A request without a time is of now. Ends with 79 when one comes out in another way.`,
+A decision is allow or refuse; rule (that decides) and reason (of a refusal) may be left out. A tenant whose
+object is there is as that says; of another one the request may say tier and labels. A request without a time
+is of now. Ends with 79 when one comes out in another way.`,
+		Example: "  tenantmesh policy test cases.yaml -f mesh.yaml",
 	}
 	source := addSource(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -176,9 +178,12 @@ func newLint() *cobra.Command {
 	var unused bool
 	cmd := &cobra.Command{
 		Use: "lint", Short: "Find rules that change nothing, match nothing, permit too much, or soon end", Args: command.Args(cobra.NoArgs),
-		Long: `Find rules that are shadowed by others, that name what there is none of (of tenants and workloads only where there are such objects), permits
-of calls that no Workload has registered (dependsOn, expose), and grants that end. With --unused, and only in the live mesh, also permits that decided no
-request, or none of a principal that they name, since the sidecars began to count. Each rule is looked at alone: of two that say the same, delete one. Ends with 79 on findings.`,
+		Long: `Find rules that are shadowed by others, that name what there is none of (of tenants and workloads only where
+there are such objects), permits of calls that no Workload has registered (dependsOn, expose), and grants that
+end. With --unused, and only in the live mesh, also permits that decided no request, or none of a principal that
+they name, since the sidecars began to count. Each rule is looked at alone: of two that say the same, delete
+one. Ends with 79 on findings.`,
+		Example: "  tenantmesh policy lint -f mesh.yaml --within 30d\n  tenantmesh policy lint --unused",
 	}
 	source := addSource(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

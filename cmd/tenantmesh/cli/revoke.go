@@ -20,9 +20,13 @@ import (
 func newRevoke() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "revoke", Short: "Take a right away, and say when the last sidecar enforces it", Args: command.Args(cobra.NoArgs),
-		Long: `revoke takes a right away, ahead of every other change, and returns once every sidecar that is connected enforces it, with the
-moment. A sidecar that is out of reach is named, with the time by which what it has lapses by itself, or with what to do where it
-does not. To suspend a tenant or to forbid a principal, apply the Tenant or a Forbid with 'tenantmesh apply --wait'.`,
+		Long: `revoke takes a right away, ahead of every other change, and returns once every sidecar that is connected
+enforces it, with the moment. A sidecar that is out of reach is named, with the time by which what it has lapses
+by itself, or with what to do where it does not. To suspend a tenant or to forbid a principal, apply the Tenant
+or a Forbid with 'tenantmesh apply --wait'.`,
+		Example: `  tenantmesh revoke token 4be1f0d2c3a94f0f8d1c0a6b7e5d9c21 --reason "a stolen laptop"
+  tenantmesh revoke grant ticket-7
+  tenantmesh revoke key login 2026-01`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	reason := ""
