@@ -25,13 +25,14 @@ type Rule struct {
 	Paths      []Text // of one
 }
 
-// Detail is how much of the policies is in rules.
+// Detail is how much of the Permits is in rules.
 type Detail string
 
-// The details, from the finest. Rules that would be larger than [MaxSize] have less of it.
+// The details, from the finest. Rules that would be larger than [MaxSize] have less of it. Forbids are in all of them, unless they
+// alone are larger than half of that: whoever may write Permits, and no more, takes no Forbid away by writing many.
 const (
 	Whole        Detail = "whole"
-	ByPrincipal  Detail = "principals"   // a Permit is for all that the workload has; there are no Forbids
+	ByPrincipal  Detail = "principals"   // a Permit is for all that the workload has
 	TrustDomains Detail = "trust domain" // everyone of a trust domain that a Permit is for may have all
 )
 
@@ -67,6 +68,9 @@ func Compile(workload string, policies ...[]*authz.Policy) Rules {
 		}
 	}
 	rules := Rules{Permits: permits.rules(), Forbids: forbids.rules(), Detail: Whole}
+	if alone := (Rules{Forbids: rules.Forbids}); alone.size() > MaxSize/2 {
+		rules.Forbids = nil
+	}
 	for rules.size() > MaxSize && rules.Detail != TrustDomains {
 		rules = rules.coarser()
 	}
@@ -204,12 +208,12 @@ func (rs *Rules) coarser() Rules {
 		principals = append(principals, rule.Principals...)
 	}
 	if rs.Detail == Whole {
-		return Rules{Permits: []Rule{{Principals: distinct(principals)}}, Detail: ByPrincipal}
+		return Rules{Permits: []Rule{{Principals: distinct(principals)}}, Forbids: rs.Forbids, Detail: ByPrincipal}
 	}
 	for i, t := range principals {
 		principals[i] = Text{Prefix: trustDomain(t)}
 	}
-	return Rules{Permits: []Rule{{Principals: distinct(principals)}}, Detail: TrustDomains}
+	return Rules{Permits: []Rule{{Principals: distinct(principals)}}, Forbids: rs.Forbids, Detail: TrustDomains}
 }
 
 // trustDomain is how all SPIFFE IDs of a text's trust domain begin.

@@ -121,7 +121,24 @@ func TestBound(t *testing.T) {
 					t.Errorf("%s: %v", principal, got)
 				}
 			}
+			if rules.allow(own, "GET", "/secret") {
+				t.Error("many Permits took a Forbid away")
+			}
 		})
+	}
+}
+
+// TestBoundOfForbids: Forbids that are too large themselves are the check's alone, and the Permits are as they were.
+func TestBoundOfForbids(t *testing.T) {
+	policies := []authz.Policy{{Name: "p", Spec: policy.AccessPolicySpec{Effect: policy.Permit, Principals: []string{"spiffe://mesh.example/a"}, Targets: []policy.Target{{Workload: "back", Paths: []string{"/rows"}}}}}}
+	for i := range 3000 {
+		policies = append(policies, authz.Policy{Name: fmt.Sprint("f", i), Spec: policy.AccessPolicySpec{
+			Effect: policy.Forbid, Principals: []string{"spiffe://mesh.example/**"}, Targets: []policy.Target{{Workload: "back", Paths: []string{fmt.Sprintf("/secret%d/that/are/many", i)}}},
+		}})
+	}
+	rules := compile("back", policies)
+	if rules.Detail != Whole || len(rules.Forbids) != 0 || rules.size() > MaxSize || !rules.allow("spiffe://mesh.example/a", "GET", "/rows") || rules.allow("spiffe://mesh.example/a", "GET", "/other") {
+		t.Errorf("%q of %d bytes, %d Forbids", rules.Detail, rules.size(), len(rules.Forbids))
 	}
 }
 
