@@ -10,7 +10,7 @@
 //
 // One goroutine looks at what is open each time that the set changes; each call has one of its own.
 //
-// It imports sidecar/decide, sidecar/inflight, sidecar/policyset, sidecar/refusal, identity and go-control-plane.
+// It imports sidecar/decide, sidecar/inflight, sidecar/policyset, sidecar/refusal, policy, identity and go-control-plane.
 package streams
 
 import (
@@ -26,6 +26,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
+	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
@@ -69,11 +70,13 @@ func (s *Server) Process(call extproc.ExternalProcessor_ProcessServer) error {
 		if err != nil {
 			return err
 		}
-		// One that has ended is not in the ledger, and one without a tenant only if it is held.
 		if headers := message.GetRequestHeaders(); headers != nil && held.of == nil {
 			if r, ok := s.decider.InFlight.Find(lease(headers)); ok {
 				held.of = &r
 				s.hold(held)
+			} else {
+				// It has ended, or another process let it in, as whose it is not known here: nothing would ever end it.
+				held.end(&decide.Answer{Decision: policy.Decision{Reason: policy.EnforcementUnavailable}})
 			}
 		}
 		if err := held.send(goOn(message)); err != nil {
