@@ -23,6 +23,17 @@ type shadow struct {
 	lost        int64
 }
 
+// room is how many entries a member may have beside those of the others.
+func room[V any](said map[string]V, member string, size func(V) int) int {
+	left := maxShadows
+	for other, v := range said {
+		if other != member {
+			left -= size(v)
+		}
+	}
+	return max(0, left)
+}
+
 // shadowed notes what a member says. It outlives the member's stream, and is gone with what is watched.
 func (m *Members) shadowed(peer *server.Peer, report *api.ShadowReport) {
 	said := shadow{since: report.Since.AsTime(), lost: max(0, report.Lost)}
@@ -46,16 +57,11 @@ func (m *Members) shadowed(peer *server.Peer, report *api.ShadowReport) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	kept := 0
-	for member, other := range m.shadows {
-		if member != peer.Hello.MemberId {
-			kept += len(other.differences)
-		}
-	}
-	for _, d := range said.differences[min(len(said.differences), max(0, maxShadows-kept)):] {
+	kept := min(len(said.differences), room(m.shadows, peer.Hello.MemberId, func(s shadow) int { return len(s.differences) }))
+	for _, d := range said.differences[kept:] {
 		said.lost += d.Requests
 	}
-	said.differences = said.differences[:min(len(said.differences), max(0, maxShadows-kept))]
+	said.differences = said.differences[:kept]
 	m.shadows[peer.Hello.MemberId] = said
 }
 
@@ -101,15 +107,10 @@ func (m *Members) used(peer *server.Peer, report *api.UseReport) {
 	said := uses{since: report.Since.AsTime(), lost: max(0, report.Lost)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	kept := 0
-	for member, other := range m.uses {
-		if member != peer.Hello.MemberId {
-			kept += len(other.list)
-		}
-	}
+	most := min(maxShadow, room(m.uses, peer.Hello.MemberId, func(u uses) int { return len(u.list) }))
 	for _, e := range report.Entries {
 		u := tenantstore.PolicyUse{Policy: e.Policy, Principal: e.Principal, Requests: max(0, e.Requests), Last: e.Last.AsTime()}
-		if len(u.Policy) > maxShadowText || len(u.Principal) > 2*maxShadowText || len(said.list) == min(maxShadow, max(0, maxShadows-kept)) {
+		if len(u.Policy) > maxShadowText || len(u.Principal) > 2*maxShadowText || len(said.list) == most {
 			said.lost += u.Requests
 			continue
 		}

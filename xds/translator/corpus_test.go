@@ -374,9 +374,6 @@ func TestUpgradesAreRefusedToo(t *testing.T) {
 // TestGeneratedPolicies asks a real Envoy what the corpus does not think of: it refuses nothing that the evaluator allows, and
 // where policies have neither tenants nor conditions it allows nothing else.
 func TestGeneratedPolicies(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
 	l := newLayer(t, corpus.Principals())
 	l.enforce(everything)
 	rapid.Check(t, func(rt *rapid.T) {
