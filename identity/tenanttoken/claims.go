@@ -62,6 +62,7 @@ type Claims struct {
 	KID    string   // of the key that it is signed by
 	Token  string   // itself
 	Digest Digest   // of Token
+	Proof  string   // by whom it was signed, in words
 	Keys   []Digest // Context.Keys, those that are digests
 }
 
@@ -69,15 +70,11 @@ type Claims struct {
 type Digest [16]byte
 
 // DigestOf is the digest of an ID, or of a token.
-func DigestOf(id string) Digest { return short(sum(id)) }
-
-// sum is the SHA-256 of text. Most are short enough for it to allocate nothing.
-func sum(text string) [sha256.Size]byte {
-	var room [1024]byte
-	return sha256.Sum256(append(room[:0], text...))
+func DigestOf(id string) Digest {
+	var room [1024]byte // most are short enough for it to allocate nothing
+	sum := sha256.Sum256(append(room[:0], id...))
+	return Digest(sum[:16])
 }
-
-func short(sum [sha256.Size]byte) Digest { return Digest(sum[:16]) }
 
 // String is the digest in base64url: the form in which it stands in [Context.Keys].
 func (d Digest) String() string { return base64.RawURLEncoding.EncodeToString(d[:]) }

@@ -31,9 +31,11 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 	case inflight.Begun:
 		// Only now does a drain wait for this request: a placement that changed before may have been reported as
 		// drained already.
-		if now, ok := a.Sets.Load().Tenant(t.ID.String()); !ok || now.Placement != t.Placement {
-			a.stale = true
-			return a.misdirected("the tenant's placement changes")
+		if set := a.Sets.Load(); set != a.set {
+			if now, ok := set.Tenant(t.ID.String()); !ok || now.Placement != t.Placement {
+				a.stale = true
+				return a.misdirected("the tenant's placement changes")
+			}
 		}
 		return true
 	case inflight.Gone:

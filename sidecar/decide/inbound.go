@@ -66,7 +66,7 @@ func (a *attempt) inbound() {
 	if !ok {
 		return
 	}
-	decision.Proof = "context signed by " + claims.Issuer.String()
+	decision.Proof = claims.Proof
 	if hook := a.hook(); hook || claims.Context.Purpose == tenanttoken.Export || claims.Context.Role == tenanttoken.Replica {
 		if t, ok := a.moved(peer, claims); !ok {
 			return

@@ -12,7 +12,8 @@ const (
 	maxWeight      = 1000
 	activeTime     = time.Second            // after which a tenant without requests is forgotten
 	demandTime     = 250 * time.Millisecond // demand is that of this and the former one
-	levelTime      = 10 * time.Millisecond  // between two looks at all that are active
+	levelTime      = 10 * time.Millisecond  // between two looks at all that are active, and
+	lookTime       = 20 * time.Microsecond  // for each of them: a look takes a hundredth of that
 	LongTime       = 30 * time.Second       // LongTime is how long a request counts.
 	minRetry       = time.Second
 	maxRetry       = 30 * time.Second
@@ -404,10 +405,11 @@ func (t *tenant) turn(at int64) {
 // hungry reports whether the tenant demands more than its share.
 func (t *tenant) hungry(k class) bool { return t.refused[0][k] || t.refused[1][k] }
 
-// look finds the level anew: O(1) amortised, because it waits for a quarter as many operations as there are tenants.
+// look finds the level anew: O(1) amortised, because it waits for a quarter as many operations as there are tenants; and at most a
+// hundredth of a CPU, because it waits for a time of each.
 func (c *Controller) look(at int64) {
 	c.since++
-	if !c.force && (at-c.looked < int64(levelTime) || c.since < len(c.active)/4) {
+	if !c.force && (at-c.looked < max(int64(levelTime), int64(len(c.active))*int64(lookTime)) || c.since < len(c.active)/4) {
 		return
 	}
 	c.looked, c.since = at, 0
