@@ -18,7 +18,7 @@ import (
 // that cannot be waited for is refused (the caller releases it), and so is one whose client has hung up, who will not see it.
 func (a *attempt) enter(t *policyset.Tenant) bool {
 	d := &a.answer.Decision
-	r := inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Held: a.hold(), Since: a.now, Place: a.place.ticket}
+	r := inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Held: a.hold(), Since: a.now, Place: a.place.ticket, Seat: &t.Seats.Usage}
 	if r.Stream {
 		peer, err := identity.ParsePrincipal(a.request.Peer)
 		r.Within = err == nil && !identity.IsGateway(peer)
@@ -57,7 +57,7 @@ func (a *attempt) account() {
 	if d.Reason == policy.Overloaded {
 		a.isolated(&usage, true)
 	}
-	a.Meter.Add(usage)
+	a.Meter.Add(usage, nil)
 	a.Use.Add(a.now, Incarnation{d.Tenant, d.TenantUID}, true)
 }
 
@@ -103,7 +103,7 @@ func (d *Decider) End(e Ended) {
 			d.overflowed(&r.Usage)
 		}
 		d.Use.Add(now, Incarnation{r.Usage.Tenant, r.Usage.TenantUID}, false)
-		d.Meter.Add(r.Usage)
+		d.Meter.Add(r.Usage, r.Seat)
 	}
 }
 
@@ -123,7 +123,7 @@ func (d *Decider) EnvoyEnded() {
 	for lease, r := range d.InFlight.Clear() {
 		d.Attribution.Close(now, lease)
 		if r.Usage.Requests > 0 {
-			d.Meter.Add(r.Usage)
+			d.Meter.Add(r.Usage, r.Seat)
 		}
 	}
 	d.Limiter.ReleaseAll()

@@ -5,7 +5,7 @@
 //
 // A [Set] is immutable: [Set.With] makes another, and costs what changed. A [Holder] may be used from many goroutines.
 //
-// It imports identity, policy, policy/authz, policy/limit/breaker and api; never tenantstore, xds or etcd.
+// It imports identity, ledger, policy, policy/authz, policy/limit/breaker, policy/limit/fair and api; never tenantstore, xds or etcd.
 package policyset
 
 import (
@@ -25,9 +25,11 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
+	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
 )
 
 // Tenant is one tenant served here.
@@ -44,6 +46,14 @@ type Tenant struct {
 	Weight   int  // of its share where a service is full; at least 1
 	Revision int64
 	Audited  bool // every decision about it is recorded
+
+	Seats Seats // where those who count have it: changed by them, each under its own lock
+}
+
+// Seats are where those who count what a tenant does have it.
+type Seats struct {
+	Share fair.Seat
+	Usage ledger.Seat
 }
 
 // States of a placement in which a tenant moves (design, section 8).
