@@ -117,7 +117,7 @@ func (v *Verifier) parse(token string, keys KeySet) (*verified, error) {
 	}
 	return &verified{kid: kid, claims: Claims{
 		Issuer: wire.Issuer, Audience: wire.Audience, IssuedAt: time.Unix(wire.IssuedAt, 0), Expiry: time.Unix(wire.Expiry, 0),
-		Txn: wire.Txn, Subject: wire.Subject, Context: *wire.Context, KID: kid, Keys: digests(wire.Context.Keys),
+		Txn: wire.Txn, Subject: wire.Subject, Context: *wire.Context, KID: kid, Keys: digests(wire.Context.Keys), vouched: &vouched{},
 	}}, nil
 }
 

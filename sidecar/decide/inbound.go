@@ -269,10 +269,12 @@ func (a *attempt) authorize(request *authz.Request) bool {
 // and those of the trace and request ID that the context vouches for.
 func (a *attempt) attributable(claims *tenanttoken.Claims) (ids attribution.IDs) {
 	ids.Add(claims.Digest)
-	sent := a.ids()
-	for _, id := range sent[:] {
-		if id.header != "" && slices.Contains(claims.Keys, id.digest) {
-			ids.Add(id.digest)
+	for _, id := range a.ids() {
+		if id.header == "" {
+			continue
+		}
+		if digest, ok := claims.Vouches(id.text); ok {
+			ids.Add(digest)
 		}
 	}
 	return ids
@@ -281,16 +283,18 @@ func (a *attempt) attributable(claims *tenanttoken.Claims) (ids attribution.IDs)
 // id is an ID that a request carries.
 type id struct {
 	header string // "" for none
-	digest tenanttoken.Digest
+	text   string
 }
 
-// ids are the digests of the request's trace ID and request ID, those that are there once.
+// ids are the request's trace ID and request ID, those that are there once.
 func (a *attempt) ids() (list [2]id) {
-	if value, n := a.request.header(propagation.HeaderTraceparent); n == 1 && traceID(value) != "" {
-		list[0] = id{propagation.HeaderTraceparent, tenanttoken.DigestOf(traceID(value))}
+	if value, n := a.request.header(propagation.HeaderTraceparent); n == 1 {
+		if trace := traceID(value); trace != "" {
+			list[0] = id{propagation.HeaderTraceparent, trace}
+		}
 	}
 	if value, n := a.request.header(propagation.HeaderRequestID); n == 1 && value != "" {
-		list[1] = id{propagation.HeaderRequestID, tenanttoken.DigestOf(value)}
+		list[1] = id{propagation.HeaderRequestID, value}
 	}
 	return list
 }

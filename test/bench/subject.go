@@ -231,9 +231,12 @@ func serveChecks(kind, socket string, tenants int) error {
 type requests struct {
 	kind   string
 	signer *tenanttoken.Signer
-	seen   []string // by tenant
+	seen   []call // by tenant
 	n      atomic.Int64
 }
+
+// call is what is known of a transaction: its context, and the IDs that its gateway vouches for in it.
+type call struct{ token, trace, id string }
 
 func newRequests(kind string, tenants int) (*requests, error) {
 	r := &requests{kind: kind}
@@ -249,25 +252,26 @@ func newRequests(kind string, tenants int) (*requests, error) {
 		return nil, err
 	}
 	for i := range tenants {
-		token, err := r.token(i)
+		c, err := r.call(i)
 		if err != nil {
 			return nil, err
 		}
-		r.seen = append(r.seen, token)
+		r.seen = append(r.seen, c)
 	}
 	return r, nil
 }
 
-func (r *requests) token(i int) (string, error) {
+func (r *requests) call(i int) (call, error) {
 	id, err := identity.ParseTenantID(tenantName(i))
 	if err != nil {
-		return "", err
+		return call{}, err
 	}
-	now := time.Now()
-	return r.signer.Sign(tenanttoken.Claims{
+	now, c := time.Now(), call{trace: random(), id: random()}
+	c.token, err = r.signer.Sign(tenanttoken.Claims{
 		Audience: trustDomain, IssuedAt: now, Expiry: now.Add(5 * time.Minute), Txn: random(), Subject: "alice",
-		Context: tenanttoken.Context{Tenant: id, UID: "uid-" + tenantName(i), Tier: "gold", Cell: "us-1", Epoch: 1, Role: tenanttoken.Owner, Purpose: tenanttoken.Request, Keys: []string{"a", "b"}},
+		Context: tenanttoken.Context{Tenant: id, UID: "uid-" + tenantName(i), Tier: "gold", Cell: "us-1", Epoch: 1, Role: tenanttoken.Owner, Purpose: tenanttoken.Request, Keys: []string{tenanttoken.KeyDigest(c.trace), tenanttoken.KeyDigest(c.id)}},
 	})
+	return c, err
 }
 
 func random() string {
@@ -290,9 +294,10 @@ func (r *requests) batch() ([]*auth.CheckRequest, error) {
 
 func (r *requests) next() (*auth.CheckRequest, error) {
 	i := int(r.n.Add(1)) % len(r.seen)
+	c := r.seen[i]
 	headers := map[string]string{
 		":authority": "front", ":method": "GET", ":path": "/front/documents/1?page=2", ":scheme": "http", "user-agent": "bench/1.0", "accept": "*/*",
-		"x-request-id": random(), "traceparent": "00-" + random() + "-0123456789abcdef-01", "x-forwarded-proto": "http", "x-tenantmesh-lease": random(),
+		"x-request-id": c.id, "traceparent": "00-" + c.trace + "-0123456789abcdef-01", "x-forwarded-proto": "http", "x-tenantmesh-lease": random(),
 	}
 	attributes := &auth.AttributeContext{
 		Source:  &auth.AttributeContext_Peer{Principal: gatewayID},
@@ -310,14 +315,14 @@ func (r *requests) next() (*auth.CheckRequest, error) {
 		}}
 	default:
 		attributes.ContextExtensions = map[string]string{meshname.ExtensionListener: meshname.ListenerInbound}
-		headers["txn-token"] = r.seen[i]
 		if r.kind == "inbound-new" {
-			token, err := r.token(i)
-			if err != nil {
+			var err error
+			if c, err = r.call(i); err != nil {
 				return nil, err
 			}
-			headers["txn-token"] = token
+			headers["x-request-id"], headers["traceparent"] = c.id, "00-"+c.trace+"-0123456789abcdef-01"
 		}
+		headers["txn-token"] = c.token
 	}
 	list := &corev3.HeaderMap{}
 	for name, value := range headers {
