@@ -38,7 +38,7 @@ type Answer struct {
 	Fields   Fields      // when it is allowed
 	Level    limit.Level // the strictest limit, when Limited
 	Limited  bool
-	Hidden   bool // who is refused is not told of its limits
+	Hidden   bool // nobody is told of the limits
 	HungUp   bool // the end of the request was seen before the decision
 }
 
@@ -244,10 +244,10 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 		})
 	}
 	a.answer.Level, a.answer.Limited = verdict.Strictest()
+	a.answer.Hidden = a.set.Self.HideLimits[strings.TrimPrefix(cmp.Or(a.request.Target, a.set.Self.Workload), "workload/")]
 	if verdict.Reason == policy.Permitted {
 		return true
 	}
-	a.answer.Hidden = a.set.Self.HideLimits[strings.TrimPrefix(cmp.Or(a.request.Target, a.set.Self.Workload), "workload/")]
 	decision.RetryAfter = max(a.answer.Level.Retry, time.Second)
 	decision.Rule = a.answer.Level.Kind.String()
 	return a.refuse(verdict.Reason, "the "+a.answer.Level.Kind.String()+" of tenant "+t.ID.String()+" is used up")
