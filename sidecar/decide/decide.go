@@ -117,8 +117,9 @@ type attempt struct {
 	counted retry.Admission
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
 	place   place
-	audited bool   // the tenant asks for every decision
-	issuer  string // of the token that was verified
+	audited bool                 // the tenant asks for every decision
+	issuer  string               // of the token that was verified
+	key     policyset.Thumbprint // of the issuer's that signed it, where it was verified here
 
 	differences differences
 	permitted   string // the policy that permitted it
@@ -158,6 +159,7 @@ var attempts = sync.Pool{New: func() any { return &attempt{} }}
 func (a *attempt) begin() {
 	a.untry()
 	a.set, a.stale, a.answer, a.place, a.audited, a.issuer, a.differences.n, a.permitted = a.Sets.Load(), false, Answer{}, place{}, false, "", 0, ""
+	a.key = policyset.Thumbprint{}
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)

@@ -23,12 +23,14 @@ const misdirectedRetry = time.Second
 func (a *attempt) inbound() {
 	self, decision := a.set.Self, &a.answer.Decision
 	peer, err := identity.ParsePrincipal(a.request.Peer)
-	foreign := err == nil && peer.TrustDomain() != self.TrustDomain
-	if err != nil || foreign && !slices.Contains(self.Peers, peer.String()) {
-		a.refuse(policy.UnauthenticatedPeer, "the connection shows no SPIFFE identity of this mesh")
+	if err != nil {
+		a.refuse(policy.UnauthenticatedPeer, "the connection shows no SPIFFE identity")
 		return
 	}
 	decision.Principal = peer.String()
+	if !a.known(peer) {
+		return
+	}
 	shown, n := a.request.header(propagation.HeaderPeer)
 	shown, names, named := strings.Cut(shown, " ")
 	if named && names != a.request.Peer { // an SVID has one (X.509-SVID, section 2)
@@ -46,7 +48,7 @@ func (a *attempt) inbound() {
 	token, n := a.request.header(propagation.HeaderTxnToken)
 	request := &a.judged
 	*request = authz.Request{Principal: peer, Own: self.BoundPeers[peer], Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Purpose: a.purpose(), Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
-	if foreign && n > 0 {
+	if peer.TrustDomain() != self.TrustDomain && n > 0 {
 		a.refuse(policy.ContextForeign, "a peer of another trust domain brings no tenant context of this one")
 		return
 	}
@@ -111,6 +113,11 @@ func (a *attempt) inbound() {
 	if !self.DeliverContext {
 		a.remove(propagation.HeaderTxnToken)
 	}
+}
+
+// known refuses a peer that is none of this workload's. TLS lets in only those that are; a connection may outlive that.
+func (a *attempt) known(peer identity.Principal) bool {
+	return a.set.Self.Peers[peer] || a.refuse(policy.UnauthenticatedPeer, "the peer is no gateway of this mesh, and none that depends on the workload")
 }
 
 // hook reports whether the path is one by which the workload's data of tenants moves.

@@ -1,6 +1,8 @@
 package decide
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,6 +83,7 @@ func TestHeldIsJudgedAgain(t *testing.T) {
 		{name: "the grant ends", after: time.Hour, reason: policy.DeniedByPolicy},
 		{name: "the control plane is out of reach", cutOff: 6 * time.Minute, reason: policy.DeniedByPolicy},
 		{name: "its peer is shut out", change: []policyset.Change{{TypeURL: meshname.TypeProxyConfig, Name: "self", Message: fenced("shown")}}, reason: policy.UnauthenticatedPeer},
+		{name: "its peer is none any more", change: []policyset.Change{{TypeURL: meshname.TypeProxyConfig, Name: "self", Message: without(edge)}}, reason: policy.UnauthenticatedPeer},
 		{name: "another is shut out", change: []policyset.Change{{TypeURL: meshname.TypeProxyConfig, Name: "self", Message: fenced("other")}}},
 	} {
 		w := newWorld(t, sidecar())
@@ -112,7 +115,14 @@ func fenced(shown string) *api.ProxyConfig {
 	return self
 }
 
-// TestIssuerEndsStreams: at a gateway a stream ends with its issuer's right to speak for the tenant.
+func without(peer string) *api.ProxyConfig {
+	self := sidecar()
+	self.TrustDomain, self.Peers = "mesh.example", slices.DeleteFunc(self.Peers, func(p string) bool { return p == peer })
+	return self
+}
+
+// TestIssuerEndsStreams: at a gateway a stream ends with its issuer's right to speak for the tenant, and with the key that signed its
+// token.
 func TestIssuerEndsStreams(t *testing.T) {
 	w := newWorld(t, &api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}, Streams: []*api.Streams{{
 		Workload: "front", Strip: "/front", Classes: []*api.Class{{Name: "short", Paths: []string{"/feed/short"}}, {Name: "long", Paths: []string{"/feed/**"}, Streaming: true}},
@@ -131,6 +141,18 @@ func TestIssuerEndsStreams(t *testing.T) {
 	if _, ended := w.decider.Outlived(&r); ended {
 		t.Error("it ends by nothing")
 	}
+	push := func(jwks string) {
+		w.change(policyset.Change{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "org", Tenants: []string{"acme"}, Jwks: jwks}})
+	}
+	both := strings.TrimSuffix(logins()[1].jwks, "]}") + "," + strings.TrimPrefix(logins()[0].jwks, `{"keys":[`)
+	for jwks, want := range map[string]policy.Reason{both: policy.Permitted, logins()[1].jwks: policy.UnauthenticatedTenant} {
+		push(jwks)
+		if answer, ended := w.decider.Outlived(&r); ended != (want != policy.Permitted) || answer.Decision.Reason != want {
+			t.Errorf("by the keys %s: ended %v, %q", jwks, ended, answer.Decision.Reason)
+		}
+	}
+	w.now = w.now.Add(time.Minute)
+	w.want("a stream by a key that is gone", gatewayRequest(func(r *Request) { r.Path, r.Target, r.Lease = "/front/feed/y", "workload/front", "y" }), policy.UnauthenticatedTenant)
 	w.change(policyset.Change{TypeURL: meshname.TypeTokenIssuer, Name: "login"})
 	if answer, ended := w.decider.Outlived(&r); !ended || answer.Decision.Reason != policy.UnauthenticatedTenant {
 		t.Errorf("ended %v, %q", ended, answer.Decision.Reason)

@@ -50,6 +50,7 @@ type Request struct {
 type Held struct {
 	Txn      string
 	Issuer   string             // of the token, at a gateway
+	Key      [32]byte           // thumbprint of the issuer's key that signed it
 	Peer     identity.Principal // before a service
 	Shown    string             // SHA-256 of the peer's certificate, hexadecimal
 	Workload string             // "": no policy was asked

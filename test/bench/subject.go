@@ -127,7 +127,7 @@ func key() (tenanttoken.SigningKey, error) {
 // decider is the product's decision, with a thousand policies and a log that is encoded and thrown away.
 func decider(listener string, k tenanttoken.SigningKey, tenants int) (*decide.Decider, error) {
 	self := &api.ProxyConfig{
-		Role: "sidecar", TrustDomain: trustDomain, Principal: "spiffe://" + trustDomain + "/cell/us-1/workload/front", Cell: "us-1", Workload: "front",
+		Role: "sidecar", TrustDomain: trustDomain, Principal: "spiffe://" + trustDomain + "/cell/us-1/workload/front", Cell: "us-1", Workload: "front", Peers: []string{gatewayID},
 	}
 	if listener == meshname.ListenerGateway {
 		self = &api.ProxyConfig{Role: "gateway", TrustDomain: trustDomain, Cells: map[string]string{"us-1": ""}}
