@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -233,13 +234,20 @@ type requests struct {
 	signer *tenanttoken.Signer
 	seen   []call // by tenant
 	n      atomic.Int64
+	zipf   *mathrand.Zipf // nil: all in turn
 }
+
+// zipfExponent is that of the tenants' shares of the requests.
+const zipfExponent = 1.1
 
 // call is what is known of a transaction: its context, and the IDs that its gateway vouches for in it.
 type call struct{ token, trace, id string }
 
-func newRequests(kind string, tenants int) (*requests, error) {
-	r := &requests{kind: kind}
+func newRequests(s subject) (*requests, error) {
+	r := &requests{kind: s.kind}
+	if s.zipf {
+		r.zipf = mathrand.NewZipf(mathrand.New(mathrand.NewPCG(1, 2)), zipfExponent, 1, uint64(s.tenants-1)) //nolint:gosec // the same in each run
+	}
 	k, err := key()
 	if err != nil {
 		return nil, err
@@ -251,7 +259,7 @@ func newRequests(kind string, tenants int) (*requests, error) {
 	if r.signer, err = tenanttoken.NewSigner(k, principal); err != nil {
 		return nil, err
 	}
-	for i := range tenants {
+	for i := range s.tenants {
 		c, err := r.call(i)
 		if err != nil {
 			return nil, err
@@ -292,8 +300,27 @@ func (r *requests) batch() ([]*auth.CheckRequest, error) {
 	return checks, nil
 }
 
+// all is a check of each tenant.
+func (r *requests) all() ([]*auth.CheckRequest, error) {
+	checks := make([]*auth.CheckRequest, len(r.seen))
+	for i := range checks {
+		var err error
+		if checks[i], err = r.of(i); err != nil {
+			return nil, err
+		}
+	}
+	return checks, nil
+}
+
 func (r *requests) next() (*auth.CheckRequest, error) {
-	i := int(r.n.Add(1)) % len(r.seen)
+	if r.zipf != nil {
+		return r.of(int(r.zipf.Uint64()))
+	}
+	return r.of(int(r.n.Add(1)) % len(r.seen))
+}
+
+// of is a check of a tenant.
+func (r *requests) of(i int) (*auth.CheckRequest, error) {
 	c := r.seen[i]
 	headers := map[string]string{
 		":authority": "front", ":method": "GET", ":path": "/front/documents/1?page=2", ":scheme": "http", "user-agent": "bench/1.0", "accept": "*/*",
