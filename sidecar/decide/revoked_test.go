@@ -1,16 +1,22 @@
 package decide
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/ledger/trail"
+	"github.com/tenantmesh/tenantmesh/ledger/trail/trailtest"
 	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/sidecar/audit"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
@@ -156,5 +162,42 @@ func TestIssuerEndsStreams(t *testing.T) {
 	w.change(policyset.Change{TypeURL: meshname.TypeTokenIssuer, Name: "login"})
 	if answer, ended := w.decider.Outlived(&r); !ended || answer.Decision.Reason != policy.UnauthenticatedTenant {
 		t.Errorf("ended %v, %q", ended, answer.Decision.Reason)
+	}
+}
+
+// TestEndedStreamIsTold: a stream that ends because what let it in was taken away leaves an audit event, like a refusal.
+func TestEndedStreamIsTold(t *testing.T) {
+	w := newWorld(t, sidecar())
+	authority := trailtest.New(t)
+	recorder, err := audit.Open(audit.Config{
+		Member: "m", Dir: t.TempDir(), Signer: authority.SVID(t, "spiffe://mesh.example/front"), Metrics: audit.NewMetrics(prometheus.NewRegistry()), Log: zap.NewNop(),
+		Now: func() time.Time { return w.now },
+	})
+	check(t, err)
+	w.decider.Audit = recorder
+	w.want("the stream", w.inbound(w.token(), func(r *Request) { r.Headers.Add("accept", "text/event-stream") }), policy.Permitted)
+	r, _ := w.decider.InFlight.Find("l")
+	if _, ended := w.decider.Outlived(&r); ended {
+		t.Fatal("it ends by nothing")
+	}
+	w.change(policyset.Change{TypeURL: meshname.TypeRevocation, Name: "txn", Message: &api.Revocation{Txn: "txn"}})
+	answer, _ := w.decider.Outlived(&r)
+	recorder.Flush(w.now)
+	_, batches, err := recorder.Next(1)
+	check(t, err)
+	var told []trail.Event
+	for _, text := range batches {
+		var b trail.Batch
+		check(t, json.Unmarshal(text, &b))
+		events, err := b.Verify(authority.Pool())
+		check(t, err)
+		for _, e := range events {
+			if e.Kind == trail.Decision {
+				told = append(told, e)
+			}
+		}
+	}
+	if len(told) != 1 || told[0].Reason != "context_revoked" || told[0].Point != "stream" || told[0].Tenant != "acme" || told[0].TenantUID != "uid-1" || told[0].Txn != "txn" || told[0].Decision != answer.Decision.ID {
+		t.Errorf("%+v", told)
 	}
 }

@@ -94,7 +94,9 @@ func (d *Decider) Outlived(r *inflight.Request) (Answer, bool) {
 	if a.stays(r) {
 		return a.answer, false
 	}
+	decision.TenantUID = r.UID
 	a.Log.Add(decision)
+	a.record()
 	return a.answer, true
 }
 
