@@ -213,6 +213,9 @@ func (m *Mesh) ReplaceAuthority(t testing.TB, step devca.Step) {
 // WorkloadAPI is where this process gets the SVID of the control plane.
 func (m *Mesh) WorkloadAPI() string { return "unix://" + filepath.Join(m.dir, "ca.sock") }
 
+// XDS are the addresses of the control planes' xDS.
+func (m *Mesh) XDS() []string { return m.xds }
+
 // AdminSocket is the path of the control plane's admin socket.
 func (m *Mesh) AdminSocket() string { return filepath.Join(m.dir, "control", "admin.sock") }
 
