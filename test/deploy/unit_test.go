@@ -1,7 +1,7 @@
 // Package deploy holds what deploy/ says against what there is: unit files are read as systemd does, the installer runs, and
 // what it installed is run in the order that the units say, as their users, with their capabilities alone.
 //
-// The chart has its own module, deploy/helm, because of what it links.
+// The chart and the images are tested in deploy/, a module of its own because of what it links.
 package deploy
 
 import (
