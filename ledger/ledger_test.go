@@ -3,8 +3,11 @@ package ledger
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 var minute = time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
@@ -12,10 +15,10 @@ var minute = time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
 func TestMeter(t *testing.T) {
 	m := NewMeter()
 	for i := range 3 {
-		m.Add(UsageRecord{Minute: minute.Add(time.Duration(i) * time.Second), Tenant: "acme", Requests: 1, BytesSent: 10, Duration: time.Second})
+		m.Add(UsageRecord{Minute: minute.Add(time.Duration(i) * time.Second), Tenant: "acme", Requests: 1, BytesSent: 10, Duration: time.Second}, nil)
 	}
-	m.Add(UsageRecord{Minute: minute.Add(time.Minute), Tenant: "acme", Requests: 1})
-	m.Add(UsageRecord{Minute: minute, Tenant: "acme", TenantUID: "other", Requests: 1, Refused: 1})
+	m.Add(UsageRecord{Minute: minute.Add(time.Minute), Tenant: "acme", Requests: 1}, nil)
+	m.Add(UsageRecord{Minute: minute, Tenant: "acme", TenantUID: "other", Requests: 1, Refused: 1}, nil)
 	taken := m.Take()
 	if len(taken) != 3 || taken[0].Requests != 3 || taken[0].BytesSent != 30 || taken[0].Duration != 3*time.Second || taken[1].Refused != 1 {
 		t.Errorf("taken: %+v", taken)
@@ -23,6 +26,30 @@ func TestMeter(t *testing.T) {
 	if again := m.Take(); len(again) != 0 {
 		t.Errorf("taken twice: %+v", again)
 	}
+}
+
+// TestSeats: what is counted from a tenant's seat is counted as without, whatever minute, class or Take comes between.
+func TestSeats(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		plain, seated, seats := NewMeter(), NewMeter(), map[string]*Seat{"a": {}, "b": {}}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			if rapid.IntRange(0, 9).Draw(t, "take") == 0 {
+				if a, b := plain.Take(), seated.Take(); !slices.Equal(a, b) {
+					t.Fatalf("%+v, want %+v", b, a)
+				}
+			}
+			uid := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "uid")
+			record := UsageRecord{
+				Minute: minute.Add(time.Duration(rapid.IntRange(0, 150).Draw(t, "second")) * time.Second), Tenant: "acme", TenantUID: uid,
+				Class: rapid.SampledFrom([]string{"", "exports"}).Draw(t, "class"), Requests: 1,
+			}
+			plain.Add(record, nil)
+			seated.Add(record, seats[uid])
+		}
+		if a, b := plain.Take(), seated.Take(); !slices.Equal(a, b) {
+			t.Fatalf("%+v, want %+v", b, a)
+		}
+	})
 }
 
 func TestUsage(t *testing.T) {

@@ -67,7 +67,15 @@ func (r *UsageRecord) add(other UsageRecord) {
 type Meter struct {
 	mu      sync.Mutex
 	records map[usageKey]*UsageRecord
+	taken   int64 // how often
 	lost    int64
+}
+
+// Seat is where a [Meter] has the newest sum of a tenant, for who counts it again and again. The zero Seat is nowhere; a seat is used
+// with one meter only.
+type Seat struct {
+	sum   *UsageRecord
+	taken int64 // of the meter, when sum was its own
 }
 
 // maxSums bounds the sums that wait to be taken: an hour of 4,000 tenants.
@@ -83,11 +91,15 @@ func (m *Meter) Lost() int64 {
 // NewMeter returns a meter at zero.
 func NewMeter() *Meter { return &Meter{records: map[usageKey]*UsageRecord{}} }
 
-// Add counts what record says; its Minute may be any time within the minute.
-func (m *Meter) Add(record UsageRecord) {
+// Add counts what record says; its Minute may be any time within the minute. seat is the tenant's, or nil.
+func (m *Meter) Add(record UsageRecord, seat *Seat) {
 	record.Minute = record.Minute.UTC().Truncate(time.Minute)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if seat != nil && seat.sum != nil && seat.taken == m.taken && seat.sum.same(&record) {
+		seat.sum.add(record)
+		return
+	}
 	key := record.key()
 	sum := m.records[key]
 	if sum == nil && len(m.records) >= maxSums {
@@ -99,6 +111,14 @@ func (m *Meter) Add(record UsageRecord) {
 		m.records[key] = sum
 	}
 	sum.add(record)
+	if seat != nil {
+		*seat = Seat{sum, m.taken}
+	}
+}
+
+// same reports whether two records are of one sum.
+func (r *UsageRecord) same(other *UsageRecord) bool {
+	return r.Minute.Equal(other.Minute) && r.Span == other.Span && r.Tenant == other.Tenant && r.TenantUID == other.TenantUID && r.Workload == other.Workload && r.Class == other.Class
 }
 
 // Take returns what was summed, in order, and begins anew.
@@ -107,6 +127,7 @@ func (m *Meter) Take() []UsageRecord {
 	defer m.mu.Unlock()
 	taken := sorted(m.records)
 	clear(m.records)
+	m.taken++
 	return taken
 }
 

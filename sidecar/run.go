@@ -581,7 +581,7 @@ func (s *sidecar) gateways(domain svid.Authorizer) svid.Authorizer {
 		if err := domain(id, chains); err != nil {
 			return err
 		}
-		if set := s.sets.Load(); set == nil || set.Self == nil || !slices.Contains(set.Self.Peers, id.String()) {
+		if set := s.sets.Load(); set == nil || set.Self == nil || !set.Self.Peers[identity.PrincipalOf(id)] {
 			return fmt.Errorf("peer must be a gateway of this mesh (is %s)", id)
 		} else if len(chains) > 0 && set.Self.Fenced[report.Fingerprint(chains[0][0])] {
 			return fmt.Errorf("peer must not be an instance that was shut out (is %s)", id)

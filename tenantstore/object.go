@@ -1,6 +1,7 @@
 package tenantstore
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -371,6 +372,28 @@ type TokenIssuerSpec struct {
 	Tenants     []string `json:"tenants"`               // that it may speak for; "*" only when written
 	// WithdrawnKeys are the "kid" of keys that count no more, whatever the JWKS says.
 	WithdrawnKeys []string `json:"withdrawnKeys,omitempty"`
+}
+
+// KIDs are the "kid" of the keys that a TokenIssuer has, as they are in the store: said, or fetched last.
+func (o *Object) KIDs() (kids []string) {
+	text := o.TokenIssuer.JWKS.Inline
+	if k := o.Status.Keys; k != nil && k.URI == o.TokenIssuer.JWKS.URI {
+		text = k.JWKS
+	}
+	var set struct {
+		Keys []struct {
+			KID string `json:"kid"`
+		} `json:"keys"`
+	}
+	if json.Unmarshal([]byte(text), &set) != nil {
+		return nil
+	}
+	for _, key := range set.Keys {
+		if key.KID != "" {
+			kids = append(kids, key.KID)
+		}
+	}
+	return kids
 }
 
 // JWKS is where an issuer's keys are: exactly one field is set. A file is read by the command line

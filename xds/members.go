@@ -178,6 +178,7 @@ func (m *Members) Gone(peer *server.Peer) {
 		delete(m.present, peer.Hello.MemberId)
 		delete(m.tops, peer.Hello.MemberId)
 		m.gone[peer.Hello.MemberId] = time.Now()
+		m.forgetSaid(time.Now())
 	}
 	m.mu.Unlock()
 	if current {

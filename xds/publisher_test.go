@@ -41,7 +41,7 @@ func TestPublishesWhatChanged(t *testing.T) {
 		urgent  bool
 	}{
 		{tenantstore.Change{Put: []*tenantstore.Object{rollout(tier)}}, gold, false, false},
-		{tenantstore.Change{Put: []*tenantstore.Object{rollout(allowed)}}, nil, true, false},
+		{tenantstore.Change{Put: []*tenantstore.Object{rollout(allowed)}}, nil, true, true},
 		{tenantstore.Change{Put: []*tenantstore.Object{tier}, Delete: []tenantstore.Key{rollout(tier).Key()}}, gold, false, true},
 		{tenantstore.Change{Delete: []tenantstore.Key{rollout(allowed).Key()}}, nil, true, true},
 	} {

@@ -5,38 +5,61 @@ import (
 	"time"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
+	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 	"github.com/tenantmesh/tenantmesh/xds/server"
 )
 
 // Bounds of what is kept of members' words on policies that are only watched.
 const (
-	maxShadow     = 512    // of one member
-	maxShadows    = 50_000 // of all
-	maxShadowText = 1024   // bytes of one text
+	maxShadow     = 512            // of one member
+	maxShadowOf   = 8192           // of all members of one principal: whoever holds one identity may join many times
+	maxShadows    = 50_000         // of all
+	maxShadowText = 1024           // bytes of one text
+	maxShadowGone = 24 * time.Hour // after a member's stream ended
 )
 
 // shadow is what a member says of policies that are only watched.
 type shadow struct {
+	by          identity.Principal
 	since       time.Time
 	differences []tenantstore.ShadowDifference
 	lost        int64
 }
 
+func (s shadow) size() (identity.Principal, int) { return s.by, len(s.differences) }
+
 // room is how many entries a member may have beside those of the others.
-func room[V any](said map[string]V, member string, size func(V) int) int {
-	left := maxShadows
+func room[V interface {
+	size() (identity.Principal, int)
+}](said map[string]V, peer *server.Peer) int {
+	left, own := maxShadows, maxShadowOf
 	for other, v := range said {
-		if other != member {
-			left -= size(v)
+		if other == peer.Hello.MemberId {
+			continue
+		}
+		by, n := v.size()
+		left -= n
+		if by == peer.Principal {
+			own -= n
 		}
 	}
-	return max(0, left)
+	return max(0, min(left, own))
 }
 
-// shadowed notes what a member says. It outlives the member's stream, and is gone with what is watched.
+// forgetSaid lets go of what members said that are gone for too long.
+func (m *Members) forgetSaid(now time.Time) {
+	for member, at := range m.gone {
+		if now.Sub(at) > maxShadowGone {
+			delete(m.shadows, member)
+			delete(m.uses, member)
+		}
+	}
+}
+
+// shadowed notes what a member says. It outlives the member's stream for a while, and is gone with what is watched.
 func (m *Members) shadowed(peer *server.Peer, report *api.ShadowReport) {
-	said := shadow{since: report.Since.AsTime(), lost: max(0, report.Lost)}
+	said := shadow{by: peer.Principal, since: report.Since.AsTime(), lost: max(0, report.Lost)}
 	for _, e := range report.Entries {
 		d := tenantstore.ShadowDifference{
 			Policy: e.Policy, Revision: e.Revision, Outcome: tenantstore.WouldRefuse, Tenant: e.Tenant, TenantUID: e.TenantUid, Principal: e.Principal,
@@ -57,7 +80,7 @@ func (m *Members) shadowed(peer *server.Peer, report *api.ShadowReport) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	kept := min(len(said.differences), room(m.shadows, peer.Hello.MemberId, func(s shadow) int { return len(s.differences) }))
+	kept := min(len(said.differences), room(m.shadows, peer))
 	for _, d := range said.differences[kept:] {
 		said.lost += d.Requests
 	}
@@ -97,17 +120,20 @@ func (m *Members) Shadow(ctx context.Context) (tenantstore.ShadowReport, error) 
 
 // uses are what a member says of the policies that permitted something.
 type uses struct {
+	by    identity.Principal
 	since time.Time
 	list  []tenantstore.PolicyUse
 	lost  int64
 }
 
+func (u uses) size() (identity.Principal, int) { return u.by, len(u.list) }
+
 // used notes what a member says.
 func (m *Members) used(peer *server.Peer, report *api.UseReport) {
-	said := uses{since: report.Since.AsTime(), lost: max(0, report.Lost)}
+	said := uses{by: peer.Principal, since: report.Since.AsTime(), lost: max(0, report.Lost)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	most := min(maxShadow, room(m.uses, peer.Hello.MemberId, func(u uses) int { return len(u.list) }))
+	most := min(maxShadow, room(m.uses, peer))
 	for _, e := range report.Entries {
 		u := tenantstore.PolicyUse{Policy: e.Policy, Principal: e.Principal, Requests: max(0, e.Requests), Last: e.Last.AsTime()}
 		if len(u.Policy) > maxShadowText || len(u.Principal) > 2*maxShadowText || len(said.list) == most {

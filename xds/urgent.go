@@ -2,6 +2,8 @@ package xds
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
@@ -33,20 +35,38 @@ func (u *urgentBatch) note(key tenantstore.Key, urgent bool) {
 func revokes(old, now *tenantstore.Object) bool {
 	switch now.Kind {
 	case tenantstore.KindTenant: // those of one that moves are held until the next step
-		return now.Tenant.Suspended || now.Status.Placement != nil && now.Status.Placement.Target != ""
+		return now.Tenant.Suspended || now.Status.Placement != nil && now.Status.Placement.Target != "" || old != nil && selectedOtherwise(old, now)
 	case tenantstore.KindAccessPolicy: // what is new and permits can wait
 		return old != nil || now.AccessPolicy.Effect == policy.Forbid
 	case tenantstore.KindAccessGrant, tenantstore.KindTokenIssuer:
 		return old != nil
 	case tenantstore.KindRevocation:
 		return true
+	case tenantstore.KindRollout: // whether the policy that it takes the place of permits more is not looked at
+		return now.Rollout.Candidate != nil && now.Rollout.Candidate.Kind == tenantstore.KindAccessPolicy
 	case tenantstore.KindMember:
 		return now.Member.Fenced && (old == nil || !old.Member.Fenced)
-	case tenantstore.KindWorkload: // what a workload may sign ends with its binding
-		return old != nil && old.Workload.BoundTenant != now.Workload.BoundTenant
+	case tenantstore.KindWorkload:
+		return old != nil && narrowed(old.Workload, now.Workload)
 	default:
 		return false
 	}
+}
+
+// selectedOtherwise reports whether other policies may be about a tenant than were.
+func selectedOtherwise(old, now *tenantstore.Object) bool {
+	return old.Tenant.Tier != now.Tenant.Tier || old.Tenant.Residency != now.Tenant.Residency || !maps.Equal(old.Metadata.Labels, now.Metadata.Labels)
+}
+
+// narrowed reports whether somebody may not be, call or sign what it could by a workload as it was.
+func narrowed(old, now *tenantstore.WorkloadSpec) bool {
+	return old.BoundTenant != now.BoundTenant || // what it may sign ends with its binding
+		old.Tenancy != now.Tenancy || lost(old.SPIFFEIDs, now.SPIFFEIDs) || lost(old.DependsOn, now.DependsOn) || lost(old.Callers, now.Callers)
+}
+
+// lost reports whether something of one list is not in another.
+func lost[T comparable](old, now []T) bool {
+	return slices.ContainsFunc(old, func(x T) bool { return !slices.Contains(now, x) })
 }
 
 // ends reports whether the end of an object of a kind may take something from somebody.

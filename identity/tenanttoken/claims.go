@@ -3,6 +3,9 @@ package tenanttoken
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/identity"
@@ -62,22 +65,47 @@ type Claims struct {
 	KID    string   // of the key that it is signed by
 	Token  string   // itself
 	Digest Digest   // of Token
+	Proof  string   // by whom it was signed, in words
 	Keys   []Digest // Context.Keys, those that are digests
+
+	vouched *vouched
+}
+
+// vouched are the IDs that were found to be those of a token's Keys, by their places there: an ID comes again with each request of its
+// transaction, and is then not hashed anew.
+type vouched [2]atomic.Pointer[string]
+
+// maxVouched is the longest ID that is remembered, in bytes.
+const maxVouched = 64
+
+// Vouches reports whether the signer vouches for an ID as one of the transaction's, with the ID's digest.
+func (c *Claims) Vouches(id string) (Digest, bool) {
+	for i := range min(len(vouched{}), len(c.Keys)) {
+		if known := c.vouched[i].Load(); known != nil && *known == id {
+			return c.Keys[i], true
+		}
+	}
+	if len(c.Keys) == 0 {
+		return Digest{}, false
+	}
+	digest := DigestOf(id)
+	i := slices.Index(c.Keys, digest)
+	if 0 <= i && i < len(vouched{}) && len(id) <= maxVouched {
+		known := strings.Clone(id)
+		c.vouched[i].Store(&known)
+	}
+	return digest, i >= 0
 }
 
 // Digest is the first 128 bits of a SHA-256.
 type Digest [16]byte
 
 // DigestOf is the digest of an ID, or of a token.
-func DigestOf(id string) Digest { return short(sum(id)) }
-
-// sum is the SHA-256 of text. Most are short enough for it to allocate nothing.
-func sum(text string) [sha256.Size]byte {
-	var room [1024]byte
-	return sha256.Sum256(append(room[:0], text...))
+func DigestOf(id string) Digest {
+	var room [1024]byte // most are short enough for it to allocate nothing
+	sum := sha256.Sum256(append(room[:0], id...))
+	return Digest(sum[:16])
 }
-
-func short(sum [sha256.Size]byte) Digest { return Digest(sum[:16]) }
 
 // String is the digest in base64url: the form in which it stands in [Context.Keys].
 func (d Digest) String() string { return base64.RawURLEncoding.EncodeToString(d[:]) }

@@ -2,7 +2,6 @@ package tenanttoken
 
 import (
 	"crypto/ed25519"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -36,7 +35,7 @@ type Verifier struct {
 	options Options
 
 	mu            sync.Mutex
-	fresh, former map[[sha256.Size]byte]*verified // two generations: at most MaxCache entries together
+	fresh, former map[string]*verified // by the token; two generations: at most MaxCache entries together
 }
 
 type verified struct {
@@ -55,7 +54,7 @@ func NewVerifier(options Options) *Verifier {
 	if options.MaxCache == 0 {
 		options.MaxCache = 32768
 	}
-	return &Verifier{options: options, fresh: map[[sha256.Size]byte]*verified{}}
+	return &Verifier{options: options, fresh: map[string]*verified{}}
 }
 
 // Verify returns the claims of token if a key of keys signed them inside its scope and they hold at now.
@@ -64,14 +63,14 @@ func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, er
 	if len(token) > MaxSize {
 		return nil, fmt.Errorf("%w: must be at most %d bytes (got %d)", ErrMalformed, MaxSize, len(token))
 	}
-	digest := sum(token)
-	found, fresh := v.lookup(digest)
+	found, fresh := v.lookup(token)
 	if found == nil {
 		var err error
 		if found, err = v.parse(token, keys); err != nil {
 			return nil, err
 		}
-		found.claims.Token, found.claims.Digest = strings.Clone(token), short(digest)
+		found.claims.Token, found.claims.Digest = strings.Clone(token), DigestOf(token)
+		found.claims.Proof = "context signed by " + found.claims.Issuer.String()
 	}
 	// What may change between two uses of one token is looked at every time: its key, and the clock.
 	key, ok := keys.Lookup(found.kid)
@@ -82,7 +81,7 @@ func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, er
 		return nil, err
 	}
 	if !fresh {
-		v.remember(digest, found)
+		v.remember(found)
 	}
 	return &found.claims, nil
 }
@@ -118,7 +117,7 @@ func (v *Verifier) parse(token string, keys KeySet) (*verified, error) {
 	}
 	return &verified{kid: kid, claims: Claims{
 		Issuer: wire.Issuer, Audience: wire.Audience, IssuedAt: time.Unix(wire.IssuedAt, 0), Expiry: time.Unix(wire.Expiry, 0),
-		Txn: wire.Txn, Subject: wire.Subject, Context: *wire.Context, KID: kid, Keys: digests(wire.Context.Keys),
+		Txn: wire.Txn, Subject: wire.Subject, Context: *wire.Context, KID: kid, Keys: digests(wire.Context.Keys), vouched: &vouched{},
 	}}, nil
 }
 
@@ -141,25 +140,25 @@ func (v *Verifier) check(claims *Claims, key Key, now time.Time) error {
 }
 
 // lookup finds a token that was found good, nil for none; fresh: it need not be remembered anew.
-func (v *Verifier) lookup(digest [sha256.Size]byte) (found *verified, fresh bool) {
+func (v *Verifier) lookup(token string) (found *verified, fresh bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if found, ok := v.fresh[digest]; ok {
+	if found, ok := v.fresh[token]; ok {
 		return found, true
 	}
-	return v.former[digest], false
+	return v.former[token], false
 }
 
-func (v *Verifier) remember(digest [sha256.Size]byte, found *verified) {
+func (v *Verifier) remember(found *verified) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if _, ok := v.fresh[digest]; ok {
+	if _, ok := v.fresh[found.claims.Token]; ok {
 		return
 	}
 	if len(v.fresh) >= max(1, v.options.MaxCache/2) {
-		v.fresh, v.former = make(map[[sha256.Size]byte]*verified, len(v.fresh)), v.fresh
+		v.fresh, v.former = make(map[string]*verified, len(v.fresh)), v.fresh
 	}
-	v.fresh[digest] = found
+	v.fresh[found.claims.Token] = found
 }
 
 // split refuses what RFC 8725 warns of, and returns the token's key ID, and its payload, which nobody may believe yet.

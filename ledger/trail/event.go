@@ -28,7 +28,7 @@ type Event struct {
 	TenantUID  string    `json:"tenantUid,omitempty"`  // of its incarnation; the stream is that incarnation's
 	Member     string    `json:"member"`               // who decided
 	Decision   string    `json:"decision,omitempty"`   // its ID, as x-tenantmesh-decision has it
-	Point      string    `json:"point,omitempty"`      // gateway, inbound, outbound
+	Point      string    `json:"point,omitempty"`      // gateway, inbound, outbound; stream: one that was open, and was ended
 	Cell       string    `json:"cell,omitempty"`       // where
 	Workload   string    `json:"workload,omitempty"`   // what was asked
 	Principal  string    `json:"principal,omitempty"`  // who asked: a SPIFFE ID, or a token's issuer and subject

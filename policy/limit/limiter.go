@@ -53,6 +53,14 @@ type Level struct {
 	Retry     time.Duration // when exceeded: until a request conforms; 0 when nobody can tell
 }
 
+// Refill is how long it takes until a request conforms, or all of the limit is there again; 0 where nobody can tell.
+func (l *Level) Refill() time.Duration {
+	if l.Exceeded || l.Of <= 0 {
+		return l.Retry
+	}
+	return time.Duration((1 - l.Remaining/l.Of) * float64(l.Window))
+}
+
 // Verdict is the outcome of an admission.
 type Verdict struct {
 	Reason policy.Reason // [policy.Permitted] or why not

@@ -18,7 +18,7 @@ import (
 // that cannot be waited for is refused (the caller releases it), and so is one whose client has hung up, who will not see it.
 func (a *attempt) enter(t *policyset.Tenant) bool {
 	d := &a.answer.Decision
-	r := inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Held: a.hold(), Since: a.now, Place: a.place.ticket}
+	r := inflight.Request{Tenant: t.ID, UID: t.UID, Epoch: t.Epoch, Stream: a.stream(), Held: a.hold(), Since: a.now, Place: a.place.ticket, Seat: &t.Seats.Usage}
 	if r.Stream {
 		peer, err := identity.ParsePrincipal(a.request.Peer)
 		r.Within = err == nil && !identity.IsGateway(peer)
@@ -31,9 +31,11 @@ func (a *attempt) enter(t *policyset.Tenant) bool {
 	case inflight.Begun:
 		// Only now does a drain wait for this request: a placement that changed before may have been reported as
 		// drained already.
-		if now, ok := a.Sets.Load().Tenant(t.ID.String()); !ok || now.Placement != t.Placement {
-			a.stale = true
-			return a.misdirected("the tenant's placement changes")
+		if set := a.Sets.Load(); set != a.set {
+			if now, ok := set.Tenant(t.ID.String()); !ok || now.Placement != t.Placement {
+				a.stale = true
+				return a.misdirected("the tenant's placement changes")
+			}
 		}
 		return true
 	case inflight.Gone:
@@ -55,7 +57,7 @@ func (a *attempt) account() {
 	if d.Reason == policy.Overloaded {
 		a.isolated(&usage, true)
 	}
-	a.Meter.Add(usage)
+	a.Meter.Add(usage, nil)
 	a.Use.Add(a.now, Incarnation{d.Tenant, d.TenantUID}, true)
 }
 
@@ -101,7 +103,7 @@ func (d *Decider) End(e Ended) {
 			d.overflowed(&r.Usage)
 		}
 		d.Use.Add(now, Incarnation{r.Usage.Tenant, r.Usage.TenantUID}, false)
-		d.Meter.Add(r.Usage)
+		d.Meter.Add(r.Usage, r.Seat)
 	}
 }
 
@@ -121,7 +123,7 @@ func (d *Decider) EnvoyEnded() {
 	for lease, r := range d.InFlight.Clear() {
 		d.Attribution.Close(now, lease)
 		if r.Usage.Requests > 0 {
-			d.Meter.Add(r.Usage)
+			d.Meter.Add(r.Usage, r.Seat)
 		}
 	}
 	d.Limiter.ReleaseAll()

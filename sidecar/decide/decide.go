@@ -38,7 +38,7 @@ type Answer struct {
 	Fields   Fields      // when it is allowed
 	Level    limit.Level // the strictest limit, when Limited
 	Limited  bool
-	Hidden   bool // who is refused is not told of its limits
+	Hidden   bool // nobody is told of the limits
 	HungUp   bool // the end of the request was seen before the decision
 }
 
@@ -117,8 +117,9 @@ type attempt struct {
 	counted retry.Admission
 	stale   bool // the tenant's placement changed meanwhile: the set is not the one to decide by
 	place   place
-	audited bool   // the tenant asks for every decision
-	issuer  string // of the token that was verified
+	audited bool                 // the tenant asks for every decision
+	issuer  string               // of the token that was verified
+	key     policyset.Thumbprint // of the issuer's that signed it, where it was verified here
 
 	differences differences
 	permitted   string // the policy that permitted it
@@ -158,6 +159,7 @@ var attempts = sync.Pool{New: func() any { return &attempt{} }}
 func (a *attempt) begin() {
 	a.untry()
 	a.set, a.stale, a.answer, a.place, a.audited, a.issuer, a.differences.n, a.permitted = a.Sets.Load(), false, Answer{}, place{}, false, "", 0, ""
+	a.key = policyset.Thumbprint{}
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)
@@ -244,10 +246,10 @@ func (a *attempt) admit(t *policyset.Tenant, class string, chargeTenant bool) bo
 		})
 	}
 	a.answer.Level, a.answer.Limited = verdict.Strictest()
+	a.answer.Hidden = a.set.Self.HideLimits[strings.TrimPrefix(cmp.Or(a.request.Target, a.set.Self.Workload), "workload/")]
 	if verdict.Reason == policy.Permitted {
 		return true
 	}
-	a.answer.Hidden = a.set.Self.HideLimits[strings.TrimPrefix(cmp.Or(a.request.Target, a.set.Self.Workload), "workload/")]
 	decision.RetryAfter = max(a.answer.Level.Retry, time.Second)
 	decision.Rule = a.answer.Level.Kind.String()
 	return a.refuse(verdict.Reason, "the "+a.answer.Level.Kind.String()+" of tenant "+t.ID.String()+" is used up")

@@ -25,7 +25,11 @@ import (
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-const edge = "spiffe://mesh.example/gateway/edge"
+const (
+	edge    = "spiffe://mesh.example/gateway/edge"
+	other   = "spiffe://mesh.example/gateway/other"
+	reports = "spiffe://mesh.example/cell/us-1/workload/reports"
+)
 
 // world is a decider with the set that a test gives it.
 type world struct {
@@ -59,7 +63,7 @@ func newWorld(t *testing.T, self *api.ProxyConfig, change ...func(*api.TenantPol
 		{TypeURL: meshname.TypeProxyConfig, Name: "self", Message: self},
 		{TypeURL: meshname.TypeTenantPolicy, Name: "acme", Message: acme},
 		{TypeURL: meshname.TypeTenantPolicy, Name: "globex", Message: &api.TenantPolicy{Tenant: "globex", Uid: "uid-2", Phase: "Active", Placement: acme.Placement, Limits: acme.Limits}},
-		{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "org", Tenants: []string{"acme"}}},
+		{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "org", Tenants: []string{"acme"}, Jwks: logins()[0].jwks}},
 		{TypeURL: meshname.TypeAccessPolicy, Name: "p", Message: &api.AccessPolicy{Name: "p", Effect: "Permit", Principals: []string{"spiffe://mesh.example/gateway/*"}, Targets: []*api.Target{{Workload: "front"}}}},
 		{TypeURL: meshname.TypeSignerKey, Name: w.key.KID, Message: &api.SignerKey{Kid: w.key.KID, Principal: edge, PublicKey: w.key.Public(), Role: "gateway", NotAfter: timestamppb.New(w.key.NotAfter), Member: "m1"}},
 	}, 42)
@@ -109,7 +113,7 @@ func verified(issuer string, c payload) []Token { return []Token{{issuer, c}} }
 func gatewayRequest(change ...func(*Request)) *Request {
 	r := &Request{
 		Listener: meshname.ListenerGateway, Method: "GET", Path: "/front?secret=1", Lease: "lease-1",
-		Headers: HeadersOf(map[string][]string{"x-request-id": {"id-1"}, "authorization": {"Bearer x"}}),
+		Headers: HeadersOf(map[string][]string{"x-request-id": {"id-1"}, "authorization": {logins()[0].bearer}}),
 		Tokens:  verified("login", payload{"org": "acme", "sub": "alice"}),
 	}
 	for _, f := range change {
@@ -226,6 +230,7 @@ func (w *world) inbound(token string, change ...func(*Request)) *Request {
 func sidecar() *api.ProxyConfig {
 	return &api.ProxyConfig{
 		Role: "sidecar", Cell: "us-1", Workload: "front", Principal: "spiffe://mesh.example/cell/us-1/workload/front",
+		Peers:     []string{edge, neighbour, reports, other},
 		DependsOn: []*api.Dependency{{Kind: "workload", Name: "back"}, {Kind: "workload", Name: "open", Tenancy: "untenanted"}, {Kind: "dependency", Name: "mail"}},
 	}
 }
@@ -252,6 +257,7 @@ func TestInbound(t *testing.T) {
 	}{
 		"no peer":              {nil, func(r *Request) { r.Peer = "" }, nil, policy.UnauthenticatedPeer},
 		"a peer of elsewhere":  {nil, func(r *Request) { r.Peer = "spiffe://other.example/gateway/edge" }, nil, policy.UnauthenticatedPeer},
+		"a peer that is gone":  {nil, func(r *Request) { r.Peer = "spiffe://mesh.example/cell/us-1/workload/gone" }, nil, policy.UnauthenticatedPeer},
 		"no context":           {nil, func(r *Request) { r.Headers = Headers{} }, nil, policy.ContextMissing},
 		"two contexts":         {nil, func(r *Request) { r.Headers.Add("txn-token", "x") }, nil, policy.ContextMissing},
 		"altered":              {nil, func(r *Request) { r.Headers[slot("txn-token")].value += "A" }, nil, policy.ContextForeign},
@@ -371,7 +377,7 @@ func TestOutboundBound(t *testing.T) {
 func TestStaleness(t *testing.T) {
 	w := newWorld(t, &api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}})
 	unknown := func(r *Request) { r.Tokens = verified("login", payload{"org": "new"}); r.Lease = "u" }
-	speaks, err := w.decider.Sets.Load().With([]policyset.Change{{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "org", Tenants: []string{"*"}}}}, 43)
+	speaks, err := w.decider.Sets.Load().With([]policyset.Change{{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "org", Tenants: []string{"*"}, Jwks: logins()[0].jwks}}}, 43)
 	check(t, err)
 	w.decider.Sets.Store(speaks)
 	w.decider.Sets.Heard(start)

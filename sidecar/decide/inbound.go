@@ -23,12 +23,14 @@ const misdirectedRetry = time.Second
 func (a *attempt) inbound() {
 	self, decision := a.set.Self, &a.answer.Decision
 	peer, err := identity.ParsePrincipal(a.request.Peer)
-	foreign := err == nil && peer.TrustDomain() != self.TrustDomain
-	if err != nil || foreign && !slices.Contains(self.Peers, peer.String()) {
-		a.refuse(policy.UnauthenticatedPeer, "the connection shows no SPIFFE identity of this mesh")
+	if err != nil {
+		a.refuse(policy.UnauthenticatedPeer, "the connection shows no SPIFFE identity")
 		return
 	}
 	decision.Principal = peer.String()
+	if !a.known(peer) {
+		return
+	}
 	shown, n := a.request.header(propagation.HeaderPeer)
 	shown, names, named := strings.Cut(shown, " ")
 	if named && names != a.request.Peer { // an SVID has one (X.509-SVID, section 2)
@@ -46,7 +48,7 @@ func (a *attempt) inbound() {
 	token, n := a.request.header(propagation.HeaderTxnToken)
 	request := &a.judged
 	*request = authz.Request{Principal: peer, Own: self.BoundPeers[peer], Workload: self.Workload, Method: a.request.Method, Path: a.path, Now: a.now, Purpose: a.purpose(), Lapsed: a.Sets.Age(a.now) > a.Staleness.Grants}
-	if foreign && n > 0 {
+	if peer.TrustDomain() != self.TrustDomain && n > 0 {
 		a.refuse(policy.ContextForeign, "a peer of another trust domain brings no tenant context of this one")
 		return
 	}
@@ -66,7 +68,7 @@ func (a *attempt) inbound() {
 	if !ok {
 		return
 	}
-	decision.Proof = "context signed by " + claims.Issuer.String()
+	decision.Proof = claims.Proof
 	if hook := a.hook(); hook || claims.Context.Purpose == tenanttoken.Export || claims.Context.Role == tenanttoken.Replica {
 		if t, ok := a.moved(peer, claims); !ok {
 			return
@@ -111,6 +113,11 @@ func (a *attempt) inbound() {
 	if !self.DeliverContext {
 		a.remove(propagation.HeaderTxnToken)
 	}
+}
+
+// known refuses a peer that is none of this workload's. TLS lets in only those that are; a connection may outlive that.
+func (a *attempt) known(peer identity.Principal) bool {
+	return a.set.Self.Peers[peer] || a.refuse(policy.UnauthenticatedPeer, "the peer is no gateway of this mesh, and none that depends on the workload")
 }
 
 // hook reports whether the path is one by which the workload's data of tenants moves.
@@ -269,10 +276,12 @@ func (a *attempt) authorize(request *authz.Request) bool {
 // and those of the trace and request ID that the context vouches for.
 func (a *attempt) attributable(claims *tenanttoken.Claims) (ids attribution.IDs) {
 	ids.Add(claims.Digest)
-	sent := a.ids()
-	for _, id := range sent[:] {
-		if id.header != "" && slices.Contains(claims.Keys, id.digest) {
-			ids.Add(id.digest)
+	for _, id := range a.ids() {
+		if id.header == "" {
+			continue
+		}
+		if digest, ok := claims.Vouches(id.text); ok {
+			ids.Add(digest)
 		}
 	}
 	return ids
@@ -281,16 +290,18 @@ func (a *attempt) attributable(claims *tenanttoken.Claims) (ids attribution.IDs)
 // id is an ID that a request carries.
 type id struct {
 	header string // "" for none
-	digest tenanttoken.Digest
+	text   string
 }
 
-// ids are the digests of the request's trace ID and request ID, those that are there once.
+// ids are the request's trace ID and request ID, those that are there once.
 func (a *attempt) ids() (list [2]id) {
-	if value, n := a.request.header(propagation.HeaderTraceparent); n == 1 && traceID(value) != "" {
-		list[0] = id{propagation.HeaderTraceparent, tenanttoken.DigestOf(traceID(value))}
+	if value, n := a.request.header(propagation.HeaderTraceparent); n == 1 {
+		if trace := traceID(value); trace != "" {
+			list[0] = id{propagation.HeaderTraceparent, trace}
+		}
 	}
 	if value, n := a.request.header(propagation.HeaderRequestID); n == 1 && value != "" {
-		list[1] = id{propagation.HeaderRequestID, tenanttoken.DigestOf(value)}
+		list[1] = id{propagation.HeaderRequestID, value}
 	}
 	return list
 }

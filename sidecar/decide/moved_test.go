@@ -67,6 +67,7 @@ func TestMoved(t *testing.T) {
 		{"a copy that no policy permits", migrating, "dualWrite", "POST", writes, request, func(r *Request) { r.Peer = "spiffe://mesh.example/control" }, policy.DeniedByPolicy},
 	} {
 		self := sidecar()
+		self.Peers = append(self.Peers, "spiffe://mesh.example/control")
 		self.TenantData = []*api.TenantData{{Workload: "front", Strategy: test.strategy, Export: imports, Import: imports, Digest: "/digest", Delete: imports}}
 		w := newWorld(t, self, func(p *api.TenantPolicy) {
 			p.Placement = test.placement

@@ -98,7 +98,7 @@ func (a *attempt) caused() (token, proof string, ok bool) {
 		if id.header == "" {
 			continue
 		}
-		found, match := a.Attribution.Find(a.now, id.digest)
+		found, match := a.Attribution.Find(a.now, tenanttoken.DigestOf(id.text))
 		switch {
 		case match == attribution.Conflicted:
 			return "", "", a.refuse(policy.ContextUnattributed, "the "+id.header+" is of requests of several tenants")
@@ -149,7 +149,7 @@ func (a *attempt) mint() (token string, ok bool) {
 	var keys []string
 	for _, id := range a.ids() {
 		if id.header != "" {
-			keys = append(keys, id.digest.String())
+			keys = append(keys, tenanttoken.DigestOf(id.text).String())
 		}
 	}
 	token, ok = a.sign(t, a.set.Self.Principal.String(), keys)

@@ -11,7 +11,6 @@ import (
 
 // TestOwn: a policy for the principal's own tenant lets a peer act for the tenant that it is bound to as this sidecar was told, and for no other.
 func TestOwn(t *testing.T) {
-	const reports = "spiffe://mesh.example/cell/us-1/workload/reports"
 	for tenant, want := range map[string]policy.Reason{"acme": policy.Permitted, "globex": policy.DeniedByPolicy, "": policy.DeniedByPolicy} {
 		self := sidecar()
 		if tenant != "" {

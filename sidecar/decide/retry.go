@@ -60,7 +60,10 @@ func (a *attempt) repeated() bool {
 
 // number is a header's, 0 for none.
 func (a *attempt) number(header string) int {
-	text, _ := a.request.header(header)
-	n, _ := strconv.Atoi(text)
-	return n
+	text, n := a.request.header(header)
+	if n == 0 { // else each would make an error that nobody reads
+		return 0
+	}
+	number, _ := strconv.Atoi(text)
+	return number
 }

@@ -1,14 +1,22 @@
 package decide
 
 import (
+	"encoding/json"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/ledger/trail"
+	"github.com/tenantmesh/tenantmesh/ledger/trail/trailtest"
 	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/sidecar/audit"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
 
@@ -81,6 +89,7 @@ func TestHeldIsJudgedAgain(t *testing.T) {
 		{name: "the grant ends", after: time.Hour, reason: policy.DeniedByPolicy},
 		{name: "the control plane is out of reach", cutOff: 6 * time.Minute, reason: policy.DeniedByPolicy},
 		{name: "its peer is shut out", change: []policyset.Change{{TypeURL: meshname.TypeProxyConfig, Name: "self", Message: fenced("shown")}}, reason: policy.UnauthenticatedPeer},
+		{name: "its peer is none any more", change: []policyset.Change{{TypeURL: meshname.TypeProxyConfig, Name: "self", Message: without(edge)}}, reason: policy.UnauthenticatedPeer},
 		{name: "another is shut out", change: []policyset.Change{{TypeURL: meshname.TypeProxyConfig, Name: "self", Message: fenced("other")}}},
 	} {
 		w := newWorld(t, sidecar())
@@ -112,7 +121,14 @@ func fenced(shown string) *api.ProxyConfig {
 	return self
 }
 
-// TestIssuerEndsStreams: at a gateway a stream ends with its issuer's right to speak for the tenant.
+func without(peer string) *api.ProxyConfig {
+	self := sidecar()
+	self.TrustDomain, self.Peers = "mesh.example", slices.DeleteFunc(self.Peers, func(p string) bool { return p == peer })
+	return self
+}
+
+// TestIssuerEndsStreams: at a gateway a stream ends with its issuer's right to speak for the tenant, and with the key that signed its
+// token.
 func TestIssuerEndsStreams(t *testing.T) {
 	w := newWorld(t, &api.ProxyConfig{Role: "gateway", Cells: map[string]string{"us-1": ""}, Streams: []*api.Streams{{
 		Workload: "front", Strip: "/front", Classes: []*api.Class{{Name: "short", Paths: []string{"/feed/short"}}, {Name: "long", Paths: []string{"/feed/**"}, Streaming: true}},
@@ -131,8 +147,57 @@ func TestIssuerEndsStreams(t *testing.T) {
 	if _, ended := w.decider.Outlived(&r); ended {
 		t.Error("it ends by nothing")
 	}
+	push := func(jwks string) {
+		w.change(policyset.Change{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "org", Tenants: []string{"acme"}, Jwks: jwks}})
+	}
+	both := strings.TrimSuffix(logins()[1].jwks, "]}") + "," + strings.TrimPrefix(logins()[0].jwks, `{"keys":[`)
+	for jwks, want := range map[string]policy.Reason{both: policy.Permitted, logins()[1].jwks: policy.UnauthenticatedTenant} {
+		push(jwks)
+		if answer, ended := w.decider.Outlived(&r); ended != (want != policy.Permitted) || answer.Decision.Reason != want {
+			t.Errorf("by the keys %s: ended %v, %q", jwks, ended, answer.Decision.Reason)
+		}
+	}
+	w.now = w.now.Add(time.Minute)
+	w.want("a stream by a key that is gone", gatewayRequest(func(r *Request) { r.Path, r.Target, r.Lease = "/front/feed/y", "workload/front", "y" }), policy.UnauthenticatedTenant)
 	w.change(policyset.Change{TypeURL: meshname.TypeTokenIssuer, Name: "login"})
 	if answer, ended := w.decider.Outlived(&r); !ended || answer.Decision.Reason != policy.UnauthenticatedTenant {
 		t.Errorf("ended %v, %q", ended, answer.Decision.Reason)
+	}
+}
+
+// TestEndedStreamIsTold: a stream that ends because what let it in was taken away leaves an audit event, like a refusal.
+func TestEndedStreamIsTold(t *testing.T) {
+	w := newWorld(t, sidecar())
+	authority := trailtest.New(t)
+	recorder, err := audit.Open(audit.Config{
+		Member: "m", Dir: t.TempDir(), Signer: authority.SVID(t, "spiffe://mesh.example/front"), Metrics: audit.NewMetrics(prometheus.NewRegistry()), Log: zap.NewNop(),
+		Now: func() time.Time { return w.now },
+	})
+	check(t, err)
+	w.decider.Audit = recorder
+	w.want("the stream", w.inbound(w.token(), func(r *Request) { r.Headers.Add("accept", "text/event-stream") }), policy.Permitted)
+	r, _ := w.decider.InFlight.Find("l")
+	if _, ended := w.decider.Outlived(&r); ended {
+		t.Fatal("it ends by nothing")
+	}
+	w.change(policyset.Change{TypeURL: meshname.TypeRevocation, Name: "txn", Message: &api.Revocation{Txn: "txn"}})
+	answer, _ := w.decider.Outlived(&r)
+	recorder.Flush(w.now)
+	_, batches, err := recorder.Next(1)
+	check(t, err)
+	var told []trail.Event
+	for _, text := range batches {
+		var b trail.Batch
+		check(t, json.Unmarshal(text, &b))
+		events, err := b.Verify(authority.Pool())
+		check(t, err)
+		for _, e := range events {
+			if e.Kind == trail.Decision {
+				told = append(told, e)
+			}
+		}
+	}
+	if len(told) != 1 || told[0].Reason != "context_revoked" || told[0].Point != "stream" || told[0].Tenant != "acme" || told[0].TenantUID != "uid-1" || told[0].Txn != "txn" || told[0].Decision != answer.Decision.ID {
+		t.Errorf("%+v", told)
 	}
 }

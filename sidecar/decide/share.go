@@ -28,7 +28,7 @@ func (a *attempt) share(t *policyset.Tenant) bool {
 		return true
 	}
 	kind, batch := admission.Kind(a.answer.Decision.Class, a.writes())
-	verdict := a.Fair.Admit(a.now, &fair.Request{Tenant: t.UID, Weight: t.Weight, Batch: batch, Kind: kind, Min: admission.Min, Max: admission.Max})
+	verdict := a.Fair.Admit(a.now, &fair.Request{Tenant: t.UID, Weight: t.Weight, Batch: batch, Kind: kind, Min: admission.Min, Max: admission.Max, Seat: &t.Seats.Share})
 	if verdict.Outcome == fair.Waiting {
 		timer := time.NewTimer(fair.MaxWait)
 		select {

@@ -36,21 +36,25 @@ func (a *attempt) events() bool {
 	return strings.Contains(accept, "text/event-stream")
 }
 
+// lasts reports whether the request may go on for as long as it is used, or as its answer may.
+func (a *attempt) lasts() bool { return a.stream() || a.events() }
+
 // hold has Envoy hold a call open beside a request that may last, and returns what that is judged by again; nil for any other.
 func (a *attempt) hold() *inflight.Held {
 	if a.request.Listener != meshname.ListenerInbound && a.request.Listener != meshname.ListenerGateway {
 		return nil
 	}
 	switch {
+	case !a.lasts():
+		return nil
 	case a.long():
 		a.put(propagation.HeaderStream, propagation.StreamLong)
 	case a.events():
 		a.put(propagation.HeaderStream, propagation.StreamHeld)
-	case !a.upgrade(): // which are held anyway
-		return nil
+	default: // upgrades are held anyway
 	}
 	d := &a.answer.Decision
-	held := &inflight.Held{Txn: strings.Clone(d.Txn), Issuer: a.issuer, Method: strings.Clone(a.request.Method), Path: strings.Clone(a.path)}
+	held := &inflight.Held{Txn: strings.Clone(d.Txn), Issuer: a.issuer, Key: a.key, Method: strings.Clone(a.request.Method), Path: strings.Clone(a.path)}
 	if a.request.Listener == meshname.ListenerInbound {
 		held.Peer = a.judged.Principal.Clone()
 		held.Workload, held.Purpose = a.judged.Workload, strings.Clone(a.judged.Purpose)
@@ -90,7 +94,9 @@ func (d *Decider) Outlived(r *inflight.Request) (Answer, bool) {
 	if a.stays(r) {
 		return a.answer, false
 	}
+	decision.TenantUID = r.UID
 	a.Log.Add(decision)
+	a.record()
 	return a.answer, true
 }
 
@@ -132,12 +138,18 @@ func (a *attempt) justified(h *inflight.Held, tenant authz.Tenant) bool {
 	}
 	if h.Issuer != "" {
 		issuer := a.set.Issuers[h.Issuer]
-		return issuer != nil && issuer.Speaks(tenant.ID) || a.refuse(policy.UnauthenticatedTenant, "issuer "+h.Issuer+" may not speak for the tenant any more")
+		if issuer == nil || !issuer.Speaks(tenant.ID) {
+			return a.refuse(policy.UnauthenticatedTenant, "issuer "+h.Issuer+" may not speak for the tenant any more")
+		}
+		return issuer.Has(h.Key) || a.refuse(policy.UnauthenticatedTenant, "the key that signed the token is none of issuer "+h.Issuer+"'s any more")
 	}
 	if h.Workload == "" {
 		return true
 	}
 	a.answer.Decision.Principal = h.Peer.String()
+	if !a.known(h.Peer) {
+		return false
+	}
 	if a.set.Self.Fenced[h.Shown] {
 		return a.refuse(policy.UnauthenticatedPeer, "the peer is an instance that an operator shut out")
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy"
 )
 
-// Remembered is how many decisions are kept.
+// Remembered is how many decisions are kept: a power of two.
 const Remembered = 16384
 
 // Log remembers decisions.
@@ -29,8 +29,7 @@ type Log struct {
 
 	mu   sync.Mutex
 	ring []remembered
-	next int
-	byID map[uint64]int // where in ring
+	next uint64 // where in ring; an ID ends with where its decision is
 }
 
 // maxReused is the size of a record's memory that is used again for the next.
@@ -43,19 +42,18 @@ type remembered struct {
 
 // New returns a log of the member of that ID (at least 12 hex digits), which writes to log.
 func New(member string, log *zap.Logger) *Log {
-	return &Log{member: member[:12], zap: log, byID: map[uint64]int{}}
+	return &Log{member: member[:12], zap: log}
 }
 
 // Add gives the decision its ID, remembers and writes it. What callers choose is written as JSON strings, so that
 // no byte of theirs can begin a line of its own.
 func (l *Log) Add(d *policy.Decision) {
-	id := rand.Uint64()
+	id := l.remember(rand.Uint64(), d)
 	var text [64]byte
 	var number [8]byte
 	binary.BigEndian.PutUint64(number[:], id)
 	d.ID = string(hex.AppendEncode(append(append(text[:0], l.member...), '-'), number[:]))
 	d.Member = l.member
-	l.remember(id, d)
 	entry := l.zap.Check(zap.InfoLevel, "decision")
 	if entry == nil {
 		return
@@ -103,21 +101,20 @@ func said(name, value string) zap.Field {
 
 var fields = sync.Pool{New: func() any { return new([]zap.Field) }}
 
-func (l *Log) remember(id uint64, d *policy.Decision) {
+// remember keeps a decision, and makes its ID of a random number and of where that is.
+func (l *Log) remember(random uint64, d *policy.Decision) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.ring) < Remembered {
 		l.ring = append(l.ring, remembered{})
-	} else {
-		delete(l.byID, l.ring[l.next].id)
 	}
 	kept := &l.ring[l.next]
 	if cap(kept.record) > maxReused {
 		kept.record = nil
 	}
-	kept.id, kept.record = id, appendRecord(kept.record[:0], d)
-	l.byID[id] = l.next
+	kept.id, kept.record = random-random%Remembered+l.next, appendRecord(kept.record[:0], d)
 	l.next = (l.next + 1) % Remembered
+	return kept.id
 }
 
 // Find returns the decision of that ID, if it is still remembered.
@@ -129,8 +126,8 @@ func (l *Log) Find(id string) (policy.Decision, bool) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i, ok := l.byID[parsed]
-	if !ok {
+	i := parsed % Remembered
+	if i >= uint64(len(l.ring)) || l.ring[i].id != parsed {
 		return policy.Decision{}, false
 	}
 	d := decision(l.ring[i].record)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/policy/limit"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 )
 
@@ -169,6 +171,23 @@ func TestWrite(t *testing.T) {
 				t.Errorf("read %v, want %v", ok.GetHeaders()[i], want)
 			}
 		}
+	}
+	let := &check{}
+	let.answer = decide.Answer{Limited: true, Level: limit.Level{Kind: limit.TenantRate, Of: 20, Remaining: 5, Window: 2 * time.Second}, Decision: policy.Decision{Allowed: true}}
+	var told auth.CheckResponse
+	if err := proto.Unmarshal(let.EncodeWire(nil), &told); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, h := range told.GetOkResponse().GetResponseHeadersToAdd() {
+		value, _, _ := strings.Cut(h.GetHeader().GetValue(), ";pk=")
+		left = append(left, h.GetHeader().GetKey()+": "+value)
+		if h.GetAppendAction() != core.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD {
+			t.Errorf("%v", h)
+		}
+	}
+	if want := []string{`ratelimit-policy: "tenant-rate";q=20;w=2`, `ratelimit: "tenant-rate";r=5;t=2`}; !slices.Equal(left, want) {
+		t.Errorf("told is %q, want %q", left, want)
 	}
 	refused := &check{}
 	refused.request.Headers.Add("content-type", "application/grpc")

@@ -41,6 +41,7 @@ type Request struct {
 	Held   *Held              // what it was let in by, where Envoy holds a call open beside it to end it by; nil: none is
 	Within bool               // it came from another workload of the cell
 	Usage  ledger.UsageRecord // to be completed at its end; Requests is 0 for none
+	Seat   *ledger.Seat       // of its tenant, for Usage; nil: none
 	Since  time.Time          // or when it was last renewed
 	Place  fair.Ticket        // in the service; zero: it takes none
 }
@@ -49,6 +50,7 @@ type Request struct {
 type Held struct {
 	Txn      string
 	Issuer   string             // of the token, at a gateway
+	Key      [32]byte           // thumbprint of the issuer's key that signed it
 	Peer     identity.Principal // before a service
 	Shown    string             // SHA-256 of the peer's certificate, hexadecimal
 	Workload string             // "": no policy was asked

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/svid"
@@ -20,7 +19,7 @@ func (m *Mover) Peer() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, err := svid.RequestPrincipal(r)
 		set := m.Sets.Load()
-		if err != nil || set == nil || set.Self == nil || !slices.Contains(set.Self.Peers, peer.String()) {
+		if err != nil || set == nil || set.Self == nil || !set.Self.Peers[peer] {
 			http.Error(w, "only a gateway of this mesh may send anything here", http.StatusForbidden)
 			return
 		}

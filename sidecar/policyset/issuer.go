@@ -1,9 +1,11 @@
 package policyset
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -30,6 +32,30 @@ type Issuer struct {
 type issuerKeys struct {
 	fewer   bool         // one that was there before is not among them
 	fetched atomic.Int64 // when Envoy got them, Unix nanoseconds; 0: not yet
+	all     func() map[Thumbprint]bool
+}
+
+// Thumbprint is a key's, of SHA-256 (RFC 7638). The zero value is none's.
+type Thumbprint [sha256.Size]byte
+
+func thumbprintOf(key *jose.JSONWebKey) (t Thumbprint, err error) {
+	sum, err := key.Thumbprint(crypto.SHA256)
+	copy(t[:], sum)
+	return t, err
+}
+
+func thumbprints(jwks string) map[Thumbprint]bool {
+	var set jose.JSONWebKeySet
+	all := map[Thumbprint]bool{}
+	if json.Unmarshal([]byte(jwks), &set) != nil {
+		return all
+	}
+	for i := range set.Keys {
+		if t, err := thumbprintOf(&set.Keys[i]); err == nil {
+			all[t] = true
+		}
+	}
+	return all
 }
 
 // ForEnvoy is the key set as Envoy is to have it: with one more key, whose private half nobody has. Envoy keeps the keys that
@@ -62,7 +88,9 @@ const settleTime = 3 * time.Second
 
 // newIssuer is an issuer in the place of an old one, nil for none.
 func newIssuer(m *api.TokenIssuer, old *Issuer) *Issuer {
-	i := &Issuer{Name: m.Name, Claim: m.TenantClaim, Tenants: map[string]bool{}, JWKS: m.Jwks, keys: &issuerKeys{}}
+	i := &Issuer{Name: m.Name, Claim: m.TenantClaim, Tenants: map[string]bool{}, JWKS: m.Jwks, keys: &issuerKeys{
+		all: sync.OnceValue(func() map[Thumbprint]bool { return thumbprints(m.Jwks) }),
+	}}
 	for _, t := range m.Tenants {
 		i.Tenants[t] = true
 	}
@@ -119,31 +147,35 @@ var (
 	errNoKey    = errors.New("its key is none of the issuer's any more")
 )
 
-// Verify returns why the value of an Authorization header is no bearer token that one of the keys signed, nil when it is
-// one. What the token says is Envoy's to verify.
-func (i *Issuer) Verify(authorization string) error {
+// Has reports whether a key is one of the issuer's.
+func (i *Issuer) Has(key Thumbprint) bool { return i.keys.all()[key] }
+
+// Verify returns which of the keys signed the bearer token that is the value of an Authorization header, or why none did. What the
+// token says is Envoy's to verify.
+func (i *Issuer) Verify(authorization string) (Thumbprint, error) {
 	token, ok := strings.CutPrefix(authorization, "Bearer ")
 	if !ok {
-		return errNoBearer
+		return Thumbprint{}, errNoBearer
 	}
 	var set jose.JSONWebKeySet
 	if err := json.Unmarshal([]byte(i.JWKS), &set); err != nil {
-		return err
+		return Thumbprint{}, err
 	}
 	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{
 		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
 	})
 	if err != nil {
-		return errNoBearer
+		return Thumbprint{}, errNoBearer
 	}
 	header := signed.Signatures[0].Header
-	for _, key := range set.Keys {
+	for n := range set.Keys {
+		key := &set.Keys[n]
 		if key.Algorithm != header.Algorithm || header.KeyID != "" && key.KeyID != "" && key.KeyID != header.KeyID {
 			continue
 		}
 		if _, err := signed.Verify(key.Key); err == nil {
-			return nil
+			return thumbprintOf(key)
 		}
 	}
-	return errNoKey
+	return Thumbprint{}, errNoKey
 }

@@ -79,7 +79,7 @@ func TestIssuerKeys(t *testing.T) {
 		"by the key that is there": {bearer("b", "b"), true}, "that names no key": {bearer("b"), true}, "by the one that went": {bearer("a", "a"), false},
 		"by the one that went, nameless": {bearer("a"), false}, "by the one that went, under the other's name": {bearer("a", "b"), false}, "no token": {"Bearer x", false}, "no bearer": {bearer("b")[7:], false}, "nothing": {"", false},
 	} {
-		if err := i.Verify(test.value); (err == nil) != test.good {
+		if key, err := i.Verify(test.value); (err == nil) != test.good || i.Has(key) != test.good {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -5,7 +5,7 @@
 //
 // A [Set] is immutable: [Set.With] makes another, and costs what changed. A [Holder] may be used from many goroutines.
 //
-// It imports identity, policy, policy/authz, policy/limit/breaker and api; never tenantstore, xds or etcd.
+// It imports identity, ledger, policy, policy/authz, policy/limit/breaker, policy/limit/fair and api; never tenantstore, xds or etcd.
 package policyset
 
 import (
@@ -25,9 +25,11 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
+	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/policy/limit/breaker"
+	"github.com/tenantmesh/tenantmesh/policy/limit/fair"
 )
 
 // Tenant is one tenant served here.
@@ -44,6 +46,14 @@ type Tenant struct {
 	Weight   int  // of its share where a service is full; at least 1
 	Revision int64
 	Audited  bool // every decision about it is recorded
+
+	Seats Seats // where those who count have it: changed by them, each under its own lock
+}
+
+// Seats are where those who count what a tenant does have it.
+type Seats struct {
+	Share fair.Seat
+	Usage ledger.Seat
 }
 
 // States of a placement in which a tenant moves (design, section 8).
@@ -96,7 +106,7 @@ type Self struct {
 	Tenancy        string
 	BoundTenant    identity.TenantID
 	DeliverContext bool
-	Peers          []string // exact SPIFFE IDs that may connect
+	Peers          map[identity.Principal]bool // who may connect
 	BoundPeers     map[identity.Principal]identity.TenantID
 	Cells          map[string]string           // gateway: cell -> residency
 	TenantData     []*api.TenantData           // a sidecar's own; a gateway's: of every workload
@@ -425,8 +435,8 @@ func signerKey(m *api.SignerKey) (tenanttoken.Key, error) {
 func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 	self := &Self{
 		Role: m.Role, TrustDomain: m.TrustDomain, Cell: m.Cell, Residency: m.CellResidency, Workload: m.Workload, ServicePort: int(m.ServicePort),
-		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Peers: m.Peers, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers, Groups: m.ShareGroups,
-		BoundPeers: map[identity.Principal]identity.TenantID{}, Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{}, Streaming: map[string]bool{}, Addresses: m.Addresses,
+		Dependencies: map[string]string{}, Tenancy: m.Tenancy, DeliverContext: m.DeliverContext, Cells: m.Cells, TenantData: m.TenantData, Movers: m.Movers, Groups: m.ShareGroups,
+		Peers: map[identity.Principal]bool{}, BoundPeers: map[identity.Principal]identity.TenantID{}, Fenced: map[string]bool{}, Breakers: map[string]breaker.Settings{}, Bulkheads: map[string]bool{}, Admission: admission(m), HideLimits: map[string]bool{}, Streaming: map[string]bool{}, Addresses: m.Addresses,
 	}
 	for _, workload := range m.HideLimits {
 		self.HideLimits[workload] = true
@@ -458,6 +468,13 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 				Failures: int(b.Failures), Share: b.Share, Window: b.Window.AsDuration(), Wait: b.Wait.AsDuration(), MaxWait: b.MaxWait.AsDuration(),
 			}
 		}
+	}
+	for _, peer := range m.Peers {
+		principal, err := identity.ParsePrincipal(peer)
+		if err != nil {
+			return nil, err
+		}
+		self.Peers[principal] = true
 	}
 	for peer, tenant := range m.BoundPeers {
 		principal, err := identity.ParsePrincipal(peer)

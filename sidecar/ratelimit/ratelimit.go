@@ -82,7 +82,7 @@ func (s *Server) ShouldRateLimit(_ context.Context, request *rls.RateLimitReques
 		}
 	}
 	if level, ok := strictest.Strictest(); ok {
-		seconds := int64((refill(&level) + time.Second - 1) / time.Second)
+		seconds := int64((level.Refill() + time.Second - 1) / time.Second)
 		if level.Exceeded {
 			seconds = max(1, seconds)
 		}
@@ -116,14 +116,6 @@ func stricter(x, y *limit.Verdict) bool {
 	return a.Remaining/a.Of < b.Remaining/b.Of
 }
 
-// refill is how long it takes until a request conforms, or all of the limit is there again.
-func refill(level *limit.Level) time.Duration {
-	if level.Exceeded || level.Of <= 0 {
-		return level.Retry
-	}
-	return time.Duration((1 - level.Remaining/level.Of) * float64(level.Window))
-}
-
 func hits(request *rls.RateLimitRequest, descriptor *commonv3.RateLimitDescriptor) int {
 	n := uint64(request.HitsAddend)
 	if descriptor.HitsAddend != nil {
@@ -143,7 +135,7 @@ func (s *Server) admit(tenant string, request *limit.Request) (*rls.RateLimitRes
 	}
 	if level, ok := verdict.Strictest(); ok {
 		status.LimitRemaining = uint32(level.Remaining)
-		status.DurationUntilReset = durationpb.New(refill(&level))
+		status.DurationUntilReset = durationpb.New(level.Refill())
 		status.CurrentLimit = currentLimit(&level)
 	}
 	return status, verdict

@@ -1,5 +1,5 @@
-// Package refusal answers HOW A REFUSAL LOOKS: its headers, and a body of problem details (RFC 9457), the same whoever
-// writes them to the client.
+// Package refusal answers WHAT A CLIENT IS TOLD: how a refusal looks, its headers and a body of problem details (RFC 9457), and how
+// much of its limits is left to who is let in; the same whoever writes them to the client.
 //
 // It imports policy, identity/propagation, sidecar/decide and grpc/codes.
 package refusal
@@ -8,10 +8,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -105,18 +103,42 @@ func rounded(d, unit time.Duration) int64 {
 // can tell its quotas apart and nobody else can tell whose they are.
 func LimitHeaders(answer *decide.Answer, seconds int64) []Header {
 	level := &answer.Level
-	name := strconv.Quote(strings.ReplaceAll(level.Kind.String(), " ", "-"))
-	key := ";pk=:" + partition(&answer.Decision, level.Kind) + ":"
-	value := fmt.Sprintf("%s;q=%d", name, whole(level.Of))
+	var room [192]byte // most fit: a gateway writes them for each request
+	b := appendName(room[:0], level.Kind)
+	b = strconv.AppendInt(append(b, ";q="...), whole(level.Of), 10)
 	if level.Window > 0 {
-		value += fmt.Sprintf(";w=%d", max(1, rounded(level.Window, time.Second)))
+		b = strconv.AppendInt(append(b, ";w="...), max(1, rounded(level.Window, time.Second)), 10)
 	} else {
-		value += `;qu="concurrent-requests"`
+		b = append(b, `;qu="concurrent-requests"`...)
 	}
-	return []Header{
-		{propagation.HeaderRateLimitPolicy, value + key},
-		{propagation.HeaderRateLimit, fmt.Sprintf("%s;r=%d;t=%d%s", name, whole(level.Remaining), seconds, key)},
+	at := len(b)
+	b = appendPartition(b, &answer.Decision, level.Kind)
+	quota := string(b)
+	b = appendName(b[:0], level.Kind)
+	b = strconv.AppendInt(append(b, ";r="...), whole(level.Remaining), 10)
+	b = strconv.AppendInt(append(b, ";t="...), seconds, 10)
+	return []Header{{propagation.HeaderRateLimitPolicy, quota}, {propagation.HeaderRateLimit, string(append(b, quota[at:]...))}}
+}
+
+// appendName appends the name of a kind of limit, as a structured field's string.
+func appendName(b []byte, kind limit.Kind) []byte {
+	b = append(b, '"')
+	for _, c := range []byte(kind.String()) {
+		if c == ' ' {
+			c = '-'
+		}
+		b = append(b, c)
 	}
+	return append(b, '"')
+}
+
+// Left are the headers that tell a client whose request was let in what is left of the strictest of its limits, and when all of it
+// will be there again; none where nothing is limited, or the workload hides its limits.
+func Left(answer *decide.Answer) []Header {
+	if !answer.Limited || answer.Hidden {
+		return nil
+	}
+	return LimitHeaders(answer, rounded(answer.Level.Refill(), time.Second))
 }
 
 // whole is the integer part of a quota, within what a structured field may hold.
@@ -127,14 +149,15 @@ func whole(x float64) int64 {
 	return int64(min(x, 999_999_999_999_999))
 }
 
-// partition is a hash of what the quota is of: the tenant's incarnation, which nobody outside knows, and the class.
-func partition(d *policy.Decision, kind limit.Kind) string {
-	of := "tenantmesh quota\x00" + d.TenantUID
+// appendPartition appends a hash of what the quota is of: the tenant's incarnation, which nobody outside knows, and the class.
+func appendPartition(b []byte, d *policy.Decision, kind limit.Kind) []byte {
+	var room [192]byte
+	of := append(append(room[:0], "tenantmesh quota\x00"...), d.TenantUID...)
 	if kind == limit.ClassRate || kind == limit.ClassConcurrency {
-		of += "\x00" + d.Workload + "\x00" + d.Class
+		of = append(append(append(append(of, 0), d.Workload...), 0), d.Class...)
 	}
-	sum := sha256.Sum256([]byte(of))
-	return base64.StdEncoding.EncodeToString(sum[:12])
+	sum := sha256.Sum256(of)
+	return append(base64.StdEncoding.AppendEncode(append(b, ";pk=:"...), sum[:12]), ':')
 }
 
 func code(reason policy.Reason) codes.Code {

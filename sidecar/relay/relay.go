@@ -219,7 +219,11 @@ func (r *Relay) secrets() ([]types.Resource, error) {
 	roots := inline(pemOf(bundle.X509Authorities()))
 	peers := []string{nobody}
 	if len(r.self.Peers) > 0 {
-		peers = r.self.Peers
+		peers = peers[:0]
+		for peer := range r.self.Peers {
+			peers = append(peers, peer.String())
+		}
+		slices.Sort(peers) // the same peers are the same secret
 	}
 	named := &tls.CertificateValidationContext{TrustedCa: roots}
 	for _, peer := range peers {

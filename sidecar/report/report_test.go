@@ -123,7 +123,7 @@ func TestClockThatWentBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	meter.Add(ledger.UsageRecord{Minute: start, Requests: 1})
+	meter.Add(ledger.UsageRecord{Minute: start, Requests: 1}, nil)
 	if err := r.sendUsage(nil); err != nil || r.batch != nil {
 		t.Errorf("before it is welcome it sends %v, %v", r.batch, err)
 	}

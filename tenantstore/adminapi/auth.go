@@ -3,10 +3,13 @@ package adminapi
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -81,11 +84,26 @@ func ConnContext(ctx context.Context, conn net.Conn) context.Context {
 	_ = raw.Control(func(fd uintptr) {
 		credential, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 		if err == nil && (int(credential.Uid) == os.Getuid() || credential.Uid == 0) {
-			ctx = context.WithValue(ctx, callerKey{}, caller{name: fmt.Sprintf("uid:%d", credential.Uid), role: Operator})
+			ctx = context.WithValue(ctx, callerKey{}, caller{name: person(credential), role: Operator})
 		}
 	})
 	return ctx
 }
+
+// person names who is at the other end of the socket: the user that logged in, whoever they have become since by sudo or su, so that nobody
+// has two names; without a login, such as a service's, the user that it is.
+func person(peer *unix.Ucred) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/loginuid", peer.Pid))
+	if err == nil {
+		if login, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32); err == nil && uint32(login) != noLogin {
+			return fmt.Sprintf("uid:%d", login)
+		}
+	}
+	return fmt.Sprintf("uid:%d", peer.Uid)
+}
+
+// noLogin is the login uid of who has not logged in (audit_setloginuid(3)).
+const noLogin = math.MaxUint32
 
 // socketUsers are the users of this machine that [ConnContext] makes operators.
 func socketUsers() []string {

@@ -47,9 +47,13 @@ var opened = map[string]open{
 	"GET " + Base + "/tenants/{name}":           {bound: admins},
 }
 
-// scopeOf is what the caller is confined to; nil: nothing, its role may ask about all there is.
+// scopeOf is what the caller is confined to; nil: nothing, its role may ask about all there is. Who is nobody is confined to nothing at
+// all.
 func scopeOf(ctx context.Context) *tenantstore.Scope {
-	c, _ := ctx.Value(callerKey{}).(caller)
+	c, ok := ctx.Value(callerKey{}).(caller)
+	if !ok {
+		return &tenantstore.Scope{}
+	}
 	return c.scope
 }
 

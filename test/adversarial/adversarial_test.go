@@ -129,10 +129,44 @@ func (w *world) turnOff(t *testing.T, classes []*class) {
 			row(a.class.Class, a.Name, defences[name].what, seen)
 		}
 	}
+	w.turnOffLayers(t, byDefence["policies"], row)
 	w.turnOffOthers(t, row)
+	for name, d := range defences {
+		if len(byDefence[name]) == 0 && !slices.Contains([]string{"both-layers", "limits"}, name) {
+			t.Errorf("no case names the defence %q: nobody knows whether %s", name, d.what)
+		}
+	}
 	w.switchOff(t, "")
 	_ = tw.Flush()
 	t.Logf("what holds, and what happens without it:\n%s", table.String())
+}
+
+// turnOffLayers takes the check away before which policies are a second time, in Envoy: what it refused is refused there, and by
+// nothing else.
+func (w *world) turnOffLayers(t *testing.T, forbidden []*attack, row func(class, name, defence, without string)) {
+	through := func(a *attack) string {
+		for _, problem := range w.try(t, a) {
+			if strings.HasPrefix(problem, saw) {
+				return problem
+			}
+		}
+		return ""
+	}
+	w.switchOff(t, "check")
+	for _, a := range forbidden {
+		if seen := through(a); seen != "" {
+			t.Errorf("%s: %q gets through where a sidecar has no check: %s", a.id, a.Name, seen)
+		}
+	}
+	w.switchOff(t, "both-layers")
+	for _, a := range forbidden {
+		seen := ""
+		if !eventually(func() bool { seen = through(a); return seen != "" }) {
+			t.Errorf("%s: %q holds without %s", a.id, a.Name, defences["both-layers"].what)
+			continue
+		}
+		row(a.class.Class, a.Name, defences["both-layers"].what, seen)
+	}
 }
 
 // switchOff turns one defence off, and all others on again.

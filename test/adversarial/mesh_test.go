@@ -131,6 +131,9 @@ type record struct {
 
 func (r *record) one(name string) string { return strings.Join(r.Header[name], " | ") }
 
+// revoked is a transaction whose contexts were stolen.
+const revoked = "5eed5eed5eed5eed5eed5eed5eed5eed"
+
 // start starts the mesh. Servers that are not installed are left out, and named.
 func start(t *testing.T) *world {
 	t.Helper()
@@ -156,6 +159,11 @@ func start(t *testing.T) *world {
 		}
 	}
 	w.signer = w.forger(t, "", "spiffe://mesh.example/gateway/edge")
+	applied, err := w.Admin.RevokeToken(t.Context(), revoked, "it was stolen")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Enforced(t, applied.Revision)
 	return w
 }
 

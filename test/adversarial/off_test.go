@@ -89,11 +89,15 @@ var defences = map[string]defence{
 			}
 		}
 	})},
-	"check":          {"a sidecar's check", onManager(unchecked(meshname.ListenerInbound))},
-	"outbound-check": {"a sidecar's check of its service's calls", onManager(unchecked(meshname.ListenerOutbound))},
-	"gateway-check":  {"the gateway's check", open},
-	"upgrade-check":  {"the check of upgrades", open},
-	"jwt":            {"tokens are verified by Envoy", open},
+	"check":          {"a sidecar's check", onManager(unchecked(meshname.ListenerInbound, plain|upgrades))},
+	"outbound-check": {"a sidecar's check of its service's calls", onManager(unchecked(meshname.ListenerOutbound, plain|upgrades))},
+	"gateway-check":  {"the checks, which ask for a tenant", open(plain)},
+	"upgrade-check":  {"the checks of upgrades, which ask for a tenant", open(upgrades)},
+	"both-layers": {"Envoy's own RBAC, while a sidecar's check is gone", func(s *switches, message proto.Message, audience string) {
+		onManager(unchecked(meshname.ListenerInbound, plain|upgrades))(s, message, audience)
+		withoutRBAC(s, message, audience)
+	}},
+	"revocations": {"contexts of transactions that were revoked are refused", func(*switches, proto.Message, string) {}}, // see change
 	"sanitized-xfcc": {"a peer's word on who it is does not count", onManager(func(name string, m *hcm.HttpConnectionManager) {
 		m.ForwardClientCertDetails = hcm.HttpConnectionManager_ALWAYS_FORWARD_ONLY
 	})},
@@ -153,6 +157,10 @@ func (s *switches) change(r translator.Resource) translator.Resource {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.name == "" {
+		return r
+	}
+	if s.name == "revocations" && r.TypeURL == meshname.TypeRevocation {
+		r.Name = "of nothing" // it is known by its name
 		return r
 	}
 	if s.name == "audiences" { // everyone gets what is another cell's
@@ -217,13 +225,30 @@ func without(filters []*hcm.HttpFilter, name string) []*hcm.HttpFilter {
 	return slices.DeleteFunc(slices.Clone(filters), func(f *hcm.HttpFilter) bool { return f.Name == name })
 }
 
-func unchecked(where string) func(string, *hcm.HttpConnectionManager) {
+// checks are a filter chain's checks: of upgrades, or of all else.
+type checks uint8
+
+const (
+	plain checks = 1 << iota
+	upgrades
+)
+
+func unchecked(where string, which checks) func(string, *hcm.HttpConnectionManager) {
 	return func(name string, m *hcm.HttpConnectionManager) {
 		if name != where {
 			return
 		}
-		m.HttpFilters = without(m.HttpFilters, "envoy.filters.http.ext_authz")
+		whole := m.HttpFilters
+		if which&plain != 0 {
+			m.HttpFilters = without(m.HttpFilters, "envoy.filters.http.ext_authz")
+		}
+		if which&upgrades == 0 {
+			return
+		}
 		for _, upgrade := range m.UpgradeConfigs {
+			if len(upgrade.Filters) == 0 {
+				upgrade.Filters = whole
+			}
 			upgrade.Filters = without(without(upgrade.Filters, "envoy.filters.http.ext_authz"), "envoy.filters.http.ext_proc")
 		}
 	}
@@ -231,10 +256,12 @@ func unchecked(where string) func(string, *hcm.HttpConnectionManager) {
 
 // open leads what no check has placed to cell us-1, as a gateway without a check would, and takes every sidecar's check
 // away too: nothing asks for a tenant any more.
-func open(s *switches, message proto.Message, audience string) {
-	onManager(unchecked(meshname.ListenerGateway))(s, message, audience)
-	onManager(unchecked(meshname.ListenerInbound))(s, message, audience)
-	if scope, ok := message.(*route.ScopedRouteConfiguration); ok && scope.Name == meshname.RouteGateway(meshname.CellNone) {
-		scope.RouteConfigurationName = meshname.RouteGateway("us-1")
+func open(which checks) func(*switches, proto.Message, string) {
+	return func(s *switches, message proto.Message, audience string) {
+		onManager(unchecked(meshname.ListenerGateway, which))(s, message, audience)
+		onManager(unchecked(meshname.ListenerInbound, which))(s, message, audience)
+		if scope, ok := message.(*route.ScopedRouteConfiguration); ok && scope.Name == meshname.RouteGateway(meshname.CellNone) {
+			scope.RouteConfigurationName = meshname.RouteGateway("us-1")
+		}
 	}
 }

@@ -114,6 +114,7 @@ type tenantContext struct {
 	Age, Life                           string // durations; default 0 and 5m
 	Key                                 string // "" the gateway's, other: somebody's own
 	Spoil                               string // "signature", "payload", "none": what is changed after it was signed
+	Txn                                 string // default one of its own
 }
 
 func (c *tenantContext) build(test testing.TB, w *world) string {
@@ -140,7 +141,7 @@ func (c *tenantContext) build(test testing.TB, w *world) string {
 	}
 	issued := time.Now().Add(-duration(c.Age, 0))
 	claims := tenanttoken.Claims{
-		Audience: or(c.Audience, meshtest.TrustDomain), IssuedAt: issued, Expiry: issued.Add(duration(c.Life, 5*time.Minute)), Txn: rand.Text(), Subject: "alice",
+		Audience: or(c.Audience, meshtest.TrustDomain), IssuedAt: issued, Expiry: issued.Add(duration(c.Life, 5*time.Minute)), Txn: or(c.Txn, rand.Text()), Subject: "alice",
 		Context: tenanttoken.Context{
 			Tenant: id, UID: or(c.UID, w.uids[tenant]), Tier: "gold", Cell: or(c.Cell, "us-1"), Epoch: 1,
 			Role: tenanttoken.Role(or(c.Role, "owner")), Purpose: tenanttoken.Purpose(or(c.Purpose, "request")),

@@ -76,7 +76,7 @@ func measureLatency(ctx context.Context, rounds int) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	servers := map[string]*child{}
-	for name, kind := range map[string]subject{"floor": floorSubject, "tenantmesh": {"gateway-logged", 12_000}} {
+	for name, kind := range map[string]subject{"floor": floorSubject, "tenantmesh": {kind: "gateway-logged", tenants: 12_000}} {
 		if servers[name], err = start(ctx, dir, kind); err != nil {
 			return err
 		}

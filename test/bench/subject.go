@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -127,7 +128,7 @@ func key() (tenanttoken.SigningKey, error) {
 // decider is the product's decision, with a thousand policies and a log that is encoded and thrown away.
 func decider(listener string, k tenanttoken.SigningKey, tenants int) (*decide.Decider, error) {
 	self := &api.ProxyConfig{
-		Role: "sidecar", TrustDomain: trustDomain, Principal: "spiffe://" + trustDomain + "/cell/us-1/workload/front", Cell: "us-1", Workload: "front",
+		Role: "sidecar", TrustDomain: trustDomain, Principal: "spiffe://" + trustDomain + "/cell/us-1/workload/front", Cell: "us-1", Workload: "front", Peers: []string{gatewayID},
 	}
 	if listener == meshname.ListenerGateway {
 		self = &api.ProxyConfig{Role: "gateway", TrustDomain: trustDomain, Cells: map[string]string{"us-1": ""}}
@@ -231,12 +232,22 @@ func serveChecks(kind, socket string, tenants int) error {
 type requests struct {
 	kind   string
 	signer *tenanttoken.Signer
-	seen   []string // by tenant
+	seen   []call // by tenant
 	n      atomic.Int64
+	zipf   *mathrand.Zipf // nil: all in turn
 }
 
-func newRequests(kind string, tenants int) (*requests, error) {
-	r := &requests{kind: kind}
+// zipfExponent is that of the tenants' shares of the requests.
+const zipfExponent = 1.1
+
+// call is what is known of a transaction: its context, and the IDs that its gateway vouches for in it.
+type call struct{ token, trace, id string }
+
+func newRequests(s subject) (*requests, error) {
+	r := &requests{kind: s.kind}
+	if s.zipf {
+		r.zipf = mathrand.NewZipf(mathrand.New(mathrand.NewPCG(1, 2)), zipfExponent, 1, uint64(s.tenants-1)) //nolint:gosec // the same in each run
+	}
 	k, err := key()
 	if err != nil {
 		return nil, err
@@ -248,26 +259,27 @@ func newRequests(kind string, tenants int) (*requests, error) {
 	if r.signer, err = tenanttoken.NewSigner(k, principal); err != nil {
 		return nil, err
 	}
-	for i := range tenants {
-		token, err := r.token(i)
+	for i := range s.tenants {
+		c, err := r.call(i)
 		if err != nil {
 			return nil, err
 		}
-		r.seen = append(r.seen, token)
+		r.seen = append(r.seen, c)
 	}
 	return r, nil
 }
 
-func (r *requests) token(i int) (string, error) {
+func (r *requests) call(i int) (call, error) {
 	id, err := identity.ParseTenantID(tenantName(i))
 	if err != nil {
-		return "", err
+		return call{}, err
 	}
-	now := time.Now()
-	return r.signer.Sign(tenanttoken.Claims{
+	now, c := time.Now(), call{trace: random(), id: random()}
+	c.token, err = r.signer.Sign(tenanttoken.Claims{
 		Audience: trustDomain, IssuedAt: now, Expiry: now.Add(5 * time.Minute), Txn: random(), Subject: "alice",
-		Context: tenanttoken.Context{Tenant: id, UID: "uid-" + tenantName(i), Tier: "gold", Cell: "us-1", Epoch: 1, Role: tenanttoken.Owner, Purpose: tenanttoken.Request, Keys: []string{"a", "b"}},
+		Context: tenanttoken.Context{Tenant: id, UID: "uid-" + tenantName(i), Tier: "gold", Cell: "us-1", Epoch: 1, Role: tenanttoken.Owner, Purpose: tenanttoken.Request, Keys: []string{tenanttoken.KeyDigest(c.trace), tenanttoken.KeyDigest(c.id)}},
 	})
+	return c, err
 }
 
 func random() string {
@@ -288,11 +300,31 @@ func (r *requests) batch() ([]*auth.CheckRequest, error) {
 	return checks, nil
 }
 
+// all is a check of each tenant.
+func (r *requests) all() ([]*auth.CheckRequest, error) {
+	checks := make([]*auth.CheckRequest, len(r.seen))
+	for i := range checks {
+		var err error
+		if checks[i], err = r.of(i); err != nil {
+			return nil, err
+		}
+	}
+	return checks, nil
+}
+
 func (r *requests) next() (*auth.CheckRequest, error) {
-	i := int(r.n.Add(1)) % len(r.seen)
+	if r.zipf != nil {
+		return r.of(int(r.zipf.Uint64()))
+	}
+	return r.of(int(r.n.Add(1)) % len(r.seen))
+}
+
+// of is a check of a tenant.
+func (r *requests) of(i int) (*auth.CheckRequest, error) {
+	c := r.seen[i]
 	headers := map[string]string{
 		":authority": "front", ":method": "GET", ":path": "/front/documents/1?page=2", ":scheme": "http", "user-agent": "bench/1.0", "accept": "*/*",
-		"x-request-id": random(), "traceparent": "00-" + random() + "-0123456789abcdef-01", "x-forwarded-proto": "http", "x-tenantmesh-lease": random(),
+		"x-request-id": c.id, "traceparent": "00-" + c.trace + "-0123456789abcdef-01", "x-forwarded-proto": "http", "x-tenantmesh-lease": random(),
 	}
 	attributes := &auth.AttributeContext{
 		Source:  &auth.AttributeContext_Peer{Principal: gatewayID},
@@ -310,14 +342,14 @@ func (r *requests) next() (*auth.CheckRequest, error) {
 		}}
 	default:
 		attributes.ContextExtensions = map[string]string{meshname.ExtensionListener: meshname.ListenerInbound}
-		headers["txn-token"] = r.seen[i]
 		if r.kind == "inbound-new" {
-			token, err := r.token(i)
-			if err != nil {
+			var err error
+			if c, err = r.call(i); err != nil {
 				return nil, err
 			}
-			headers["txn-token"] = token
+			headers["x-request-id"], headers["traceparent"] = c.id, "00-"+c.trace+"-0123456789abcdef-01"
 		}
+		headers["txn-token"] = c.token
 	}
 	list := &corev3.HeaderMap{}
 	for name, value := range headers {

@@ -51,7 +51,11 @@ func TestWhatClientsSee(t *testing.T) {
 		t.Errorf("%+v", r.Header)
 	}
 	<-time.After(time.Duration(seconds) * time.Second)
-	want(t, "after Retry-After", ask(false), http.StatusOK, "")
+	served := ask(false)
+	want(t, "after Retry-After", served, http.StatusOK, "")
+	if !strings.HasPrefix(served.Header.Get("RateLimit-Policy"), `"tenant-rate";q=1;w=1;pk=:`) || !strings.HasPrefix(served.Header.Get("RateLimit"), `"tenant-rate";r=0;t=1;pk=:`) {
+		t.Errorf("who is let in is told %+v", served.Header)
+	}
 
 	r = refused(true)
 	ms, err := strconv.Atoi(r.Header.Get("Grpc-Retry-Pushback-Ms"))
@@ -69,5 +73,9 @@ spec: {expose: [{pathPrefix: /front, stripPrefix: true}], dependsOn: [back, clos
 `)
 	if r = refused(false); r.Header.Get("RateLimit")+r.Header.Get("RateLimit-Policy") != "" || r.Header.Get("Retry-After") == "" {
 		t.Errorf("hidden: %+v", r.Header)
+	}
+	<-time.After(2 * time.Second)
+	if served = ask(false); served.Status != http.StatusOK || served.Header.Get("RateLimit")+served.Header.Get("RateLimit-Policy") != "" {
+		t.Errorf("hidden from who is let in: %d, %+v", served.Status, served.Header)
 	}
 }

@@ -76,18 +76,29 @@ func TestCutOffIsNamed(t *testing.T) {
 		{"revoke token 0123456789abcdef0123456789abcdef", `enforced by 1 of 2 sidecars at [0-9:.]+Z; edge \(member [0-9a-f]+\) unreachable, lapses by [-0-9T:]+Z\n$`},
 		{"revoke key test test", `enforced by 1 of 2 sidecars at [0-9:.]+Z; edge \(member [0-9a-f]+\) unreachable, lapses by [-0-9T:]+Z\n$`},
 	} {
-		var out strings.Builder
-		root := cli.Root()
-		root.SilenceUsage = true
-		root.SetOut(&out)
-		root.SetErr(io.Discard)
-		root.SetArgs(append(strings.Fields(test.args), "--admin", m.AdminSocket()))
 		// That somebody is out of reach is a finding.
-		if err := root.ExecuteContext(t.Context()); err == nil || !regexp.MustCompile(test.want).MatchString(out.String()) {
-			t.Errorf("%s: %q, %v; want %s", test.args, out.String(), err, test.want)
+		if out, err := command(t, m, test.args); err == nil || !regexp.MustCompile(test.want).MatchString(out) {
+			t.Errorf("%s: %q, %v; want %s", test.args, out, err, test.want)
 		}
+	}
+	// Who mistypes a key has taken nothing away.
+	if _, err := command(t, m, "revoke key test tset"); err == nil || !strings.Contains(err.Error(), `KID must be a key of its key set (got "tset"): it has test`) {
+		t.Errorf("a key that there is not: %v", err)
 	}
 	if cut.Heard == nil || cut.Heard.Before(before) || cut.Heard.After(time.Now()) {
 		t.Errorf("it heard last at %v, and was cut off at %v", cut.Heard, before)
 	}
+}
+
+// command runs a command of the program against the mesh, and returns what it prints.
+func command(t *testing.T, m *meshtest.Mesh, line string) (string, error) {
+	t.Helper()
+	var out strings.Builder
+	root := cli.Root()
+	root.SilenceUsage = true
+	root.SetOut(&out)
+	root.SetErr(io.Discard)
+	root.SetArgs(append(strings.Fields(line), "--admin", m.AdminSocket()))
+	err := root.ExecuteContext(t.Context())
+	return out.String(), err
 }

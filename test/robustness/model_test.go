@@ -209,7 +209,7 @@ spec: {tier: gold, region: us, limits: {requestsPerSecond: -1, concurrency: -1}}
 apiVersion: tenantmesh.dev/v1alpha1
 kind: Workload
 metadata: {name: front}
-spec: {expose: [{pathPrefix: /}], tenantData: {strategy: %s, hooks: {export: /x, import: /x, digest: /d}}}
+spec: {expose: [{pathPrefix: /}], dependsOn: [front], tenantData: {strategy: %s, hooks: {export: /x, import: /x, digest: /d}}}
 ---
 apiVersion: tenantmesh.dev/v1alpha1
 kind: AccessPolicy

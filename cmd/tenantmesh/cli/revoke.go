@@ -43,23 +43,37 @@ or a Forbid with 'tenantmesh apply --wait'.`,
 			}
 			return client.Delete(ctx, kind, args[0])
 		})
-	key := revocation("key ISSUER KID", "Withdraw a key of a TokenIssuer, whatever its key set says", tenantstore.KindTokenIssuer, 2, withdrawKey)
+	unknown := false
+	key := revocation("key ISSUER KID", "Withdraw a key of a TokenIssuer, whatever its key set says", tenantstore.KindTokenIssuer, 2,
+		func(ctx context.Context, client *adminclient.Client, args []string) (adminapi.Applied, error) {
+			return withdrawKey(ctx, client, args[0], args[1], unknown)
+		})
+	key.Flags().BoolVar(&unknown, "unknown", false, "withdraw a key that is not in the key set now, and may come back")
 	cmd.AddCommand(token, grant, key)
 	return cmd
 }
 
-func withdrawKey(ctx context.Context, client *adminclient.Client, args []string) (adminapi.Applied, error) {
+func withdrawKey(ctx context.Context, client *adminclient.Client, name, kid string, unknown bool) (adminapi.Applied, error) {
 	kind, err := tenantstore.ParseKind(string(tenantstore.KindTokenIssuer))
 	if err != nil {
 		return adminapi.Applied{}, err
 	}
-	issuer, err := client.Get(ctx, kind, args[0])
+	issuer, err := client.Get(ctx, kind, name)
 	if err != nil {
 		return adminapi.Applied{}, err
 	}
-	if !slices.Contains(issuer.TokenIssuer.WithdrawnKeys, args[1]) {
-		issuer.TokenIssuer.WithdrawnKeys = append(issuer.TokenIssuer.WithdrawnKeys, args[1])
+	if slices.Contains(issuer.TokenIssuer.WithdrawnKeys, kid) {
+		return client.PutIf(ctx, kind, issuer)
 	}
+	if known := issuer.KIDs(); !unknown && !slices.Contains(known, kid) {
+		has := "it has none with a kid"
+		if len(known) > 0 {
+			has = "it has " + strings.Join(known, ", ")
+		}
+		return adminapi.Applied{}, command.Fail(command.Usage, "take a kid from those, or withdraw one that is not there now with --unknown",
+			"TokenIssuer %s: KID must be a key of its key set (got %q): %s", name, kid, has)
+	}
+	issuer.TokenIssuer.WithdrawnKeys = append(issuer.TokenIssuer.WithdrawnKeys, kid)
 	return client.PutIf(ctx, kind, issuer)
 }
 

@@ -12,7 +12,8 @@ const (
 	maxWeight      = 1000
 	activeTime     = time.Second            // after which a tenant without requests is forgotten
 	demandTime     = 250 * time.Millisecond // demand is that of this and the former one
-	levelTime      = 10 * time.Millisecond  // between two looks at all that are active
+	levelTime      = 10 * time.Millisecond  // between two looks at all that are active, and
+	lookTime       = 20 * time.Microsecond  // for each of them: a look takes a hundredth of that
 	LongTime       = 30 * time.Second       // LongTime is how long a request counts.
 	minRetry       = time.Second
 	maxRetry       = 30 * time.Second
@@ -32,7 +33,12 @@ type Request struct {
 	Kind   uint8  // of request, below Kinds: latencies of one kind are alike
 	Min    int    // least limit; below 1: 10
 	Max    int    // greatest limit; below 1: 1000
+	Seat   *Seat  // of the tenant; nil: it is looked up
 }
+
+// Seat is where a [Controller] has a tenant, for who asks for it again and again. The zero Seat is nowhere; a seat is used with one
+// controller only.
+type Seat struct{ of *tenant }
 
 // Ticket stands for a request that was let in. The zero Ticket stands for none.
 type Ticket struct{ slot, turn uint32 }
@@ -352,10 +358,7 @@ func (c *Controller) Clear(now time.Time) {
 // tenant finds or makes the entry of a tenant.
 func (c *Controller) tenant(at int64, r *Request) *tenant {
 	weight := float64(min(max(1, r.Weight), maxWeight))
-	t := c.tenants[r.Tenant]
-	if t == nil {
-		t = c.join(r.Tenant, weight)
-	}
+	t := c.find(r)
 	if t.weight != weight && t != c.rest { // moved to another tier
 		c.weight += weight - t.weight
 		if t.greedy {
@@ -365,6 +368,21 @@ func (c *Controller) tenant(at int64, r *Request) *tenant {
 	}
 	t.seen = at
 	t.turn(at)
+	return t
+}
+
+// find finds or makes the entry of a tenant. One that was forgotten has no uid.
+func (c *Controller) find(r *Request) *tenant {
+	if r.Seat != nil && r.Seat.of != nil && r.Seat.of.uid == r.Tenant && r.Tenant != "" {
+		return r.Seat.of
+	}
+	t := c.tenants[r.Tenant]
+	if t == nil {
+		t = c.join(r.Tenant, float64(min(max(1, r.Weight), maxWeight)))
+	}
+	if r.Seat != nil {
+		r.Seat.of = t
+	}
 	return t
 }
 
@@ -404,10 +422,11 @@ func (t *tenant) turn(at int64) {
 // hungry reports whether the tenant demands more than its share.
 func (t *tenant) hungry(k class) bool { return t.refused[0][k] || t.refused[1][k] }
 
-// look finds the level anew: O(1) amortised, because it waits for a quarter as many operations as there are tenants.
+// look finds the level anew: O(1) amortised, because it waits for a quarter as many operations as there are tenants; and at most a
+// hundredth of a CPU, because it waits for a time of each.
 func (c *Controller) look(at int64) {
 	c.since++
-	if !c.force && (at-c.looked < int64(levelTime) || c.since < len(c.active)/4) {
+	if !c.force && (at-c.looked < max(int64(levelTime), int64(len(c.active))*int64(lookTime)) || c.since < len(c.active)/4) {
 		return
 	}
 	c.looked, c.since = at, 0
@@ -466,6 +485,7 @@ func (c *Controller) forget(t *tenant) {
 	} else {
 		delete(c.tenants, t.uid)
 	}
+	t.uid = ""
 	if len(c.spare) < 1024 {
 		c.spare = append(c.spare, t)
 	}

@@ -479,6 +479,41 @@ func TestProbeEnds(t *testing.T) {
 	}
 }
 
+// TestSeats: who asks from its seat gets the same verdicts, whoever was forgotten or came beyond the bound meanwhile.
+func TestSeats(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		plain, seated := New(3), New(3)
+		seats := make([]Seat, 6)
+		now := time.Unix(1000, 0)
+		var open [][2]Ticket
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 5, 300, 1500}).Draw(t, "ms")) * time.Millisecond)
+			if len(open) > 0 && rapid.Bool().Draw(t, "end") {
+				i := rapid.IntRange(0, len(open)-1).Draw(t, "which")
+				plain.Done(now, open[i][0], Answered{})
+				seated.Done(now, open[i][1], Answered{})
+				open = slices.Delete(open, i, i+1)
+				continue
+			}
+			i := rapid.IntRange(0, len(seats)-1).Draw(t, "tenant")
+			r := Request{Tenant: fmt.Sprint(i), Weight: 1 + i, Min: 2, Max: 4}
+			want := plain.Admit(now, &r)
+			r.Seat = &seats[i]
+			got := seated.Admit(now, &r)
+			if got.Outcome == Waiting || want.Outcome == Waiting {
+				plain.Settle(now, &want)
+				seated.Settle(now, &got)
+			}
+			if got.Outcome != want.Outcome || got.Share != want.Share || got.Open != want.Open || got.Under != want.Under {
+				t.Fatalf("%+v, want %+v", got, want)
+			}
+			if got.Outcome == Admitted {
+				open = append(open, [2]Ticket{want.Ticket, got.Ticket})
+			}
+		}
+	})
+}
+
 func TestConcurrently(t *testing.T) {
 	c := New(0)
 	var wg sync.WaitGroup
