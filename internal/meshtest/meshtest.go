@@ -393,6 +393,12 @@ func (m *Mesh) workload(t testing.TB, cell, name, folder, service string, flags 
 	return s
 }
 
+// Joined waits until the sidecar of a workload, at host:port, that a test started by itself is known to the mesh.
+func (m *Mesh) Joined(t testing.TB, cell, name, at string) {
+	t.Helper()
+	m.joined(t, cell, name, at)
+}
+
 // joined waits until the sidecar of a workload, at host:port, is known to the mesh.
 func (m *Mesh) joined(t testing.TB, cell, name, at string) {
 	t.Helper()

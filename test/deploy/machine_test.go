@@ -176,6 +176,7 @@ func (m *machine) notified(t *testing.T, u unit) (path string, ready <-chan erro
 		return "", nil
 	}
 	name := u.name + ".notify"
+	_ = os.Remove(filepath.Join(m.dir, name)) // of the start before
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(m.dir, name), Net: "unixgram"})
 	check(t, err)
 	check(t, os.Chmod(filepath.Join(m.dir, name), 0o666))

@@ -69,7 +69,7 @@ func TestInstalledUnits(t *testing.T) {
 	m := newMachine(t, front, filepath.Dir(socket))
 	m.install(t, "--bin", programs(t), "--envoy", envoy(t))
 	m.write(t, "/etc/tenantmesh/sidecar/front.yaml", strings.NewReplacer("NAME", "front", "10.0.0.7", front.IPv4, "/run/spire/agent.sock", "/run/spire/"+filepath.Base(socket),
-		"control.mesh.example:15010", strings.Join(mesh.XDS(), ",")).Replace(string(m.read(t, "/etc/tenantmesh/sidecar.yaml.example"))))
+		"control.mesh.example:15010", strings.Join(mesh.XDS(), ",")).Replace(string(m.read(t, "/etc/tenantmesh/sidecar.yaml.example")))+"drain: 2s\n") // a drain waits for the service to be gone
 	m.write(t, "/usr/local/lib/front.py", string(service))
 	m.write(t, "/etc/systemd/system/front.service", fmt.Sprintf("[Service]\nUser=nobody\nExecStart=%s /usr/local/lib/front.py %d\n", meshtest.Python(t), servicePort))
 	m.write(t, "/etc/systemd/system/front.service.d/tenantmesh.conf", string(m.read(t, "/etc/tenantmesh/captured.conf")))
@@ -90,17 +90,29 @@ func TestInstalledUnits(t *testing.T) {
 	}
 	mesh.WorkloadOn(t, back, "us-1", "back", servicePort)
 
-	r := mesh.Get(t, gateway.URL+"/front/call?"+url.Values{"to": {"http://back/hello"}, "forward": {"traceparent"}}.Encode(), "acme")
-	var seen struct {
-		Path   string
-		Header http.Header
+	crosses := func(when string) {
+		t.Helper()
+		r := mesh.Get(t, gateway.URL+"/front/call?"+url.Values{"to": {"http://back/hello"}, "forward": {"traceparent"}}.Encode(), "acme")
+		var seen struct {
+			Path   string
+			Header http.Header
+		}
+		if err := json.Unmarshal([]byte(r.Body), &seen); err != nil || r.Status != http.StatusOK || seen.Path != "/hello" || !tenantIs(seen.Header, "acme") {
+			t.Errorf("through the installed sidecar, %s: %d %q: %.500s", when, r.Status, r.Reason(), r.Body)
+		}
 	}
-	if err := json.Unmarshal([]byte(r.Body), &seen); err != nil || r.Status != http.StatusOK || seen.Path != "/hello" || !tenantIs(seen.Header, "acme") {
-		t.Errorf("through the installed sidecar: %d %q: %.500s", r.Status, r.Reason(), r.Body)
-	}
+	crosses("at first")
 	if out := m.run(t, "/usr/local/bin/tenantmesh-sidecar", "capture", "check", "--config", "/etc/tenantmesh/capture.yaml", "--address", front.IPv4); strings.Contains(out, "wrong") {
 		t.Errorf("capture check: %s", out)
 	}
+
+	// An upgrade: programs are replaced under those that run, which go on until they are started again.
+	m.install(t, "--bin", longer(t, programs(t)), "--envoy", envoy(t))
+	crosses("while its program is replaced")
+	m.stop(t, started[1])
+	started[1] = m.start(t, units[1])
+	mesh.Joined(t, "us-1", "front", front.IPv4+":15006")
+	crosses("after its restart")
 
 	slices.Reverse(started)
 	for _, r := range started {
@@ -195,6 +207,18 @@ func readable(t *testing.T) string {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	check(t, os.Chmod(dir, 0o755))
 	return dir
+}
+
+// longer copies programs that are another version: with a byte more, which nobody reads.
+func longer(t *testing.T, dir string) string {
+	t.Helper()
+	other := t.TempDir()
+	for _, name := range []string{"tenantmesh", "tenantmesh-sidecar"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		check(t, err)
+		check(t, os.WriteFile(filepath.Join(other, name), append(text, 0), 0o700))
+	}
+	return other
 }
 
 // write writes a program that everybody may read.

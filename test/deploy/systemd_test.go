@@ -49,6 +49,39 @@ func TestFlags(t *testing.T) {
 	}
 }
 
+// TestDocument: the programs and the installer know what docs/deploy.md has people type.
+func TestDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/deploy.md")
+	check(t, err)
+	root, asked := t.TempDir(), 0
+	for line := range strings.Lines(string(text)) {
+		line, code := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "    ")
+		line, _, _ = strings.Cut(line, "#")
+		line, _, _ = strings.Cut(line, "|")
+		words := strings.Fields(strings.NewReplacer(`"$(id -u tenantmesh)"`, "1").Replace(line))
+		for len(words) > 0 && (words[0] == "sudo" || strings.Contains(words[0], "=")) {
+			words = words[1:]
+		}
+		if !code || len(words) == 0 {
+			continue
+		}
+		switch words[0] {
+		case "tenantmesh", "tenantmesh-sidecar":
+			known(t, "docs/deploy.md", words)
+		case "deploy/install.sh":
+			if out, err := install(t, slices.Concat(words[1:], stubs(t), []string{"--root", root, "--dry-run"})...); err != nil {
+				t.Errorf("docs/deploy.md: %s: %v: %s", line, err, out)
+			}
+		default:
+			continue
+		}
+		asked++
+	}
+	if asked < 8 {
+		t.Errorf("%d commands were found", asked)
+	}
+}
+
 // known asks the program itself: it names the first flag that it does not know before it comes to --help.
 func known(t *testing.T, where string, command []string) {
 	t.Helper()
