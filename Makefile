@@ -22,8 +22,10 @@ tour: tools build ## Run AcmeDocs, walk through what the mesh does, and end
 
 test: tools ## Run the tests, through real Envoys and real services
 	go test -count=1 -timeout 30m ./... # never from the cache: it does not see the programs that tests build
+	cd deploy && go test -count=1 ./... # the chart, what is injected, and the Dockerfile
 	@(test "$$(id -u)" = 0 && for p in ip nft ip6tables setpriv; do command -v $$p >/dev/null || exit 1; done) || \
-		echo "skipped: $$(cat test/capture/*_test.go | grep -c '^func Test') tests of test/capture, which need root, iproute2, nftables and iptables"
+		echo "skipped: $$(cat test/capture/*_test.go test/deploy/mesh_test.go | grep -c '^func Test') tests of test/capture and test/deploy, which need root, iproute2, nftables and iptables"
+	@for p in systemd-analyze shellcheck; do command -v $$p >/dev/null || echo "skipped: a test of test/deploy, which needs $$p"; done
 
 lint: $(LINT) ## Check format and style
 	$(LINT) run

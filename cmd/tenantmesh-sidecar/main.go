@@ -88,7 +88,7 @@ func root() *cobra.Command {
 		defer flush()
 		debug.SetGCPercent(gcPercent)
 		config.Log, config.Version = log, command.Version()
-		return sidecar.Run(cmd.Context(), config, func() { log.Info("ready") })
+		return sidecar.Run(cmd.Context(), config, func() { log.Info("ready", zap.NamedError("notify", command.Ready())) })
 	}
 	return cmd
 }

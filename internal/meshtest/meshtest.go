@@ -213,6 +213,9 @@ func (m *Mesh) ReplaceAuthority(t testing.TB, step devca.Step) {
 // WorkloadAPI is where this process gets the SVID of the control plane.
 func (m *Mesh) WorkloadAPI() string { return "unix://" + filepath.Join(m.dir, "ca.sock") }
 
+// XDS are the addresses of the control planes' xDS.
+func (m *Mesh) XDS() []string { return m.xds }
+
 // AdminSocket is the path of the control plane's admin socket.
 func (m *Mesh) AdminSocket() string { return filepath.Join(m.dir, "control", "admin.sock") }
 
@@ -388,6 +391,12 @@ func (m *Mesh) workload(t testing.TB, cell, name, folder, service string, flags 
 	s := m.start(t, folder, id, port, flags...)
 	m.joined(t, cell, name, strings.TrimPrefix(s.URL, "http://"))
 	return s
+}
+
+// Joined waits until the sidecar of a workload, at host:port, that a test started by itself is known to the mesh.
+func (m *Mesh) Joined(t testing.TB, cell, name, at string) {
+	t.Helper()
+	m.joined(t, cell, name, at)
 }
 
 // joined waits until the sidecar of a workload, at host:port, is known to the mesh.

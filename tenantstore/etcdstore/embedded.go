@@ -43,7 +43,9 @@ func startEmbedded(ctx context.Context, config Config) (*embedded, string, error
 	etcd.Name = "embedded"
 	etcd.Dir = filepath.Join(config.DataDir, "etcd")
 	etcd.ListenClientUrls, etcd.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-	etcd.ListenPeerUrls, etcd.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	// It has no peers, and listens for none: etcd would take an abstract socket, which every process of this machine can reach,
+	// and close it by removing a file of its name, which in a folder that may not be written to never ends.
+	etcd.ListenPeerUrls, etcd.AdvertisePeerUrls = nil, []url.URL{peer}
 	etcd.InitialCluster = etcd.InitialClusterFromName(etcd.Name)
 	etcd.MaxTxnOps = maxOps + 1
 	etcd.MaxRequestBytes = maxRequest

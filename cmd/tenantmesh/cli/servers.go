@@ -57,7 +57,7 @@ func newControl() *cobra.Command {
 				}
 			}
 			return control.Run(cmd.Context(), config, func(a control.Addresses) {
-				log.Info("ready", zap.String("xds", a.XDS), zap.String("admin", a.AdminSocket), zap.String("adminTLS", a.Admin), zap.String("metrics", a.Metrics))
+				log.Info("ready", zap.String("xds", a.XDS), zap.String("admin", a.AdminSocket), zap.String("adminTLS", a.Admin), zap.String("metrics", a.Metrics), zap.NamedError("notify", command.Ready()))
 			})
 		},
 	}
@@ -116,7 +116,9 @@ func newCA() *cobra.Command {
 			if config.Socket == "" {
 				config.Socket = filepath.Join(config.DataDir, "workload-api.sock")
 			}
-			return devca.Run(cmd.Context(), config, func() { log.Info("ready", zap.String("socket", config.Socket)) })
+			return devca.Run(cmd.Context(), config, func() {
+				log.Info("ready", zap.String("socket", config.Socket), zap.NamedError("notify", command.Ready()))
+			})
 		},
 	}
 	flags := cmd.Flags()
