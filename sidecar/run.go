@@ -95,6 +95,7 @@ type Config struct {
 	// DataCommands move a tenant's data where the Workload says tenantData.commands.
 	DataCommands datacommand.Commands `json:"dataCommands,omitzero"`
 	AuditRoom    int64                `json:"auditRoom,omitempty"` // bytes of audit events that wait for the control plane on the disk; default 64 MiB
+	Service      Service              `json:"-"`                   // that this process started; nil: it started none
 	Drain        time.Duration        `json:"-"`                   // how long open requests have at the end
 	Staleness    decide.Staleness     `json:"-"`
 	Version      string               `json:"-"`
@@ -698,6 +699,12 @@ const shareTime = 3 * time.Second
 // warnAge is how old the configuration may be without a word.
 const warnAge = time.Minute
 
+// Service is the service beside a sidecar that started it.
+type Service interface {
+	Running() bool
+	Stop() // tells it to end; it may take its time
+}
+
 // drain takes this member out of the mesh, and waits until its requests and its service are gone, or the deadline.
 func (s *sidecar) drain(ctx context.Context, reporter *report.Reporter) {
 	s.draining.Store(true)
@@ -717,6 +724,9 @@ func (s *sidecar) drain(ctx context.Context, reporter *report.Reporter) {
 	case <-time.After(min(lameTime, s.config.Drain/2)):
 	}
 	drain("/drain_listeners?inboundonly")
+	if s.config.Service != nil {
+		s.config.Service.Stop()
+	}
 	for over := false; !over && (s.inflight.Open() > 0 || s.serviceAnswers(ctx)); {
 		select {
 		case <-deadline.C:
@@ -746,6 +756,9 @@ const lameTime = time.Second
 const leaveTime = 2 * time.Second
 
 func (s *sidecar) serviceAnswers(ctx context.Context) bool {
+	if s.config.Service != nil {
+		return s.config.Service.Running()
+	}
 	set := s.sets.Load()
 	if s.config.Role == "gateway" || set == nil || set.Self == nil {
 		return false

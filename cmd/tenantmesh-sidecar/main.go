@@ -2,7 +2,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -27,15 +29,32 @@ func main() { os.Exit(command.Main(root())) }
 func root() *cobra.Command {
 	var config sidecar.Config
 	var file string
+	var execute bool
 	cmd := &cobra.Command{
-		Use:     "tenantmesh-sidecar",
+		Use:     "tenantmesh-sidecar [--exec -- PROGRAM [ARGUMENT]...]",
 		Short:   "Enforce tenancy beside an Envoy",
 		Version: command.Version(),
-		Args:    command.Args(cobra.NoArgs),
+		Args: command.Args(func(cmd *cobra.Command, args []string) error {
+			switch {
+			case !execute && len(args) > 0:
+				return fmt.Errorf("a program to run needs --exec (got %q)", args)
+			case execute && len(args) == 0:
+				return fmt.Errorf("--exec must be followed by -- and the program to run")
+			}
+			return nil
+		}),
+		Long: `Enforce tenancy beside an Envoy, as a gateway or as one workload's sidecar.
+
+With --exec it runs the service as its child: once the sidecar is ready, with http_proxy set to it unless --capture is, or http_proxy already is.
+SIGTERM first keeps new requests out, then ends the service, whose calls go through until it is gone; other signals are handed on. When the
+service ends, so does the sidecar, with its exit code.`,
+		Example: `  tenantmesh-sidecar --config sidecar.yaml
+  tenantmesh-sidecar --config sidecar.yaml --exec -- flask run --port 5000`,
 	}
 	cmd.AddCommand(captureCommand())
 	flags := cmd.Flags()
 	flags.StringVar(&file, "config", "", "YAML file with these settings; flags win")
+	flags.BoolVar(&execute, "exec", false, "run the program after -- beside this sidecar, and end with it")
 	flags.StringVar(&config.Role, "role", "sidecar", "gateway or sidecar")
 	flags.StringVar(&config.Control, "control", "", "host:port of the control plane's xDS; several with commas between")
 	flags.StringVar(&config.ControlAPI, "control-api", "", "host:port of the control plane's admin API, polled while nothing can be pushed; several with commas between (default: none)")
@@ -68,7 +87,7 @@ func root() *cobra.Command {
 	flags.DurationVar(&config.Drain, "drain", 10*time.Second, "how long open requests have after SIGTERM")
 	flags.DurationVar(&config.Staleness.Grants, "max-grant-age", 5*time.Minute, "how long AccessGrants, and Forbids in Shadow mode as mere observers, hold while the control plane is out of reach")
 	flags.DurationVar(&config.Staleness.Issuers, "max-issuer-age", 24*time.Hour, "how long token issuers' keys are trusted while the control plane is out of reach")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if file != "" {
 			text, err := os.ReadFile(file)
 			if err != nil {
@@ -88,7 +107,19 @@ func root() *cobra.Command {
 		defer flush()
 		debug.SetGCPercent(gcPercent)
 		config.Log, config.Version = log, command.Version()
-		return sidecar.Run(cmd.Context(), config, func() { log.Info("ready", zap.NamedError("notify", command.Ready())) })
+		ready := func() { log.Info("ready", zap.NamedError("notify", command.Ready())) }
+		if !execute {
+			return sidecar.Run(cmd.Context(), config, ready)
+		}
+		service := newChild(args, &config)
+		config.Service = service
+		ctx, end := context.WithCancel(cmd.Context())
+		defer end()
+		err := sidecar.Run(ctx, config, func() {
+			ready()
+			service.run(end)
+		})
+		return errors.Join(err, service.finish(config.Drain))
 	}
 	return cmd
 }

@@ -325,6 +325,8 @@ type Sidecar struct {
 	Log      string // file
 	Link     *Link  // to the control plane, with Links
 
+	Exit func() int // waits for its end, and returns its exit code
+
 	again func() *Sidecar
 }
 
@@ -377,6 +379,13 @@ func (m *Mesh) WorkloadAt(t testing.TB, cell, name, folder string, service http.
 	u, err := url.Parse(server.URL)
 	check(t, err)
 	return m.workload(t, cell, name, folder, u.Port(), flags...)
+}
+
+// Executed starts a sidecar that runs the service as its child (--exec). It returns once both are there; program gets the port to listen at.
+func (m *Mesh) Executed(t testing.TB, cell, name string, program func(port string) []string) *Sidecar {
+	t.Helper()
+	port := strconv.Itoa(freePorts(t, 1)[0])
+	return m.workload(t, cell, name, cell+"-"+name, port, append([]string{"--exec", "--"}, program(port)...)...)
 }
 
 func (m *Mesh) workload(t testing.TB, cell, name, folder, service string, flags ...string) *Sidecar {
@@ -475,6 +484,10 @@ func (m *Mesh) startOn(t testing.TB, name string, id identity.Principal, service
 	ended := spawn(t, cmd)
 	check(t, log.Close())
 	s.PID = cmd.Process.Pid
+	s.Exit = func() int {
+		<-ended
+		return cmd.ProcessState.ExitCode()
+	}
 	if m.provider == nil {
 		check(t, m.ca.Register(t.Context(), devca.Registration{ID: id, PID: s.PID, UID: os.Getuid()}))
 	}
