@@ -43,6 +43,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar/accesslog"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/audit"
+	"github.com/tenantmesh/tenantmesh/sidecar/coverage"
 	"github.com/tenantmesh/tenantmesh/sidecar/datacommand"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
@@ -328,7 +329,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 		address, port = c.MoverAddress, c.MoverPort
 	}
 	reporter, err := report.New(report.Config{
-		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top, Shadow: s.watching, Uses: s.uses, Audit: recorder,
+		Conn: conn, Principal: self, Dir: c.DataDir, Log: decisions, Meter: meter, Positions: s.position.Positions, Certificate: s.certificate, Pulse: s.pulse, Zap: c.Log, Top: s.top, Shadow: s.watching, Uses: s.uses, Coverage: s.coverage, Audit: recorder,
 		Hello: &api.Hello{MemberId: s.member, Version: c.Version, EnvoyVersion: envoyVersion, Address: address, Port: uint32(port), GrantAge: durationpb.New(cmp.Or(c.Staleness.Grants, meshname.GrantTime)), IssuerAge: durationpb.New(cmp.Or(c.Staleness.Issuers, meshname.IssuerTime))},
 	}, s.signs, time.Now())
 	if err != nil {
@@ -342,7 +343,7 @@ func (s *sidecar) run(ctx context.Context, conn *grpc.ClientConn, allocators []*
 	}
 	s.decider = decide.New(decide.Config{
 		Sets: s.sets, Limiter: limiter, Shares: s.shares, Attribution: attribution.New(attribution.Options{}), InFlight: s.inflight, Log: decisions, Meter: meter,
-		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness, Shadows: &shadow.Table{}, Uses: &shadow.Table{}, Audit: recorder,
+		Signer: reporter.Signer, Member: s.member, Metrics: decide.NewMetrics(s.registry), Now: time.Now, Staleness: c.Staleness, Shadows: shadow.New(), Uses: shadow.New(), Coverage: coverage.New(), Audit: recorder,
 	})
 	s.envoy.Ended = s.decider.EnvoyEnded
 	s.streams = streams.New(s.decider, c.Log)

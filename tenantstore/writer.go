@@ -45,6 +45,10 @@ type ApplyOptions struct {
 	// Author writes by its RoleBindings alone, as they are in the store then; zero: who writes may write everything. What lies beyond
 	// is an [OutsideError].
 	Author identity.Principal
+
+	// Proven says how many calls to a workload were counted, and what share of them had a proven tenant: a workload is not turned from
+	// Observe to Require below [LeastProven]. nil: it is not asked.
+	Proven func(workload string) (share float64, calls int64)
 }
 
 // Action is what became of an object.
@@ -95,6 +99,7 @@ func (w *Writer) Apply(ctx context.Context, actor string, objects []*Object, opt
 		}
 		t.ask(actor, w.now())
 		t.keepRollouts()
+		t.proven(options.Proven)
 		if options.Author.IsZero() {
 			t.place()
 		}

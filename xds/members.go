@@ -59,11 +59,12 @@ type Members struct {
 	gone    map[string]time.Time                 // by member ID: when the stream ended of one that was here
 	shadows map[string]shadow                    // by member ID: what policies that are only watched would have done there
 	uses    map[string]uses                      // by member ID: which policies permitted something there
+	covered map[string]covered                   // by member ID: how tenants were proven there
 }
 
 // NewMembers returns the members, whose work in the background ends with ctx.
 func NewMembers(ctx context.Context, config MembersConfig) *Members {
-	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}, tops: map[string]top{}, shadows: map[string]shadow{}, uses: map[string]uses{}, gone: map[string]time.Time{}}
+	return &Members{MembersConfig: config, ctx: ctx, present: map[string]*server.Peer{}, asked: map[question][]chan *api.Explanation{}, tops: map[string]top{}, shadows: map[string]shadow{}, uses: map[string]uses{}, covered: map[string]covered{}, gone: map[string]time.Time{}}
 }
 
 // Sweep removes the endpoints whose members reported to a control plane that is gone, once that was so for a lease's
@@ -239,6 +240,9 @@ func (m *Members) Reported(ctx context.Context, peer *server.Peer, report *api.M
 		return nil
 	case *api.MemberReport_Uses:
 		m.used(peer, r.Uses)
+		return nil
+	case *api.MemberReport_Coverage:
+		m.covers(peer, r.Coverage)
 		return nil
 	default:
 		return status.Errorf(codes.InvalidArgument, "a hello comes first and once, and nothing else than a report follows (got %T)", r)

@@ -53,6 +53,7 @@ func (m *Members) forgetSaid(now time.Time) {
 		if now.Sub(at) > maxShadowGone {
 			delete(m.shadows, member)
 			delete(m.uses, member)
+			delete(m.covered, member)
 		}
 	}
 }

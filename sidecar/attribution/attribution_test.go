@@ -2,6 +2,7 @@ package attribution
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"testing"
 	"time"
@@ -146,6 +147,28 @@ func TestMemory(t *testing.T) {
 			t.Fatal("there is room")
 		}
 	}
-	t.Logf("%d bytes a request", (heap()-before)/n)
+	if each := (heap() - before) / n; each >= 500 {
+		t.Errorf("an open request takes %d bytes, want under 500", each)
+	}
 	runtime.KeepAlive(l)
+}
+
+// BenchmarkFind looks calls up while 100,000 requests are open, by IDs in no order that a cache could know.
+func BenchmarkFind(b *testing.B) {
+	const n = 100_000
+	l := New(Options{})
+	ids := make([]tenanttoken.Digest, n)
+	for i := range n {
+		ids[i] = tenanttoken.DigestOf(fmt.Sprint("a", i))
+		if !l.Open(start, fmt.Sprintf("%032d", i), "uid", "token", digests(fmt.Sprint("a", i), fmt.Sprint("b", i), fmt.Sprint("c", i))) {
+			b.Fatal("there is room")
+		}
+	}
+	rand.New(rand.NewPCG(1, 2)).Shuffle(n, func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, match := l.Find(start, ids[i%n]); match != Found {
+			b.Fatal(match)
+		}
+	}
 }

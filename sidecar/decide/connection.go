@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/tenantmesh/tenantmesh/policy"
+	"github.com/tenantmesh/tenantmesh/sidecar/coverage"
 )
 
 // connection decides for a connection, in which no requests are told apart, that a captured service makes to a Dependency:
@@ -23,13 +24,13 @@ func (a *attempt) connection() {
 	if bound.IsZero() {
 		a.Metrics.attributed("")
 		if tenancy == "untenanted" {
-			decision.Proof = "none: the target's tenancy is untenanted"
+			decision.Proof, a.proof = "none: the target's tenancy is untenanted", coverage.None
 			return
 		}
 		a.refuse(policy.ContextMissing, "a connection carries no context, and the workload is bound to no tenant")
 		return
 	}
-	decision.Tenant = bound.String()
+	decision.Tenant, a.proof = bound.String(), coverage.Bound
 	t, ok := a.tenant(bound)
 	switch {
 	case !ok:

@@ -25,6 +25,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy/limit/retry"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
 	"github.com/tenantmesh/tenantmesh/sidecar/audit"
+	"github.com/tenantmesh/tenantmesh/sidecar/coverage"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
@@ -60,6 +61,7 @@ type Config struct {
 	Audit       *audit.Recorder  // nil: nothing is recorded
 	Shadows     *shadow.Table    // of what policies that are only watched would do; nil: it is not counted
 	Uses        *shadow.Table    // of the policies that permitted something; nil: it is not counted
+	Coverage    *coverage.Table  // of how tenants were proven; nil: it is not counted
 }
 
 // Staleness bounds how long what was pushed counts while the control plane is out of reach; zero fields take the
@@ -123,6 +125,7 @@ type attempt struct {
 
 	differences differences
 	permitted   string // the policy that permitted it
+	proof       string // how the tenant was proven: one of coverage's; "" nobody has looked
 }
 
 // rounds bounds how often a decision is made again because the placement changed under it.
@@ -147,6 +150,7 @@ func (d *Decider) Decide(request *Request) Answer {
 	decision.Duration = d.Now().Sub(a.now)
 	a.log()
 	a.countPolicies()
+	a.cover()
 	answer := a.answer
 	*a = attempt{} // nothing of it is kept
 	attempts.Put(a)
@@ -159,7 +163,7 @@ var attempts = sync.Pool{New: func() any { return &attempt{} }}
 func (a *attempt) begin() {
 	a.untry()
 	a.set, a.stale, a.answer, a.place, a.audited, a.issuer, a.differences.n, a.permitted = a.Sets.Load(), false, Answer{}, place{}, false, "", 0, ""
-	a.key = policyset.Thumbprint{}
+	a.key, a.proof = policyset.Thumbprint{}, ""
 	decision := &a.answer.Decision
 	decision.Time, decision.Method, decision.Point = a.now.UTC(), a.request.Method, a.request.Listener
 	decision.Path, _ = authz.SplitPath(a.request.Path)

@@ -12,6 +12,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/policy/authz"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/coverage"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
 )
@@ -53,7 +54,7 @@ func (a *attempt) inbound() {
 		return
 	}
 	if n == 0 && self.Tenancy != "" && self.Tenancy != "require" && !a.hook() {
-		decision.Proof = "none: the workload's tenancy is " + self.Tenancy
+		decision.Proof, a.proof = "none: the workload's tenancy is "+self.Tenancy, coverage.None
 		a.classify()
 		if a.authorize(request) {
 			a.enterUntenanted()
@@ -68,7 +69,7 @@ func (a *attempt) inbound() {
 	if !ok {
 		return
 	}
-	decision.Proof = claims.Proof
+	decision.Proof, a.proof = claims.Proof, coverage.Context
 	if hook := a.hook(); hook || claims.Context.Purpose == tenanttoken.Export || claims.Context.Role == tenanttoken.Replica {
 		if t, ok := a.moved(peer, claims); !ok {
 			return

@@ -9,6 +9,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/coverage"
 )
 
 // outbound decides for a call that the service makes.
@@ -63,13 +64,16 @@ func (a *attempt) attribute(tenancy string) (token string, ok bool) {
 	}
 	a.Metrics.attributed(proof)
 	if token == "" {
-		if tenancy == "untenanted" {
-			a.answer.Decision.Proof = "none: the target's tenancy is untenanted"
+		if tenancy == "untenanted" || tenancy == "observe" { // what is called looks at it as it will
+			a.answer.Decision.Proof, a.proof = "none: the target's tenancy is "+tenancy, coverage.None
 			return "", true
 		}
 		return "", a.refuse(policy.ContextMissing, "the call carries no Txn-Token, traceparent or x-request-id of a request being served")
 	}
 	a.answer.Decision.Proof = "forwarded " + proof + " of a request being served"
+	if a.proof = proof; proof == propagation.HeaderTxnToken {
+		a.proof = coverage.Context
+	}
 	claims, ok := a.verify(token)
 	if !ok {
 		return "", false
@@ -125,7 +129,7 @@ func (a *attempt) sameTenant(one, other string) bool {
 // mint signs a context for the tenant that the workload is bound to; the transaction begins here, and is charged here.
 func (a *attempt) mint() (token string, ok bool) {
 	bound := a.set.Self.BoundTenant
-	a.answer.Decision.Tenant = bound.String()
+	a.answer.Decision.Tenant, a.proof = bound.String(), coverage.Bound
 	t, ok := a.tenant(bound)
 	if !ok {
 		return "", false

@@ -45,11 +45,12 @@ type Config struct {
 	Zap       *zap.Logger
 	// Certificate is the one that this member shows its peers.
 	Certificate func() (*x509.Certificate, error)
-	Pulse       func(now time.Time)                              // told each time that the control plane says it reaches its store
-	Top         func(now time.Time) []*api.TopEntry              // who uses most; nil: nothing is said of it
-	Audit       Audit                                            // nil: nothing is handed over
-	Shadow      func() (report *api.ShadowReport, changes int64) // what policies that are only watched would do, nil for none, and a number that grows with it; nil: nothing is said of it
-	Uses        func() (report *api.UseReport, changes int64)    // which policies permitted something, nil for none; as Shadow
+	Pulse       func(now time.Time)                                // told each time that the control plane says it reaches its store
+	Top         func(now time.Time) []*api.TopEntry                // who uses most; nil: nothing is said of it
+	Audit       Audit                                              // nil: nothing is handed over
+	Shadow      func() (report *api.ShadowReport, changes int64)   // what policies that are only watched would do, nil for none, and a number that grows with it; nil: nothing is said of it
+	Uses        func() (report *api.UseReport, changes int64)      // which policies permitted something, nil for none; as Shadow
+	Coverage    func() (report *api.CoverageReport, changes int64) // how tenants were proven, nil for nothing; as Shadow
 }
 
 const (
@@ -234,7 +235,7 @@ func (r *Reporter) stream(ctx context.Context) error {
 	topped := false // something was said of who uses most
 	age := time.NewTicker(keyInterval)
 	defer age.Stop()
-	published, said, shown, watched, used := "", false, "", int64(-1), int64(-1)
+	published, said, shown, watched, used, covered := "", false, "", int64(-1), int64(-1), int64(-1)
 	r.welcomed, r.handed = false, 0
 	positions := positions{stream: stream, report: r.Positions, said: map[string]*api.Position{}}
 	for first := true; ; first = false {
@@ -285,6 +286,9 @@ func (r *Reporter) stream(ctx context.Context) error {
 				return err
 			}
 			if used, err = r.sendUses(stream, used); err != nil {
+				return err
+			}
+			if covered, err = r.sendCoverage(stream, covered); err != nil {
 				return err
 			}
 		case now := <-top.C:
@@ -416,6 +420,18 @@ func (r *Reporter) sendShadow(stream api.MemberService_ReportClient, said int64)
 		return said, nil
 	}
 	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Shadow{Shadow: report}})
+}
+
+// sendCoverage says how tenants were proven, if it is time to.
+func (r *Reporter) sendCoverage(stream api.MemberService_ReportClient, said int64) (int64, error) {
+	if r.Coverage == nil {
+		return said, nil
+	}
+	report, changes := r.Coverage()
+	if report == nil || changes == said {
+		return said, nil
+	}
+	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Coverage{Coverage: report}})
 }
 
 // sendUses says which policies permitted something, if it is time to.

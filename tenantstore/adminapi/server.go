@@ -27,15 +27,16 @@ const Base = "/apis/" + tenantstore.APIVersion
 
 // Config says what the API stands on. Status, Explain and Ready come from the rooms that know.
 type Config struct {
-	Store   tenantstore.Store
-	Writer  *tenantstore.Writer
-	Roles   Roles // that [Authenticated] gives, to be shown
-	Usage   *ledger.Usage
-	Status  func(ctx context.Context, revision int64, wait bool) (any, error)
-	Explain func(ctx context.Context, id string) (policy.Decision, error)
-	Top     func() []tenantstore.Top                                    // nil: not served
-	Shadow  func(ctx context.Context) (tenantstore.ShadowReport, error) // nil: not served
-	Uses    func() tenantstore.PolicyUses                               // nil: not served
+	Store    tenantstore.Store
+	Writer   *tenantstore.Writer
+	Roles    Roles // that [Authenticated] gives, to be shown
+	Usage    *ledger.Usage
+	Status   func(ctx context.Context, revision int64, wait bool) (any, error)
+	Explain  func(ctx context.Context, id string) (policy.Decision, error)
+	Top      func() []tenantstore.Top                                    // nil: not served
+	Shadow   func(ctx context.Context) (tenantstore.ShadowReport, error) // nil: not served
+	Uses     func() tenantstore.PolicyUses                               // nil: not served
+	Coverage func() tenantstore.Coverage                                 // nil: not served
 	// Resources is all that is pushed to a principal, as JSON, with its entity tag; false when it is nobody's, or cannot be
 	// said to be new. nil: not served.
 	Resources func(principal identity.Principal) (body any, tag string, ok bool)
@@ -65,6 +66,7 @@ func New(config Config) http.Handler {
 	huma.Register(api, operation("usage", http.MethodGet, "/usage", "What tenants used, by the minute"), s.usage)
 	huma.Register(api, operation("top", http.MethodGet, "/top", "Who uses most now, of what the sidecars serve that report here"), s.top)
 	huma.Register(api, operation("shadow", http.MethodGet, "/shadow", "What policies that are only watched would have done, by the sidecars that report here"), s.shadow)
+	huma.Register(api, operation("coverage", http.MethodGet, "/coverage", "How the tenants of calls were proven, by the sidecars that report here"), s.coverage)
 	huma.Register(api, operation("policy-uses", http.MethodGet, "/policy-uses", "Which policies permitted requests, and whose, by the sidecars that report here"), s.policyUses)
 	huma.Register(api, operation("slo", http.MethodGet, "/slo", "How well tenants were kept from each other, by tier"), s.slo)
 	huma.Register(api, operation("audit", http.MethodGet, "/audit", "Audit events, oldest first"), s.audit)
@@ -161,6 +163,7 @@ type write struct {
 	Name string `path:"name"`
 	Conditions
 	DryRun  bool   `query:"dryRun"`
+	Force   bool   `query:"force" doc:"turn a workload from observe to require whatever its coverage is"`
 	RawBody []byte `contentType:"application/json"`
 }
 
@@ -222,7 +225,7 @@ func (s *server) registerKind(api huma.API, info tenantstore.KindInfo) {
 		if err != nil {
 			return nil, err
 		}
-		options := tenantstore.ApplyOptions{DryRun: in.DryRun, If: map[tenantstore.Key]func(int64) bool{key: condition}, Author: author(ctx)}
+		options := tenantstore.ApplyOptions{DryRun: in.DryRun, If: map[tenantstore.Key]func(int64) bool{key: condition}, Author: author(ctx), Proven: s.proven(in.Force)}
 		result, err := s.Writer.Apply(ctx, actor(ctx), []*tenantstore.Object{documents[0].Object}, options)
 		if err != nil {
 			return nil, fail(err)
@@ -259,6 +262,7 @@ type AppliedChange struct {
 
 type applyInput struct {
 	DryRun  bool   `query:"dryRun"`
+	Force   bool   `query:"force" doc:"turn a workload from observe to require whatever its coverage is"`
 	RawBody []byte `contentType:"application/json"`
 }
 
@@ -284,7 +288,7 @@ func (s *server) apply(ctx context.Context, in *applyInput) (*body, error) {
 	if len(problems) > 0 {
 		return nil, fail(problems)
 	}
-	return applied(s.Writer.Apply(ctx, actor(ctx), objects, tenantstore.ApplyOptions{DryRun: in.DryRun, Author: author(ctx)}))
+	return applied(s.Writer.Apply(ctx, actor(ctx), objects, tenantstore.ApplyOptions{DryRun: in.DryRun, Author: author(ctx), Proven: s.proven(in.Force)}))
 }
 
 type statusInput struct {

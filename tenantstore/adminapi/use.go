@@ -39,6 +39,25 @@ func (s *server) policyUses(context.Context, *struct{}) (*body, error) {
 	return &body{Status: http.StatusOK, Body: text}, err
 }
 
+// proven is what writes are asked of coverage; nil when they are forced, or nobody reports here.
+func (s *server) proven(force bool) func(workload string) (share float64, calls int64) {
+	if force || s.Coverage == nil {
+		return nil
+	}
+	return func(workload string) (share float64, calls int64) {
+		report := s.Coverage()
+		return report.Proven(workload)
+	}
+}
+
+func (s *server) coverage(context.Context, *struct{}) (*body, error) {
+	if s.Coverage == nil {
+		return nil, huma.Error404NotFound("nobody reports here")
+	}
+	text, err := json.Marshal(s.Coverage())
+	return &body{Status: http.StatusOK, Body: text}, err
+}
+
 type sloInput struct {
 	Since time.Time `query:"since"`
 	Until time.Time `query:"until"`

@@ -1841,6 +1841,7 @@ type MemberReport struct {
 	//	*MemberReport_Top
 	//	*MemberReport_Shadow
 	//	*MemberReport_Uses
+	//	*MemberReport_Coverage
 	//	*MemberReport_Audit
 	Report        isMemberReport_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
@@ -1983,6 +1984,15 @@ func (x *MemberReport) GetUses() *UseReport {
 	return nil
 }
 
+func (x *MemberReport) GetCoverage() *CoverageReport {
+	if x != nil {
+		if x, ok := x.Report.(*MemberReport_Coverage); ok {
+			return x.Coverage
+		}
+	}
+	return nil
+}
+
 func (x *MemberReport) GetAudit() *AuditBatch {
 	if x != nil {
 		if x, ok := x.Report.(*MemberReport_Audit); ok {
@@ -2040,6 +2050,10 @@ type MemberReport_Uses struct {
 	Uses *UseReport `protobuf:"bytes,61,opt,name=uses,proto3,oneof"`
 }
 
+type MemberReport_Coverage struct {
+	Coverage *CoverageReport `protobuf:"bytes,160,opt,name=coverage,proto3,oneof"`
+}
+
 type MemberReport_Audit struct {
 	Audit *AuditBatch `protobuf:"bytes,80,opt,name=audit,proto3,oneof"`
 }
@@ -2065,6 +2079,8 @@ func (*MemberReport_Top) isMemberReport_Report() {}
 func (*MemberReport_Shadow) isMemberReport_Report() {}
 
 func (*MemberReport_Uses) isMemberReport_Report() {}
+
+func (*MemberReport_Coverage) isMemberReport_Report() {}
 
 func (*MemberReport_Audit) isMemberReport_Report() {}
 
@@ -3106,6 +3122,183 @@ func (x *UseEntry) GetLast() *timestamppb.Timestamp {
 	return nil
 }
 
+// CoverageReport is how the tenants of calls were proven, since the member's process began. Each one holds all that those before it held.
+type CoverageReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	Entries       []*CoverageEntry       `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	Lost          int64                  `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"` // calls that are in no entry
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoverageReport) Reset() {
+	*x = CoverageReport{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoverageReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoverageReport) ProtoMessage() {}
+
+func (x *CoverageReport) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoverageReport.ProtoReflect.Descriptor instead.
+func (*CoverageReport) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CoverageReport) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *CoverageReport) GetEntries() []*CoverageEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *CoverageReport) GetLost() int64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+type CoverageEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Inbound       bool                   `protobuf:"varint,1,opt,name=inbound,proto3" json:"inbound,omitempty"` // a call to the member's service; false: of it
+	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`        // who calls (SPIFFE ID), or what is called (workload/..., dependency/...)
+	Method        string                 `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
+	Route         string                 `protobuf:"bytes,4,opt,name=route,proto3" json:"route,omitempty"`      // path, without what is of one request
+	Proof         string                 `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`      // context, traceparent, x-request-id, bound, none
+	Refused       bool                   `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"` // for want of a proof
+	Requests      int64                  `protobuf:"varint,7,opt,name=requests,proto3" json:"requests,omitempty"`
+	Decision      string                 `protobuf:"bytes,8,opt,name=decision,proto3" json:"decision,omitempty"` // of one of them
+	Path          string                 `protobuf:"bytes,9,opt,name=path,proto3" json:"path,omitempty"`         // of that
+	Last          *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoverageEntry) Reset() {
+	*x = CoverageEntry{}
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoverageEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoverageEntry) ProtoMessage() {}
+
+func (x *CoverageEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoverageEntry.ProtoReflect.Descriptor instead.
+func (*CoverageEntry) Descriptor() ([]byte, []int) {
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CoverageEntry) GetInbound() bool {
+	if x != nil {
+		return x.Inbound
+	}
+	return false
+}
+
+func (x *CoverageEntry) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *CoverageEntry) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *CoverageEntry) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *CoverageEntry) GetProof() string {
+	if x != nil {
+		return x.Proof
+	}
+	return ""
+}
+
+func (x *CoverageEntry) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
+func (x *CoverageEntry) GetRequests() int64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *CoverageEntry) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+func (x *CoverageEntry) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CoverageEntry) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
 // Explanation answers an Explain.
 type Explanation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3118,7 +3311,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3130,7 +3323,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[35]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3143,7 +3336,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{35}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Explanation) GetDecisionId() string {
@@ -3176,7 +3369,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3188,7 +3381,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[36]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3201,7 +3394,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{36}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{38}
 }
 
 // Position says that the member has applied a tenant's placement of an epoch, and keeps it on its disk.
@@ -3218,7 +3411,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3230,7 +3423,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[37]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3243,7 +3436,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{37}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Position) GetTenant() string {
@@ -3300,7 +3493,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3312,7 +3505,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[38]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3325,7 +3518,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{38}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Copy) GetWorkload() string {
@@ -3415,7 +3608,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3427,7 +3620,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[39]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3440,7 +3633,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{39}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ControlMessage) GetMessage() isControlMessage_Message {
@@ -3553,7 +3746,7 @@ type Pulse struct {
 
 func (x *Pulse) Reset() {
 	*x = Pulse{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3565,7 +3758,7 @@ func (x *Pulse) String() string {
 func (*Pulse) ProtoMessage() {}
 
 func (x *Pulse) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[40]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3578,7 +3771,7 @@ func (x *Pulse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pulse.ProtoReflect.Descriptor instead.
 func (*Pulse) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{40}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{42}
 }
 
 type Welcome struct {
@@ -3594,7 +3787,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[41]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3606,7 +3799,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[41]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3619,7 +3812,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{41}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Welcome) GetPrincipal() string {
@@ -3667,7 +3860,7 @@ type KeyInForce struct {
 
 func (x *KeyInForce) Reset() {
 	*x = KeyInForce{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[42]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3679,7 +3872,7 @@ func (x *KeyInForce) String() string {
 func (*KeyInForce) ProtoMessage() {}
 
 func (x *KeyInForce) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[42]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3692,7 +3885,7 @@ func (x *KeyInForce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyInForce.ProtoReflect.Descriptor instead.
 func (*KeyInForce) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{42}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *KeyInForce) GetKid() string {
@@ -3711,7 +3904,7 @@ type UsageAck struct {
 
 func (x *UsageAck) Reset() {
 	*x = UsageAck{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[43]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3723,7 +3916,7 @@ func (x *UsageAck) String() string {
 func (*UsageAck) ProtoMessage() {}
 
 func (x *UsageAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[43]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3736,7 +3929,7 @@ func (x *UsageAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAck.ProtoReflect.Descriptor instead.
 func (*UsageAck) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{43}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *UsageAck) GetSequence() int64 {
@@ -3755,7 +3948,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[44]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3767,7 +3960,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[44]
+	mi := &file_tenantmesh_v1alpha1_resources_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3780,7 +3973,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{44}
+	return file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Explain) GetDecisionId() string {
@@ -3990,7 +4183,7 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x05share\x18\x02 \x01(\x01R\x05share\x121\n" +
 	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12-\n" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x124\n" +
-	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xe0\x05\n" +
+	"\bmax_wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\xa4\x06\n" +
 	"\fMemberReport\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.tenantmesh.v1alpha1.HelloH\x00R\x05hello\x12>\n" +
 	"\treadiness\x18\x02 \x01(\v2\x1e.tenantmesh.v1alpha1.ReadinessH\x00R\treadiness\x12B\n" +
@@ -4003,7 +4196,8 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\vcertificate\x18\b \x01(\v2 .tenantmesh.v1alpha1.CertificateH\x00R\vcertificate\x12,\n" +
 	"\x03top\x18\x14 \x01(\v2\x18.tenantmesh.v1alpha1.TopH\x00R\x03top\x12;\n" +
 	"\x06shadow\x18< \x01(\v2!.tenantmesh.v1alpha1.ShadowReportH\x00R\x06shadow\x124\n" +
-	"\x04uses\x18= \x01(\v2\x1e.tenantmesh.v1alpha1.UseReportH\x00R\x04uses\x127\n" +
+	"\x04uses\x18= \x01(\v2\x1e.tenantmesh.v1alpha1.UseReportH\x00R\x04uses\x12B\n" +
+	"\bcoverage\x18\xa0\x01 \x01(\v2#.tenantmesh.v1alpha1.CoverageReportH\x00R\bcoverage\x127\n" +
 	"\x05audit\x18P \x01(\v2\x1f.tenantmesh.v1alpha1.AuditBatchH\x00R\x05auditB\b\n" +
 	"\x06report\"\x83\x02\n" +
 	"\x05Hello\x12\x1b\n" +
@@ -4096,7 +4290,23 @@ const file_tenantmesh_v1alpha1_resources_proto_rawDesc = "" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1c\n" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x1a\n" +
 	"\brequests\x18\x03 \x01(\x03R\brequests\x12.\n" +
-	"\x04last\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"X\n" +
+	"\x04last\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"\x94\x01\n" +
+	"\x0eCoverageReport\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12<\n" +
+	"\aentries\x18\x02 \x03(\v2\".tenantmesh.v1alpha1.CoverageEntryR\aentries\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\x03R\x04lost\"\x97\x02\n" +
+	"\rCoverageEntry\x12\x18\n" +
+	"\ainbound\x18\x01 \x01(\bR\ainbound\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x16\n" +
+	"\x06method\x18\x03 \x01(\tR\x06method\x12\x14\n" +
+	"\x05route\x18\x04 \x01(\tR\x05route\x12\x14\n" +
+	"\x05proof\x18\x05 \x01(\tR\x05proof\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\bR\arefused\x12\x1a\n" +
+	"\brequests\x18\a \x01(\x03R\brequests\x12\x1a\n" +
+	"\bdecision\x18\b \x01(\tR\bdecision\x12\x12\n" +
+	"\x04path\x18\t \x01(\tR\x04path\x12.\n" +
+	"\x04last\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"X\n" +
 	"\vExplanation\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12\x14\n" +
@@ -4162,7 +4372,7 @@ func file_tenantmesh_v1alpha1_resources_proto_rawDescGZIP() []byte {
 	return file_tenantmesh_v1alpha1_resources_proto_rawDescData
 }
 
-var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_tenantmesh_v1alpha1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*TenantPolicy)(nil),          // 0: tenantmesh.v1alpha1.TenantPolicy
 	(*FailMode)(nil),              // 1: tenantmesh.v1alpha1.FailMode
@@ -4199,99 +4409,105 @@ var file_tenantmesh_v1alpha1_resources_proto_goTypes = []any{
 	(*ShadowEntry)(nil),           // 32: tenantmesh.v1alpha1.ShadowEntry
 	(*UseReport)(nil),             // 33: tenantmesh.v1alpha1.UseReport
 	(*UseEntry)(nil),              // 34: tenantmesh.v1alpha1.UseEntry
-	(*Explanation)(nil),           // 35: tenantmesh.v1alpha1.Explanation
-	(*Leave)(nil),                 // 36: tenantmesh.v1alpha1.Leave
-	(*Position)(nil),              // 37: tenantmesh.v1alpha1.Position
-	(*Copy)(nil),                  // 38: tenantmesh.v1alpha1.Copy
-	(*ControlMessage)(nil),        // 39: tenantmesh.v1alpha1.ControlMessage
-	(*Pulse)(nil),                 // 40: tenantmesh.v1alpha1.Pulse
-	(*Welcome)(nil),               // 41: tenantmesh.v1alpha1.Welcome
-	(*KeyInForce)(nil),            // 42: tenantmesh.v1alpha1.KeyInForce
-	(*UsageAck)(nil),              // 43: tenantmesh.v1alpha1.UsageAck
-	(*Explain)(nil),               // 44: tenantmesh.v1alpha1.Explain
-	nil,                           // 45: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
-	nil,                           // 46: tenantmesh.v1alpha1.Limits.ClassesEntry
-	nil,                           // 47: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	nil,                           // 48: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
-	nil,                           // 49: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
-	nil,                           // 50: tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
-	nil,                           // 51: tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
-	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*CoverageReport)(nil),        // 35: tenantmesh.v1alpha1.CoverageReport
+	(*CoverageEntry)(nil),         // 36: tenantmesh.v1alpha1.CoverageEntry
+	(*Explanation)(nil),           // 37: tenantmesh.v1alpha1.Explanation
+	(*Leave)(nil),                 // 38: tenantmesh.v1alpha1.Leave
+	(*Position)(nil),              // 39: tenantmesh.v1alpha1.Position
+	(*Copy)(nil),                  // 40: tenantmesh.v1alpha1.Copy
+	(*ControlMessage)(nil),        // 41: tenantmesh.v1alpha1.ControlMessage
+	(*Pulse)(nil),                 // 42: tenantmesh.v1alpha1.Pulse
+	(*Welcome)(nil),               // 43: tenantmesh.v1alpha1.Welcome
+	(*KeyInForce)(nil),            // 44: tenantmesh.v1alpha1.KeyInForce
+	(*UsageAck)(nil),              // 45: tenantmesh.v1alpha1.UsageAck
+	(*Explain)(nil),               // 46: tenantmesh.v1alpha1.Explain
+	nil,                           // 47: tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	nil,                           // 48: tenantmesh.v1alpha1.Limits.ClassesEntry
+	nil,                           // 49: tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	nil,                           // 50: tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	nil,                           // 51: tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	nil,                           // 52: tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
+	nil,                           // 53: tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
+	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
 }
 var file_tenantmesh_v1alpha1_resources_proto_depIdxs = []int32{
-	45, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
+	47, // 0: tenantmesh.v1alpha1.TenantPolicy.labels:type_name -> tenantmesh.v1alpha1.TenantPolicy.LabelsEntry
 	2,  // 1: tenantmesh.v1alpha1.TenantPolicy.placement:type_name -> tenantmesh.v1alpha1.Placement
 	3,  // 2: tenantmesh.v1alpha1.TenantPolicy.limits:type_name -> tenantmesh.v1alpha1.Limits
 	1,  // 3: tenantmesh.v1alpha1.TenantPolicy.fail_mode:type_name -> tenantmesh.v1alpha1.FailMode
-	52, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
-	52, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
-	46, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
+	54, // 4: tenantmesh.v1alpha1.Placement.hold:type_name -> google.protobuf.Duration
+	54, // 5: tenantmesh.v1alpha1.Placement.pause:type_name -> google.protobuf.Duration
+	48, // 6: tenantmesh.v1alpha1.Limits.classes:type_name -> tenantmesh.v1alpha1.Limits.ClassesEntry
 	7,  // 7: tenantmesh.v1alpha1.AccessPolicy.tenants:type_name -> tenantmesh.v1alpha1.TenantSelector
 	8,  // 8: tenantmesh.v1alpha1.AccessPolicy.targets:type_name -> tenantmesh.v1alpha1.Target
-	53, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
+	55, // 9: tenantmesh.v1alpha1.AccessPolicy.not_after:type_name -> google.protobuf.Timestamp
 	6,  // 10: tenantmesh.v1alpha1.AccessPolicy.canary:type_name -> tenantmesh.v1alpha1.Canary
 	5,  // 11: tenantmesh.v1alpha1.Canary.before:type_name -> tenantmesh.v1alpha1.AccessPolicy
 	5,  // 12: tenantmesh.v1alpha1.Canary.after:type_name -> tenantmesh.v1alpha1.AccessPolicy
-	47, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
-	53, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
-	53, // 15: tenantmesh.v1alpha1.Revocation.until:type_name -> google.protobuf.Timestamp
+	49, // 13: tenantmesh.v1alpha1.TenantSelector.labels:type_name -> tenantmesh.v1alpha1.TenantSelector.LabelsEntry
+	55, // 14: tenantmesh.v1alpha1.SignerKey.not_after:type_name -> google.protobuf.Timestamp
+	55, // 15: tenantmesh.v1alpha1.Revocation.until:type_name -> google.protobuf.Timestamp
 	16, // 16: tenantmesh.v1alpha1.ProxyConfig.classes:type_name -> tenantmesh.v1alpha1.Class
 	18, // 17: tenantmesh.v1alpha1.ProxyConfig.depends_on:type_name -> tenantmesh.v1alpha1.Dependency
-	48, // 18: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
+	50, // 18: tenantmesh.v1alpha1.ProxyConfig.cells:type_name -> tenantmesh.v1alpha1.ProxyConfig.CellsEntry
 	15, // 19: tenantmesh.v1alpha1.ProxyConfig.tenant_data:type_name -> tenantmesh.v1alpha1.TenantData
-	49, // 20: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
+	51, // 20: tenantmesh.v1alpha1.ProxyConfig.movers:type_name -> tenantmesh.v1alpha1.ProxyConfig.MoversEntry
 	13, // 21: tenantmesh.v1alpha1.ProxyConfig.share_groups:type_name -> tenantmesh.v1alpha1.ShareGroup
 	17, // 22: tenantmesh.v1alpha1.ProxyConfig.streams:type_name -> tenantmesh.v1alpha1.Streams
 	14, // 23: tenantmesh.v1alpha1.ProxyConfig.admission:type_name -> tenantmesh.v1alpha1.Admission
-	50, // 24: tenantmesh.v1alpha1.ProxyConfig.addresses:type_name -> tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
-	51, // 25: tenantmesh.v1alpha1.ProxyConfig.bound_peers:type_name -> tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
+	52, // 24: tenantmesh.v1alpha1.ProxyConfig.addresses:type_name -> tenantmesh.v1alpha1.ProxyConfig.AddressesEntry
+	53, // 25: tenantmesh.v1alpha1.ProxyConfig.bound_peers:type_name -> tenantmesh.v1alpha1.ProxyConfig.BoundPeersEntry
 	16, // 26: tenantmesh.v1alpha1.Streams.classes:type_name -> tenantmesh.v1alpha1.Class
 	19, // 27: tenantmesh.v1alpha1.Dependency.breaker:type_name -> tenantmesh.v1alpha1.Breaker
-	52, // 28: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
-	52, // 29: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
-	52, // 30: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
+	54, // 28: tenantmesh.v1alpha1.Breaker.window:type_name -> google.protobuf.Duration
+	54, // 29: tenantmesh.v1alpha1.Breaker.wait:type_name -> google.protobuf.Duration
+	54, // 30: tenantmesh.v1alpha1.Breaker.max_wait:type_name -> google.protobuf.Duration
 	21, // 31: tenantmesh.v1alpha1.MemberReport.hello:type_name -> tenantmesh.v1alpha1.Hello
 	23, // 32: tenantmesh.v1alpha1.MemberReport.readiness:type_name -> tenantmesh.v1alpha1.Readiness
 	24, // 33: tenantmesh.v1alpha1.MemberReport.publish_key:type_name -> tenantmesh.v1alpha1.PublishKey
 	25, // 34: tenantmesh.v1alpha1.MemberReport.usage:type_name -> tenantmesh.v1alpha1.UsageBatch
-	35, // 35: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
-	36, // 36: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
-	37, // 37: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
+	37, // 35: tenantmesh.v1alpha1.MemberReport.explanation:type_name -> tenantmesh.v1alpha1.Explanation
+	38, // 36: tenantmesh.v1alpha1.MemberReport.leave:type_name -> tenantmesh.v1alpha1.Leave
+	39, // 37: tenantmesh.v1alpha1.MemberReport.position:type_name -> tenantmesh.v1alpha1.Position
 	22, // 38: tenantmesh.v1alpha1.MemberReport.certificate:type_name -> tenantmesh.v1alpha1.Certificate
 	27, // 39: tenantmesh.v1alpha1.MemberReport.top:type_name -> tenantmesh.v1alpha1.Top
 	31, // 40: tenantmesh.v1alpha1.MemberReport.shadow:type_name -> tenantmesh.v1alpha1.ShadowReport
 	33, // 41: tenantmesh.v1alpha1.MemberReport.uses:type_name -> tenantmesh.v1alpha1.UseReport
-	29, // 42: tenantmesh.v1alpha1.MemberReport.audit:type_name -> tenantmesh.v1alpha1.AuditBatch
-	52, // 43: tenantmesh.v1alpha1.Hello.grant_age:type_name -> google.protobuf.Duration
-	52, // 44: tenantmesh.v1alpha1.Hello.issuer_age:type_name -> google.protobuf.Duration
-	53, // 45: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	53, // 46: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
-	26, // 47: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
-	53, // 48: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
-	52, // 49: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
-	28, // 50: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
-	53, // 51: tenantmesh.v1alpha1.ShadowReport.since:type_name -> google.protobuf.Timestamp
-	32, // 52: tenantmesh.v1alpha1.ShadowReport.entries:type_name -> tenantmesh.v1alpha1.ShadowEntry
-	53, // 53: tenantmesh.v1alpha1.ShadowEntry.last:type_name -> google.protobuf.Timestamp
-	53, // 54: tenantmesh.v1alpha1.UseReport.since:type_name -> google.protobuf.Timestamp
-	34, // 55: tenantmesh.v1alpha1.UseReport.entries:type_name -> tenantmesh.v1alpha1.UseEntry
-	53, // 56: tenantmesh.v1alpha1.UseEntry.last:type_name -> google.protobuf.Timestamp
-	38, // 57: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
-	41, // 58: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
-	42, // 59: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
-	43, // 60: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
-	44, // 61: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
-	40, // 62: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
-	30, // 63: tenantmesh.v1alpha1.ControlMessage.audit_ack:type_name -> tenantmesh.v1alpha1.AuditAck
-	4,  // 64: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
-	20, // 65: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
-	39, // 66: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
-	66, // [66:67] is the sub-list for method output_type
-	65, // [65:66] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	35, // 42: tenantmesh.v1alpha1.MemberReport.coverage:type_name -> tenantmesh.v1alpha1.CoverageReport
+	29, // 43: tenantmesh.v1alpha1.MemberReport.audit:type_name -> tenantmesh.v1alpha1.AuditBatch
+	54, // 44: tenantmesh.v1alpha1.Hello.grant_age:type_name -> google.protobuf.Duration
+	54, // 45: tenantmesh.v1alpha1.Hello.issuer_age:type_name -> google.protobuf.Duration
+	55, // 46: tenantmesh.v1alpha1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	55, // 47: tenantmesh.v1alpha1.PublishKey.not_after:type_name -> google.protobuf.Timestamp
+	26, // 48: tenantmesh.v1alpha1.UsageBatch.records:type_name -> tenantmesh.v1alpha1.UsageRecord
+	55, // 49: tenantmesh.v1alpha1.UsageRecord.minute:type_name -> google.protobuf.Timestamp
+	54, // 50: tenantmesh.v1alpha1.UsageRecord.duration:type_name -> google.protobuf.Duration
+	28, // 51: tenantmesh.v1alpha1.Top.tenants:type_name -> tenantmesh.v1alpha1.TopEntry
+	55, // 52: tenantmesh.v1alpha1.ShadowReport.since:type_name -> google.protobuf.Timestamp
+	32, // 53: tenantmesh.v1alpha1.ShadowReport.entries:type_name -> tenantmesh.v1alpha1.ShadowEntry
+	55, // 54: tenantmesh.v1alpha1.ShadowEntry.last:type_name -> google.protobuf.Timestamp
+	55, // 55: tenantmesh.v1alpha1.UseReport.since:type_name -> google.protobuf.Timestamp
+	34, // 56: tenantmesh.v1alpha1.UseReport.entries:type_name -> tenantmesh.v1alpha1.UseEntry
+	55, // 57: tenantmesh.v1alpha1.UseEntry.last:type_name -> google.protobuf.Timestamp
+	55, // 58: tenantmesh.v1alpha1.CoverageReport.since:type_name -> google.protobuf.Timestamp
+	36, // 59: tenantmesh.v1alpha1.CoverageReport.entries:type_name -> tenantmesh.v1alpha1.CoverageEntry
+	55, // 60: tenantmesh.v1alpha1.CoverageEntry.last:type_name -> google.protobuf.Timestamp
+	40, // 61: tenantmesh.v1alpha1.Position.copies:type_name -> tenantmesh.v1alpha1.Copy
+	43, // 62: tenantmesh.v1alpha1.ControlMessage.welcome:type_name -> tenantmesh.v1alpha1.Welcome
+	44, // 63: tenantmesh.v1alpha1.ControlMessage.key_in_force:type_name -> tenantmesh.v1alpha1.KeyInForce
+	45, // 64: tenantmesh.v1alpha1.ControlMessage.usage_ack:type_name -> tenantmesh.v1alpha1.UsageAck
+	46, // 65: tenantmesh.v1alpha1.ControlMessage.explain:type_name -> tenantmesh.v1alpha1.Explain
+	42, // 66: tenantmesh.v1alpha1.ControlMessage.pulse:type_name -> tenantmesh.v1alpha1.Pulse
+	30, // 67: tenantmesh.v1alpha1.ControlMessage.audit_ack:type_name -> tenantmesh.v1alpha1.AuditAck
+	4,  // 68: tenantmesh.v1alpha1.Limits.ClassesEntry.value:type_name -> tenantmesh.v1alpha1.ClassLimit
+	20, // 69: tenantmesh.v1alpha1.MemberService.Report:input_type -> tenantmesh.v1alpha1.MemberReport
+	41, // 70: tenantmesh.v1alpha1.MemberService.Report:output_type -> tenantmesh.v1alpha1.ControlMessage
+	70, // [70:71] is the sub-list for method output_type
+	69, // [69:70] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_tenantmesh_v1alpha1_resources_proto_init() }
@@ -4311,9 +4527,10 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 		(*MemberReport_Top)(nil),
 		(*MemberReport_Shadow)(nil),
 		(*MemberReport_Uses)(nil),
+		(*MemberReport_Coverage)(nil),
 		(*MemberReport_Audit)(nil),
 	}
-	file_tenantmesh_v1alpha1_resources_proto_msgTypes[39].OneofWrappers = []any{
+	file_tenantmesh_v1alpha1_resources_proto_msgTypes[41].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_KeyInForce)(nil),
 		(*ControlMessage_UsageAck)(nil),
@@ -4327,7 +4544,7 @@ func file_tenantmesh_v1alpha1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tenantmesh_v1alpha1_resources_proto_rawDesc), len(file_tenantmesh_v1alpha1_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

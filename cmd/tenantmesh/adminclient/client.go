@@ -113,6 +113,12 @@ func (c *Client) Apply(ctx context.Context, objects []*tenantstore.Object, dryRu
 	return applied, err
 }
 
+// ApplyAnyway writes objects as Apply does, whatever the coverage of the workloads is that are turned from observe to require.
+func (c *Client) ApplyAnyway(ctx context.Context, objects []*tenantstore.Object, dryRun bool) (applied adminapi.Applied, err error) {
+	err = c.call(ctx, http.MethodPost, adminapi.Base+"/apply?force=true&dryRun="+strconv.FormatBool(dryRun), objects, &applied)
+	return applied, err
+}
+
 // Get reads one object.
 func (c *Client) Get(ctx context.Context, kind tenantstore.KindInfo, name string) (*tenantstore.Object, error) {
 	object := &tenantstore.Object{}

@@ -27,6 +27,12 @@ func (c *Client) PolicyUses(ctx context.Context) (report tenantstore.PolicyUses,
 	return report, err
 }
 
+// Coverage says how the tenants of calls were proven.
+func (c *Client) Coverage(ctx context.Context) (report tenantstore.Coverage, err error) {
+	err = c.call(ctx, http.MethodGet, "/coverage", nil, &report)
+	return report, err
+}
+
 // SLO says how well tenants were kept from each other since a time; the zero time is ever.
 func (c *Client) SLO(ctx context.Context, since time.Time) (list []tenantstore.IsolationSLO, err error) {
 	path := "/slo"

@@ -141,7 +141,7 @@ type applied struct {
 
 func newApply() *cobra.Command {
 	var files source
-	var dryRun, wait, shadow bool
+	var dryRun, wait, shadow, force bool
 	var seconds int
 	var rollout rolloutFlags
 	var format output
@@ -164,6 +164,8 @@ func newApply() *cobra.Command {
 		case rolled || err != nil:
 		case shadow:
 			result, err = startShadow(cmd, client(), documents, dryRun)
+		case force:
+			result, err = client().ApplyAnyway(cmd.Context(), objectsOf(documents), dryRun)
 		default:
 			result, err = client().Apply(cmd.Context(), objectsOf(documents), dryRun)
 		}
@@ -197,6 +199,7 @@ func newApply() *cobra.Command {
 	flags := cmd.Flags()
 	files.flags(flags)
 	flags.BoolVar(&dryRun, "dry-run", false, "validate and say what would change")
+	flags.BoolVar(&force, "force", false, "turn a Workload's tenancy from observe to require whatever 'tenantmesh coverage' says")
 	flags.BoolVar(&wait, "wait", false, "wait until every connected sidecar enforces it")
 	flags.IntVar(&seconds, "timeout", 30, "seconds to wait")
 	flags.BoolVar(&shadow, "shadow", false, "of AccessPolicies: have sidecars count what the change would do, and leave what is in force ('tenantmesh policy shadow')")

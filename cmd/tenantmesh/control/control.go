@@ -183,7 +183,7 @@ func assemble(ctx context.Context, config Config, source *svid.Source, store ten
 
 	var serving atomic.Bool
 	api := adminapi.New(adminapi.Config{
-		Store: store, Writer: writer, Roles: config.Roles, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain, Top: members.Top, Shadow: members.Shadow, Uses: members.Uses,
+		Store: store, Writer: writer, Roles: config.Roles, Usage: usage, Version: config.Version, Log: config.Log, Ready: serving.Load, Explain: members.Explain, Top: members.Top, Shadow: members.Shadow, Uses: members.Uses, Coverage: members.Coverage,
 		Trail: &adminapi.Trail{Archive: evidence.archive, Roots: evidence.roots, Signer: svid.Signer{Source: source}, Note: members.NoteHeads},
 		Resources: func(principal identity.Principal) (any, string, bool) {
 			subject, ok := publisher.Lookup(principal)

@@ -39,7 +39,7 @@ func tempData(t *testing.T) string {
 
 func TestTour(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), build(t), "demo", "--tour", "--gateway-port", "0", "--data", tempData(t)).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "all 20 steps passed") || strings.Contains(string(out), "FAIL") {
+	if err != nil || !strings.Contains(string(out), "all 21 steps passed") || strings.Contains(string(out), "FAIL") {
 		t.Errorf("the tour: %v\n%s", err, out)
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -90,6 +92,7 @@ func (d *demo) steps() []step {
 		{"initech is served in eu-1 only", d.showResidency},
 		{"hooli, platinum, is placed in a cell of its own", d.showDedicated},
 		{"documents -> search carries the tenant", d.showPropagation},
+		{"every call so far had a proven tenant", d.showCoverage},
 		{"globex bursts, acme does not feel it", d.showLimit},
 		{"a workload without a permit is refused, and explain says why", d.showExplain},
 		{"who may act for acme at search, and by which rule", d.showWhoCan},
@@ -277,6 +280,33 @@ func (d *demo) showPropagation(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("search saw tenant %q", headers["x-tenant-id"])
 	}
 	return "search, called by documents, saw x-tenant-id: acme", nil
+}
+
+// showCoverage waits until sidecars have told of the calls before, and of all of them.
+func (d *demo) showCoverage(ctx context.Context) (string, error) {
+	for {
+		report, err := d.admin.Coverage(ctx)
+		if err != nil {
+			return "", err
+		}
+		var parts []string
+		for _, w := range report.Workloads {
+			if w.Proven < 1 {
+				return "", fmt.Errorf("of the calls of or to %s the share %v is proven: %+v", w.Workload, w.Proven, report.Calls)
+			}
+			if !w.Inbound {
+				parts = append(parts, fmt.Sprintf("%s: %d by %s", w.Workload, w.Requests, strings.Join(slices.Sorted(maps.Keys(w.Proofs)), ", ")))
+			}
+		}
+		if len(parts) > 0 {
+			return "100% of the calls of " + strings.Join(parts, "; ") + " (tenantmesh coverage)", nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 func (d *demo) showLimit(ctx context.Context) (string, error) {
