@@ -29,6 +29,7 @@ test: tools ## Run the tests, through real Envoys and real services
 
 lint: $(LINT) ## Check format and style
 	$(LINT) run
+	cd deploy && ../$(LINT) run
 
 bench: $(ENVOY) ## Measure, as ratios against something named
 	go run ./test/bench

@@ -142,7 +142,11 @@ remove() {
 uninstall_all() {
 	if systemd; then
 		# Services that require capture end with it: nothing runs uncaptured that should not.
-		step "stop       what runs" systemctl disable --now tenantmesh-capture.service 'tenantmesh-sidecar@*.service' tenantmesh-control.service tenantmesh-ca.service
+		step "stop       what runs" systemctl stop 'tenantmesh-*.service'
+	fi
+	if [ -e "$root$units/tenantmesh-control.service" ] && command -v systemctl >/dev/null; then
+		# shellcheck disable=SC2086 # they are several
+		step "disable    the units" systemctl --root="${root:-/}" --quiet disable $unit_files
 	fi
 	# Rules without a sidecar would leave this machine without a network.
 	if [ -z "$root" ] && [ -x "$prefix/bin/tenantmesh-sidecar" ]; then

@@ -117,6 +117,15 @@ func TestInstall(t *testing.T) {
 	if text, _ := os.ReadFile(env); err != nil || strings.Contains(out, "install ") || string(text) != "TRUST_DOMAIN=mine.example\n" {
 		t.Errorf("again: %v, the settings are %q: %s", err, text, out)
 	}
+	// What was enabled is so no more: an instance, too.
+	if path, err := exec.LookPath("systemctl"); err == nil {
+		if out, err := exec.Command(path, "--root="+root, "enable", "tenantmesh-capture.service", "tenantmesh-sidecar@front.service").CombinedOutput(); err != nil {
+			t.Errorf("enable: %v: %s", err, out)
+		}
+		if have := files(t, root); len(have) != len(want)+2 {
+			t.Errorf("enabled are\n%s", strings.Join(have, "\n"))
+		}
+	}
 	for _, step := range []struct {
 		flags []string
 		left  int

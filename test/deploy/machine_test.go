@@ -263,6 +263,9 @@ func (m *machine) confined(t *testing.T, u unit, line string) []string {
 		}
 		return set
 	}
+	if mask := u.one("UMask"); mask != "" {
+		script = append(script, "umask "+mask)
+	}
 	drop := fmt.Sprintf(`exec setpriv --pdeathsig KILL --reuid %[1]s --regid "$(id -g %[1]s)" --init-groups --inh-caps %[2]s --ambient-caps %[2]s`, user, only("AmbientCapabilities"))
 	if _, ok := u.values["CapabilityBoundingSet"]; ok {
 		drop += " --bounding-set " + only("CapabilityBoundingSet")
