@@ -23,7 +23,7 @@ func TestPerson(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		fmt.Fprint(conn, "GET / HTTP/1.0\r\n\r\n")
+		_, _ = fmt.Fprint(conn, "GET / HTTP/1.0\r\n\r\n")
 		_, _ = io.Copy(os.Stdout, conn)
 		return
 	}
@@ -33,7 +33,7 @@ func TestPerson(t *testing.T) {
 	}
 	server := &http.Server{ConnContext: ConnContext, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "<%s>", actor(r.Context())) })} //nolint:gosec // of a test
 	go func() { _ = server.Serve(listener) }()
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	ask := func(login string) string {
 		t.Helper()
 		cmd := exec.Command("sh", "-c", login+`exec "$0" -test.run '^TestPerson$'`, os.Args[0])
