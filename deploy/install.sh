@@ -136,7 +136,9 @@ install_all() {
 }
 
 remove() {
-	[ ! -e "$root$1" ] && [ ! -L "$root$1" ] || step "remove     $1" rm -rf "$root$1"
+	if [ -e "$root$1" ] || [ -L "$root$1" ]; then
+		step "remove     $1" rm -rf "$root$1"
+	fi
 }
 
 uninstall_all() {

@@ -151,10 +151,13 @@ func TestIssuerEndsStreams(t *testing.T) {
 		w.change(policyset.Change{TypeURL: meshname.TypeTokenIssuer, Name: "login", Message: &api.TokenIssuer{Name: "login", TenantClaim: "org", Tenants: []string{"acme"}, Jwks: jwks}})
 	}
 	both := strings.TrimSuffix(logins()[1].jwks, "]}") + "," + strings.TrimPrefix(logins()[0].jwks, `{"keys":[`)
-	for jwks, want := range map[string]policy.Reason{both: policy.Permitted, logins()[1].jwks: policy.UnauthenticatedTenant} {
-		push(jwks)
-		if answer, ended := w.decider.Outlived(&r); ended != (want != policy.Permitted) || answer.Decision.Reason != want {
-			t.Errorf("by the keys %s: ended %v, %q", jwks, ended, answer.Decision.Reason)
+	for _, now := range []struct {
+		jwks string
+		want policy.Reason
+	}{{both, policy.Permitted}, {logins()[1].jwks, policy.UnauthenticatedTenant}} {
+		push(now.jwks)
+		if answer, ended := w.decider.Outlived(&r); ended != (now.want != policy.Permitted) || answer.Decision.Reason != now.want {
+			t.Errorf("by the keys %s: ended %v, %q", now.jwks, ended, answer.Decision.Reason)
 		}
 	}
 	w.now = w.now.Add(time.Minute)
