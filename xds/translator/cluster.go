@@ -129,6 +129,8 @@ func upstreamProtocol(name string) map[string]*anypb.Any {
 	if name == "http2" {
 		explicit.ProtocolConfig = &upstreamhttp.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &core.Http2ProtocolOptions{
 			AllowConnect: true, OverrideStreamErrorOnInvalidHttpMessage: wrapperspb.Bool(true), // what is wrong with one answer ends that one
+			// Until the other side has said how many it takes, Envoy would open any number, and retries of those that are refused have a budget.
+			MaxConcurrentStreams: wrapperspb.UInt32(maxStreams),
 		}}
 	}
 	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(&upstreamhttp.HttpProtocolOptions{
