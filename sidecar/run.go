@@ -37,6 +37,7 @@ import (
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/propagation"
 	"github.com/tenantmesh/tenantmesh/identity/svid"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
@@ -492,6 +493,7 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
+	healthMux.HandleFunc("GET "+propagation.PathContextKeys, s.contextKeys)
 	if s.config.ProbePath != "" {
 		healthMux.HandleFunc("GET /probe", s.probe)
 	}

@@ -127,14 +127,10 @@ func CoverageOf(calls []CoveredCalls) []WorkloadCoverage {
 		}
 	}
 	slices.SortFunc(list, func(a, b WorkloadCoverage) int {
-		return cmp.Or(strings.Compare(a.Workload, b.Workload), cmp.Compare(number(a.Inbound), number(b.Inbound)))
+		if a.Workload == b.Workload && a.Inbound { // there is one of each
+			return 1
+		}
+		return cmp.Or(strings.Compare(a.Workload, b.Workload), -1)
 	})
 	return list
-}
-
-func number(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

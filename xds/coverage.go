@@ -28,13 +28,13 @@ func (m *Members) covers(peer *server.Peer, report *api.CoverageReport) {
 	said := covered{by: peer.Principal, since: report.Since.AsTime(), lost: max(0, report.Lost)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	most := min(maxShadow, room(m.covered, peer))
+	most := min(maxSaid, room(m.covered, peer))
 	for _, e := range report.Entries {
 		c := tenantstore.CoveredCalls{
 			Workload: peer.Subject.Workload, Inbound: e.Inbound, Peer: e.Peer, Method: e.Method, Route: e.Route, Proof: e.Proof, Refused: e.Refused,
 			Requests: max(0, e.Requests), Decision: e.Decision, Path: e.Path, Last: e.Last.AsTime(),
 		}
-		long := slices.ContainsFunc([]string{c.Peer, c.Method, c.Route, c.Decision, c.Path}, func(text string) bool { return len(text) > 2*maxShadowText })
+		long := slices.ContainsFunc([]string{c.Peer, c.Method, c.Route, c.Decision, c.Path}, func(text string) bool { return len(text) > 2*maxSaidText })
 		if long || !slices.Contains(proofs, c.Proof) || len(said.calls) == most {
 			said.lost += c.Requests
 			continue

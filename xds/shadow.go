@@ -10,15 +10,6 @@ import (
 	"github.com/tenantmesh/tenantmesh/xds/server"
 )
 
-// Bounds of what is kept of members' words on policies that are only watched.
-const (
-	maxShadow     = 512            // of one member
-	maxShadowOf   = 8192           // of all members of one principal: whoever holds one identity may join many times
-	maxShadows    = 50_000         // of all
-	maxShadowText = 1024           // bytes of one text
-	maxShadowGone = 24 * time.Hour // after a member's stream ended
-)
-
 // shadow is what a member says of policies that are only watched.
 type shadow struct {
 	by          identity.Principal
@@ -28,35 +19,6 @@ type shadow struct {
 }
 
 func (s shadow) size() (identity.Principal, int) { return s.by, len(s.differences) }
-
-// room is how many entries a member may have beside those of the others.
-func room[V interface {
-	size() (identity.Principal, int)
-}](said map[string]V, peer *server.Peer) int {
-	left, own := maxShadows, maxShadowOf
-	for other, v := range said {
-		if other == peer.Hello.MemberId {
-			continue
-		}
-		by, n := v.size()
-		left -= n
-		if by == peer.Principal {
-			own -= n
-		}
-	}
-	return max(0, min(left, own))
-}
-
-// forgetSaid lets go of what members said that are gone for too long.
-func (m *Members) forgetSaid(now time.Time) {
-	for member, at := range m.gone {
-		if now.Sub(at) > maxShadowGone {
-			delete(m.shadows, member)
-			delete(m.uses, member)
-			delete(m.covered, member)
-		}
-	}
-}
 
 // shadowed notes what a member says. It outlives the member's stream for a while, and is gone with what is watched.
 func (m *Members) shadowed(peer *server.Peer, report *api.ShadowReport) {
@@ -71,9 +33,9 @@ func (m *Members) shadowed(peer *server.Peer, report *api.ShadowReport) {
 		}
 		long := false
 		for _, text := range []string{d.Policy, d.Tenant, d.TenantUID, d.Principal, d.Method, d.Route, d.Decision, d.Path} {
-			long = long || len(text) > maxShadowText
+			long = long || len(text) > maxSaidText
 		}
-		if long || len(said.differences) == maxShadow {
+		if long || len(said.differences) == maxSaid {
 			said.lost += d.Requests
 			continue
 		}
@@ -134,10 +96,10 @@ func (m *Members) used(peer *server.Peer, report *api.UseReport) {
 	said := uses{by: peer.Principal, since: report.Since.AsTime(), lost: max(0, report.Lost)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	most := min(maxShadow, room(m.uses, peer))
+	most := min(maxSaid, room(m.uses, peer))
 	for _, e := range report.Entries {
 		u := tenantstore.PolicyUse{Policy: e.Policy, Principal: e.Principal, Requests: max(0, e.Requests), Last: e.Last.AsTime()}
-		if len(u.Policy) > maxShadowText || len(u.Principal) > 2*maxShadowText || len(said.list) == most {
+		if len(u.Policy) > maxSaidText || len(u.Principal) > 2*maxSaidText || len(said.list) == most {
 			said.lost += u.Requests
 			continue
 		}

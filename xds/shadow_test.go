@@ -22,7 +22,7 @@ func TestOneIdentityFillsNoReport(t *testing.T) {
 		return &server.Peer{Principal: id, Hello: &api.Hello{MemberId: fmt.Sprintf("%s-%012x", workload, member)}}
 	}
 	shadows, used := &api.ShadowReport{}, &api.UseReport{}
-	for i := range maxShadow {
+	for i := range maxSaid {
 		shadows.Entries = append(shadows.Entries, &api.ShadowEntry{Policy: fmt.Sprint(i), Requests: 1})
 		used.Entries = append(used.Entries, &api.UseEntry{Policy: fmt.Sprint(i), Requests: 1})
 	}
@@ -39,24 +39,24 @@ func TestOneIdentityFillsNoReport(t *testing.T) {
 		}
 		return differences, permits
 	}
-	if differences, permits := sums(); differences != maxShadowOf || permits != maxShadowOf {
-		t.Errorf("200 members of one identity have %d and %d entries, want %d", differences, permits, maxShadowOf)
+	if differences, permits := sums(); differences != maxSaidOf || permits != maxSaidOf {
+		t.Errorf("200 members of one identity have %d and %d entries, want %d", differences, permits, maxSaidOf)
 	}
 	honest := peer("front", 0)
 	m.shadowed(honest, shadows)
 	m.used(honest, used)
-	if s, u := m.shadows[honest.Hello.MemberId], m.uses[honest.Hello.MemberId]; len(s.differences) != maxShadow || len(u.list) != maxShadow || s.lost+u.lost > 0 {
+	if s, u := m.shadows[honest.Hello.MemberId], m.uses[honest.Hello.MemberId]; len(s.differences) != maxSaid || len(u.list) != maxSaid || s.lost+u.lost > 0 {
 		t.Errorf("another has room for %d and %d", len(s.differences), len(u.list))
 	}
 	for member := range 200 {
 		m.gone[peer("node", member).Hello.MemberId] = time.Unix(1000, 0)
 	}
-	m.forgetSaid(time.Unix(1000, 0).Add(maxShadowGone))
-	if differences, _ := sums(); differences != maxShadowOf+maxShadow {
+	m.forgetSaid(time.Unix(1000, 0).Add(maxSaidGone))
+	if differences, _ := sums(); differences != maxSaidOf+maxSaid {
 		t.Errorf("%d entries after a day, want all", differences)
 	}
-	m.forgetSaid(time.Unix(1001, 0).Add(maxShadowGone))
-	if differences, permits := sums(); differences != maxShadow || permits != maxShadow {
-		t.Errorf("%d and %d entries of who is there, want %d", differences, permits, maxShadow)
+	m.forgetSaid(time.Unix(1001, 0).Add(maxSaidGone))
+	if differences, permits := sums(); differences != maxSaid || permits != maxSaid {
+		t.Errorf("%d and %d entries of who is there, want %d", differences, permits, maxSaid)
 	}
 }

@@ -1,5 +1,8 @@
-// Package propagation answers HOW THE CONTEXT TRAVELS: header names, and later the interceptors and
-// middleware for services that opt in.
+// Package propagation answers HOW THE CONTEXT TRAVELS: header names, and for services that opt in the tenant of a request, verified by the mesh's
+// keys, as net/http middleware and a RoundTripper. grpctenant does the same for gRPC.
+//
+// Nothing of it is needed in the mesh: the sidecar proves and refuses by itself. It is for services that want to know their tenant from a
+// signature instead of a header, and to have a call for none fail where it is made. The Workload must say deliverContext.
 //
 // It imports identity and identity/tenanttoken, never policy, tenantstore, xds or sidecar.
 package propagation

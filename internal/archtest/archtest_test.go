@@ -32,6 +32,8 @@ var rooms = []room{
 	{"identity/meshname", nil, "it is only names"},
 	{"identity/tenanttoken", []string{"identity"}, "whoever verifies a context must not need to know what a policy is"},
 	{"identity/svid/...", []string{"identity"}, "identity outlives the control plane"},
+	{"identity/propagation/dedupe", []string{"identity/propagation"}, "services may link it"},
+	{"identity/propagation/grpctenant", []string{"identity/propagation"}, "services may link it, and those without gRPC need not"},
 	{"identity/propagation", []string{"identity", "identity/tenanttoken"}, "services may link it"},
 	{"policy", []string{"identity"}, "kinds and reasons are pure"},
 	{"policy/analysis", []string{"identity", "policy", "policy/authz"}, "it computes with the policies that authz judges by, and nothing else"},

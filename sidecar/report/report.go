@@ -282,13 +282,13 @@ func (r *Reporter) stream(ctx context.Context) error {
 			if err := r.sendAudit(stream); err != nil {
 				return err
 			}
-			if watched, err = r.sendShadow(stream, watched); err != nil {
+			if watched, err = say(stream, r.Shadow, watched, shadowReport); err != nil {
 				return err
 			}
-			if used, err = r.sendUses(stream, used); err != nil {
+			if used, err = say(stream, r.Uses, used, useReport); err != nil {
 				return err
 			}
-			if covered, err = r.sendCoverage(stream, covered); err != nil {
+			if covered, err = say(stream, r.Coverage, covered, coverageReport); err != nil {
 				return err
 			}
 		case now := <-top.C:
@@ -410,40 +410,28 @@ func (r *Reporter) sendTop(stream api.MemberService_ReportClient, now time.Time,
 	return len(list) > 0, stream.Send(&api.MemberReport{Report: &api.MemberReport_Top{Top: &api.Top{Tenants: list}}})
 }
 
-// sendShadow says all that is counted of policies that are only watched, if it is another than was said.
-func (r *Reporter) sendShadow(stream api.MemberService_ReportClient, said int64) (int64, error) {
-	if r.Shadow == nil {
+// say sends a report of what is counted, if it is another than was said: changes tell. nil for nothing to say, or nobody who counts.
+func say[T any](stream api.MemberService_ReportClient, counted func() (*T, int64), said int64, report func(*T) *api.MemberReport) (int64, error) {
+	if counted == nil {
 		return said, nil
 	}
-	report, changes := r.Shadow()
-	if report == nil || changes == said {
+	text, changes := counted()
+	if text == nil || changes == said {
 		return said, nil
 	}
-	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Shadow{Shadow: report}})
+	return changes, stream.Send(report(text))
 }
 
-// sendCoverage says how tenants were proven, if it is time to.
-func (r *Reporter) sendCoverage(stream api.MemberService_ReportClient, said int64) (int64, error) {
-	if r.Coverage == nil {
-		return said, nil
-	}
-	report, changes := r.Coverage()
-	if report == nil || changes == said {
-		return said, nil
-	}
-	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Coverage{Coverage: report}})
+func shadowReport(s *api.ShadowReport) *api.MemberReport {
+	return &api.MemberReport{Report: &api.MemberReport_Shadow{Shadow: s}}
 }
 
-// sendUses says which policies permitted something, if it is time to.
-func (r *Reporter) sendUses(stream api.MemberService_ReportClient, said int64) (int64, error) {
-	if r.Uses == nil {
-		return said, nil
-	}
-	report, changes := r.Uses()
-	if report == nil || changes == said {
-		return said, nil
-	}
-	return changes, stream.Send(&api.MemberReport{Report: &api.MemberReport_Uses{Uses: report}})
+func useReport(u *api.UseReport) *api.MemberReport {
+	return &api.MemberReport{Report: &api.MemberReport_Uses{Uses: u}}
+}
+
+func coverageReport(c *api.CoverageReport) *api.MemberReport {
+	return &api.MemberReport{Report: &api.MemberReport_Coverage{Coverage: c}}
 }
 
 func (r *Reporter) heard(stream api.MemberService_ReportClient, message *api.ControlMessage) error {
