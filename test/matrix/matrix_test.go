@@ -22,7 +22,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 )
 
-var wanted = flag.Int("calls", 5000, "calls of each kind of service that are to be made")
+var wanted = flag.Int("calls", 2500, "calls of each kind of service that are to be made")
 
 const (
 	tenants = 20
@@ -56,13 +56,19 @@ func kinds(t *testing.T) []kind {
 		t.Fatalf("%v: %s", err, out)
 	}
 	gunicorn := func(port string) []string {
-		return []string{meshtest.VenvBin(t, "gunicorn"), "--chdir", filepath.Join(here, "flask"), "--workers", "2", "--threads", "32", "--bind", "127.0.0.1:" + port, "--log-level", "warning", "app:app"}
+		return []string{meshtest.VenvBin(t, "gunicorn"), "--chdir", filepath.Join(here, "flask"), "--workers", "2", "--threads", "32", "--keep-alive", "75", "--bind", "127.0.0.1:" + port, "--log-level", "warning", "app:app"}
+	}
+	agent := func(program string, args []string) []string {
+		return append([]string{"env", "OTEL_TRACES_EXPORTER=none", "OTEL_METRICS_EXPORTER=none", "OTEL_LOGS_EXPORTER=none", meshtest.Tool(t, program)}, args...)
+	}
+	uvicorn := func(port string) []string {
+		return []string{meshtest.Tool(t, "fastapi/bin/uvicorn"), "--app-dir", filepath.Join(here, "fastapi"), "--workers", "2", "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "1", "--port", port, "--log-level", "warning", "app:app"}
 	}
 	return []kind{
-		{"Flask, opentelemetry-instrument", true, false, func(port string) []string {
-			return append([]string{"env", "OTEL_TRACES_EXPORTER=none", "OTEL_METRICS_EXPORTER=none", "OTEL_LOGS_EXPORTER=none", meshtest.VenvBin(t, "opentelemetry-instrument")}, gunicorn(port)...)
-		}},
+		{"Flask, opentelemetry-instrument", true, false, func(port string) []string { return agent("venv/bin/opentelemetry-instrument", gunicorn(port)) }},
 		{"Flask", false, false, gunicorn},
+		{"FastAPI, opentelemetry-instrument", true, false, func(port string) []string { return agent("fastapi/bin/opentelemetry-instrument", uvicorn(port)) }},
+		{"FastAPI", false, false, uvicorn},
 		{"Go, otelhttp", true, false, func(port string) []string { return []string{"env", "INSTRUMENTED=1", binary, port} }},
 		{"Go", false, false, func(port string) []string { return []string{binary, port} }},
 		{"Go, otelhttp, requests mixed up", true, true, func(port string) []string { return []string{"env", "INSTRUMENTED=1", "MIX=1", binary, port} }},
