@@ -48,23 +48,24 @@ const maxSegments = 4
 // Route is a path without what is of one request: a segment with a digit in it, or longer than 32 bytes, is "*", and what is past the fourth
 // "**". Paths are callers' words; a route is for people to read, and no rule is found by it.
 func Route(path string) string {
-	var b strings.Builder
-	rest := strings.TrimPrefix(path, "/")
+	var room [128]byte // most fit
+	route, rest := room[:0], strings.TrimPrefix(path, "/")
 	for n := 0; ; n++ {
 		if n == maxSegments {
-			b.WriteString("/**")
+			route = append(route, "/**"...)
 			break
 		}
 		segment, more, found := strings.Cut(rest, "/")
-		b.WriteByte('/')
 		if len(segment) > 32 || strings.ContainsAny(segment, "0123456789%") {
 			segment = "*"
 		}
-		b.WriteString(segment)
-		if !found {
+		if route = append(append(route, '/'), segment...); !found {
 			break
 		}
 		rest = more
 	}
-	return b.String()
+	if string(route) == path { // it is most often, and then nothing is made
+		return path
+	}
+	return string(route)
 }

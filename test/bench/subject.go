@@ -34,11 +34,13 @@ import (
 	"github.com/tenantmesh/tenantmesh/sidecar"
 	"github.com/tenantmesh/tenantmesh/sidecar/accesslog"
 	"github.com/tenantmesh/tenantmesh/sidecar/attribution"
+	"github.com/tenantmesh/tenantmesh/sidecar/coverage"
 	"github.com/tenantmesh/tenantmesh/sidecar/decide"
 	"github.com/tenantmesh/tenantmesh/sidecar/decisionlog"
 	"github.com/tenantmesh/tenantmesh/sidecar/extauthz"
 	"github.com/tenantmesh/tenantmesh/sidecar/inflight"
 	"github.com/tenantmesh/tenantmesh/sidecar/policyset"
+	"github.com/tenantmesh/tenantmesh/sidecar/shadow"
 )
 
 const (
@@ -171,6 +173,7 @@ func decider(listener string, k tenanttoken.SigningKey, tenants int) (*decide.De
 	return decide.New(decide.Config{
 		Sets: sets, Limiter: limit.New(limit.Options{}), Attribution: attribution.New(attribution.Options{}), InFlight: inflight.New(inflight.Options{}), Log: decisionlog.New("0123456789abcdef", log),
 		Meter: ledger.NewMeter(), Signer: func() *tenanttoken.Signer { return signer }, Metrics: decide.NewMetrics(prometheus.NewRegistry()), Now: time.Now,
+		Uses: shadow.New(), Coverage: coverage.New(), // as the product counts
 	}), nil
 }
 
