@@ -101,6 +101,7 @@ func TestClassConcurrency(t *testing.T) {
 		if err := post(t.Context(), ""); err != nil {
 			t.Errorf("after the first one ended (hung up %v): %v", hangUp, err)
 		}
+		until(t, func() bool { return leases(t, w.front) == 0 && leases(t, w.gateway) == 0 })
 	}
 }
 

@@ -317,7 +317,7 @@ func (c *Controller) Done(now time.Time, ticket Ticket, a Answered) {
 	at := c.clock.at(now)
 	ended := c.leave(at, ticket.slot)
 	before := c.finder.limit
-	c.finder.ended(at, ended.at, a.Latency, ended.kind, int(ended.open), a.Failed)
+	c.finder.ended(at, ended.at, a.Latency, ended.kind, int(ended.open), c.open, a.Failed)
 	c.room += c.finder.limit - before
 	c.expire(at)
 	c.look(at)

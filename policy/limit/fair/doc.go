@@ -14,13 +14,13 @@
 //
 // A window is 50 ms, and at least 25 answers. Its latency is their geometric mean, which a few slow ones do not move,
 // and is compared per kind of request (class, and whether it may write), so that another mix is not taken for a queue.
-// The latency without load is that of requests which came while hardly any were open (half of the minimum): of the last
-// 64 of a kind (as baseRTT in Vegas, Brakmo and Peterson 1995, which is the least that was seen). Where there are none
-// any more, a probe finds it (as Envoy's minRTT window, and BBR's ProbeRTT, Cardwell et al. 2016, which takes 200 ms of
+// The latency without load is that of requests which came and ended while hardly any were open (half of the minimum): of the last
+// 64 of a kind (as baseRTT in Vegas, Brakmo and Peterson 1995, which is the least that was seen). Until there are five, the
+// least latency of a window stands for it. Where there are none any more, a probe finds it (as Envoy's minRTT window, and BBR's ProbeRTT, Cardwell et al. 2016, which takes 200 ms of
 // 10 s): while the limit holds, 300 ms after it began to and every 10 s, those who were refused just now have their
 // shares of half of the minimum, for 300 ms and four times the latency at most. What requests then take is the latency
-// without load, be it lower or higher: a service that is slow whatever its load gets its limit back that way. Others'
-// shares stay whole.
+// without load, be it lower or higher: a service that is slow whatever its load gets its limit back that way. A probe that
+// fewer than five answers came of is repeated after three times as long. Others' shares stay whole.
 //
 // # The shares
 //

@@ -418,23 +418,58 @@ func TestFailuresAreNotFast(t *testing.T) {
 	var f finder
 	f.bounds(0, 0)
 	for range 64 {
-		f.ended(0, 0, 10*time.Millisecond, 0, 1, false)
+		f.ended(0, 0, 10*time.Millisecond, 0, 1, 0, false)
 	}
 	before := f.window.n
-	f.ended(0, 0, time.Millisecond, 0, 1, true)
-	f.ended(0, 0, time.Hour, 9, 1, true) // of a kind that nothing is known of
+	f.ended(0, 0, time.Millisecond, 0, 1, 0, true)
+	f.ended(0, 0, time.Hour, 9, 1, 0, true) // of a kind that nothing is known of
 	if f.window.n != before {
 		t.Error("a quick failure counts")
 	}
-	f.ended(0, 0, time.Second, 0, 1, true)
+	f.ended(0, 0, time.Second, 0, 1, 0, true)
 	if f.window.n != before+1 || math.Abs(f.withoutLoad(0)-0.01) > 1e-4 || f.withoutLoad(9) != 0 {
 		t.Errorf("%d answers, %v without load", f.window.n-before, f.withoutLoad(0))
 	}
 	f = finder{}
 	f.bounds(0, 0)
-	f.ended(0, 0, time.Second, 0, 50, false)
-	if f.ended(int64(time.Minute), 0, time.Second, 0, 50, false); f.window.n != 0 {
+	f.ended(0, 0, time.Second, 0, 50, 49, false)
+	if f.ended(int64(time.Minute), 0, time.Second, 0, 50, 49, false); f.window.n != 0 {
 		t.Error("a window of a minute ago goes on")
+	}
+}
+
+// TestMeetsItsLoadCold: the first requests to a service that is full at once came while hardly any others were open, and ended among
+// many: what they took is no latency without load. The least that a window had stands for it, until a probe finds it.
+func TestMeetsItsLoadCold(t *testing.T) {
+	var f finder
+	f.bounds(0, 0)
+	at := int64(0)
+	window := func(latency time.Duration) {
+		at += int64(windowTime)
+		for i := range windowCount {
+			f.ended(at, at, latency, 0, min(i+1, 80), 79, false)
+		}
+	}
+	for _, latency := range []time.Duration{300, 200, 220, 250, 270, 200} {
+		window(latency * time.Millisecond)
+	}
+	if f.known(0) || f.limit != f.high {
+		t.Errorf("%v without load, limit %v", f.withoutLoad(0), f.limit)
+	}
+	for range 3 {
+		window(400 * time.Millisecond)
+	}
+	if f.limit > 160 || !f.limited {
+		t.Errorf("a latency of twice the least gives a limit of %v", f.limit)
+	}
+	for !f.probing && at < int64(time.Minute) {
+		window(400 * time.Millisecond)
+	}
+	for i := range windowCount {
+		f.ended(at, at, 10*time.Millisecond, 0, 1+i%5, i%5, false)
+	}
+	if !f.known(0) || math.Abs(f.withoutLoad(0)-0.01) > 1e-4 {
+		t.Errorf("a probe found %v", f.withoutLoad(0))
 	}
 }
 
@@ -447,9 +482,9 @@ func TestKindsDoNotMix(t *testing.T) {
 		at += int64(windowTime)
 		for i := range windowCount {
 			if i < slow {
-				f.ended(at, at, 200*time.Millisecond, 1, open, false)
+				f.ended(at, at, 200*time.Millisecond, 1, open, open-1, false)
 			} else {
-				f.ended(at, at, 10*time.Millisecond, 0, open, false)
+				f.ended(at, at, 10*time.Millisecond, 0, open, open-1, false)
 			}
 		}
 	}

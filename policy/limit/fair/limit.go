@@ -24,7 +24,8 @@ const (
 	probeFirst    = 300 * time.Millisecond
 	probeInterval = 10 * time.Second
 	probeTime     = 300 * time.Millisecond
-	probeShare    = 20 // a probe may take a 20th of the time
+	probeShare    = 20 // a probe may take a 20th of the time,
+	probeAgain    = 3  // and a quarter while probes find nothing
 	probeCount    = 5
 
 	// Kinds is how many kinds of requests are told apart.
@@ -56,6 +57,7 @@ type finder struct {
 	recent    float64        // the limit, or what is left of a greater one that it was before
 	base      [Kinds]float64 // logarithm of the latency without load
 	bases     [Kinds]int     // answers that it is of
+	least     [Kinds]float64 // the least mean of a window, as a logarithm, of a kind whose base is not known; 0: none yet
 	window    sums
 	slow      int     // windows in a row
 	latency   float64 // of the last window, seconds
@@ -96,9 +98,9 @@ func (f *finder) inForce() float64 {
 
 func (f *finder) known(kind uint8) bool { return f.bases[kind] >= baseLeast }
 
-// ended takes the latency of a request that began at began, when open were open with it; of one that failed only when it
-// was slow.
-func (f *finder) ended(at, began int64, latency time.Duration, kind uint8, open int, failed bool) {
+// ended takes the latency of a request that began at began, when open were open with it, and ended when others still were; of one
+// that failed only when it was slow.
+func (f *finder) ended(at, began int64, latency time.Duration, kind uint8, open, others int, failed bool) {
 	if latency <= 0 {
 		return
 	}
@@ -108,7 +110,7 @@ func (f *finder) ended(at, began int64, latency time.Duration, kind uint8, open 
 		return
 	}
 	switch {
-	case float64(open) > f.quiet() || failed:
+	case float64(max(open, others+1)) > f.quiet() || failed:
 	case f.probing && began >= f.probe.began:
 		f.probe.add(kind, x, open)
 	case !f.probing:
@@ -135,8 +137,10 @@ func (f *finder) close(at int64) {
 
 // probed takes what a probe found.
 func (f *finder) probed(at int64) {
-	f.probing, f.next = false, at+max(int64(probeInterval), probeShare*(at-f.probe.began))
-	if f.probe.n < probeCount {
+	took := at - f.probe.began
+	f.probing, f.next = false, at+max(int64(probeInterval), probeShare*took)
+	if f.probe.n < probeCount { // it found nothing
+		f.next = at + probeAgain*took
 		return
 	}
 	for kind, n := range f.probe.of {
@@ -153,8 +157,12 @@ func (f *finder) learn(at int64) {
 		total += f.window.sum[kind]
 		if f.known(uint8(kind)) {
 			without += f.base[kind] * float64(n)
-		} else {
-			without += f.window.sum[kind]
+		} else if n > 0 { // it was never seen without load: the least that was seen stands for it
+			mean := f.window.sum[kind] / float64(n)
+			if f.least[kind] == 0 || mean < f.least[kind] {
+				f.least[kind] = mean
+			}
+			without += f.least[kind] * float64(n)
 		}
 	}
 	n := float64(f.window.n)
