@@ -51,6 +51,7 @@ var rooms = []room{
 	{"sidecar/...", []string{"identity/...", "policy/...", "ledger/...", "api/...", "sidecar/...", "xds/bootstrap"}, "the control plane is off the hot path: a sidecar works from what was pushed"},
 	{"api/...", nil, "it is generated"},
 	{"internal/command", nil, "both programs end alike"},
+	{"internal/netns", nil, "it is of this machine, not of the mesh"},
 	{"cmd/tenantmesh-sidecar", []string{"sidecar", "sidecar/capture", "internal/command"}, "it links no store"},
 	{"cmd/...", []string{"..."}, ""},
 	{"examples/...", nil, "an example is its own"},

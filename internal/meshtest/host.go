@@ -12,8 +12,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/svid/devca"
+	"github.com/tenantmesh/tenantmesh/internal/netns"
 )
 
 // Users of a [Host]. Nobody is what runs a service.
@@ -29,118 +28,39 @@ const (
 	NobodyUID  = 65534
 )
 
-// Network is a bridge of this machine, to which hosts are connected. Only root can make one.
-type Network struct {
-	name  string
-	octet int
-}
+// Network is one of several hosts on this machine.
+type Network struct{ *netns.Network }
 
-// hosts counts those of this process: the kernel takes its time to remove one, and a name is not used twice.
-var hosts atomic.Int64
+// Host is a machine of its own, but for its disk.
+type Host struct{ *netns.Host }
 
-// Host is a network namespace: a machine of its own, but for its disk.
-type Host struct {
-	Name, IPv4, IPv6 string
-}
-
-// NewNetwork skips the test where no network can be made. Names hold the process's ID; what a process left that was
-// killed is removed.
+// NewNetwork skips the test where no network can be made.
 func NewNetwork(t testing.TB) *Network {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("skipped: it must run as root, to make network namespaces")
+	if err := netns.Able(); err != nil {
+		t.Skipf("skipped: %v", err)
 	}
-	for _, program := range []string{"ip", "nft", "iptables", "ip6tables", "setpriv", "python3"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("skipped: %s is not there (apt-get install iproute2 nftables iptables)", program)
-		}
-	}
-	if out, err := exec.Command("unshare", "--net", "nft", "list", "ruleset").CombinedOutput(); err != nil {
-		t.Skipf("skipped: root may not make network namespaces here, or the kernel has no nftables: %v: %s", err, out)
-	}
-	sweep(t)
-	n := &Network{name: fmt.Sprint("tm", os.Getpid()), octet: os.Getpid() % 250}
-	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", n.name).Run() })
-	for _, line := range []string{
-		"link add " + n.name + " type bridge", "addr add " + n.address(1) + "/24 dev " + n.name,
-		"addr add " + n.address6(1) + "/64 dev " + n.name + " nodad", "link set " + n.name + " up",
-	} {
-		ip(t, line)
-	}
-	return n
+	n, err := netns.New()
+	check(t, err)
+	t.Cleanup(n.Close)
+	return &Network{n}
 }
 
-func (n *Network) address(host int) string  { return fmt.Sprintf("10.213.%d.%d", n.octet, host) }
-func (n *Network) address6(host int) string { return fmt.Sprintf("fd74:6d00:%x::%x", n.octet, host) }
-
-// sweep removes what test processes left that are gone.
-func sweep(t testing.TB) {
-	t.Helper()
-	entries, _ := os.ReadDir("/run/netns")
-	links, _ := os.ReadDir("/sys/class/net")
-	for i, entry := range append(entries, links...) {
-		pid, ok := strings.CutPrefix(entry.Name(), "tm")
-		pid, _, _ = strings.Cut(pid, "-")
-		n, err := strconv.Atoi(pid)
-		if !ok || err != nil || syscall.Kill(n, 0) == nil {
-			continue
-		}
-		if i < len(entries) {
-			_ = exec.Command("ip", "netns", "del", entry.Name()).Run()
-			_ = os.RemoveAll("/etc/netns/" + entry.Name())
-		} else {
-			_ = exec.Command("ip", "link", "del", entry.Name()).Run()
-		}
-	}
-}
-
-// Host adds a host, whose hosts file knows itself only, and which can reach every address by its router.
+// Host adds a host.
 func (n *Network) Host(t testing.TB) *Host {
 	t.Helper()
-	number := int(hosts.Add(1))
-	h := &Host{Name: fmt.Sprintf("%s-%d", n.name, number), IPv4: n.address(1 + number), IPv6: n.address6(1 + number)}
-	etc := filepath.Join("/etc/netns", h.Name)
-	t.Cleanup(func() {
-		_ = exec.Command("ip", "netns", "del", h.Name).Run()
-		_ = os.RemoveAll(etc)
-		_ = os.Remove("/etc/netns") // if it is empty
-	})
-	check(t, os.MkdirAll(etc, 0o755))
-	check(t, os.WriteFile(h.HostsFile(), []byte("127.0.0.1\tlocalhost\n"), 0o600))
-	check(t, os.Chmod(h.HostsFile(), 0o644))
-	check(t, os.WriteFile(filepath.Join(etc, "resolv.conf"), []byte("nameserver "+n.address(1)+"\noptions timeout:1 attempts:1\n"), 0o600))
-	check(t, os.Chmod(filepath.Join(etc, "resolv.conf"), 0o644))
-	for _, line := range []string{
-		"netns add " + h.Name,
-		fmt.Sprintf("link add %sp master %s type veth peer name eth0 netns %s", h.Name, n.name, h.Name),
-		"link set " + h.Name + "p up",
-		"-n " + h.Name + " link set lo up", "-n " + h.Name + " link set eth0 up",
-		"-n " + h.Name + " addr add " + h.IPv4 + "/24 dev eth0", "-n " + h.Name + " addr add " + h.IPv6 + "/64 dev eth0 nodad",
-		"-n " + h.Name + " route add default via " + n.address(1), "-n " + h.Name + " -6 route add default via " + n.address6(1),
-	} {
-		ip(t, line)
-	}
-	return h
+	h, err := n.Network.Host("")
+	check(t, err)
+	return &Host{h}
 }
-
-func ip(t testing.TB, line string) {
-	t.Helper()
-	if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %s: %v: %s", line, err, out)
-	}
-}
-
-// HostsFile is the host's /etc/hosts.
-func (h *Host) HostsFile() string { return filepath.Join("/etc/netns", h.Name, "hosts") }
 
 // Command is a program on the host, as a user. Of this process's environment it gets nothing but PATH.
 func (h *Host) Command(ctx context.Context, uid int, program string, args ...string) *exec.Cmd {
-	user := strconv.Itoa(uid)
-	line := []string{"netns", "exec", h.Name, "setpriv", "--pdeathsig", "KILL", "--reuid", user, "--regid", user, "--clear-groups"}
+	var capabilities []string
 	if uid == SidecarUID { // a checkout or a test's folder may be its owner's alone
-		line = append(line, "--inh-caps", "+dac_override", "--ambient-caps", "+dac_override")
+		capabilities = []string{"dac_override"}
 	}
-	cmd := exec.CommandContext(ctx, "ip", append(append(line, program), args...)...)
+	cmd := h.Host.Command(ctx, uid, capabilities, program, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	return cmd
 }
@@ -179,7 +99,7 @@ func (h *Host) in(f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		file, err := os.Open("/run/netns/" + h.Name)
+		file, err := os.Open(h.Path())
 		if err == nil {
 			err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
 			_ = file.Close()
@@ -227,7 +147,7 @@ func (h *Host) Listen(t testing.TB, address string) (listener net.Listener) {
 }
 
 // On lets control planes listen on the network, where hosts reach them.
-func On(n *Network) Option { return func(m *Mesh) { m.address = n.address(1) } }
+func On(n *Network) Option { return func(m *Mesh) { m.address = n.Address() } }
 
 // WorkloadOn starts a workload's captured sidecar on a host whose service listens at port, and returns once its endpoint
 // is known to the mesh.

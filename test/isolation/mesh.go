@@ -36,7 +36,7 @@ func start(ctx context.Context, program, dir string) (*mesh, error) {
 	}
 	m := &mesh{program: program, data: filepath.Join(dir, "demo"), log: log, tokens: map[string]string{}}
 	ready := filepath.Join(dir, "ready.json")
-	m.cmd = exec.Command(program, "demo", "--gateway-port", "0", "--data", m.data, "--ready-file", ready)
+	m.cmd = exec.Command(program, "demo", "--capture", "off", "--gateway-port", "0", "--data", m.data, "--ready-file", ready)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := m.cmd.Start(); err != nil {

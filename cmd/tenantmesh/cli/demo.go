@@ -27,6 +27,7 @@ func newDemo() *cobra.Command {
 	local.IntVar(&config.GatewayPort, "gateway-port", 8080, "port of the gateway on 127.0.0.1; 0 for a free one")
 	local.StringVar(&config.ReadyFile, "ready-file", "", "file to write, as JSON, once all is ready")
 	local.BoolVar(&config.Tour, "tour", false, "walk through what the mesh does, and end")
+	local.StringVar((*string)(&config.Capture), "capture", string(demo.CaptureAuto), "give each service a host of its own (network namespace) and capture its traffic, else a proxy setting: auto, on, off")
 	local.DurationVar(&config.SVIDTTL, "svid-ttl", time.Hour, "life of an SVID, at least 2s")
 	cmd.AddCommand(newDemoToken(&config.Data), newDemoIssuer(&config.Data))
 	return cmd

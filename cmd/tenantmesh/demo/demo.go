@@ -26,6 +26,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity/svid/devca"
 	"github.com/tenantmesh/tenantmesh/internal/command"
 	"github.com/tenantmesh/tenantmesh/internal/freeport"
+	"github.com/tenantmesh/tenantmesh/internal/netns"
 	"github.com/tenantmesh/tenantmesh/tenantstore"
 )
 
@@ -35,6 +36,7 @@ type Config struct {
 	GatewayPort int    // 0: a free one
 	ReadyFile   string
 	Tour        bool
+	Capture     Capture
 	SVIDTTL     time.Duration
 	Out         io.Writer
 }
@@ -63,7 +65,9 @@ type demo struct {
 	ca        *devca.Client
 	admin     *adminclient.Client
 	venv      string
-	issuer    string // URL of its keys
+	sidecar   string         // the program
+	network   *netns.Network // of the services' hosts; nil: they run on this machine, by a proxy setting
+	issuer    string         // URL of its keys
 	xds       string
 	remote    string // host:port of the admin API for people who are elsewhere
 	control   spec
@@ -87,8 +91,14 @@ func Run(ctx context.Context, config Config) error {
 		return err
 	}
 	d.processes = newProcesses(filepath.Join(d.Data, "log"))
+	if err := d.connect(); err != nil {
+		return err
+	}
 	defer func() {
 		d.processes.StopAll(grace)
+		if d.network != nil {
+			d.network.Close()
+		}
 		fmt.Fprintln(d.Out, "everything is stopped")
 	}()
 	starting, cancel := context.WithTimeout(ctx, patience)
@@ -235,8 +245,11 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	d.xds = loopback(ports[1])
+	if d.network != nil {
+		d.xds = fmt.Sprintf("%s:%d", d.network.Address(), ports[1])
+	}
 	d.remote = loopback(ports[3])
-	d.control = spec{Name: "control", Role: "control", Path: self, Metrics: "http://" + loopback(ports[2]) + "/metrics", Args: []string{
+	d.control = spec{Name: "control", Role: "control", Path: self, User: os.Getuid(), Metrics: "http://" + loopback(ports[2]) + "/metrics", Args: []string{
 		"control", "--data-dir", d.path("control"), "--trust-domain", trustDomain, "--xds-address", d.xds, "--jwks-host", "127.0.0.1", "--allow-http-jwks", "--allow-loopback-jwks", "--metrics-address", loopback(ports[2]),
 		"--admin-address", d.remote, "--operator", "spiffe://" + trustDomain + "/person/*",
 	}}
@@ -249,9 +262,21 @@ func (d *demo) start(ctx context.Context) error {
 	if err := d.applyMesh(ctx); err != nil {
 		return err
 	}
-	d.progress("starting the gateway, and in each cell %s, each beside its Envoy", strings.Join(services, ", "))
-	if err := d.startSidecars(ctx, filepath.Join(filepath.Dir(self), "tenantmesh-sidecar")); err != nil {
+	how := "each beside its Envoy"
+	if d.network != nil {
+		how = "each on a host of its own, a network namespace, whose traffic goes through the Envoy there"
+	}
+	d.progress("starting the gateway, and in each cell %s, %s", strings.Join(services, ", "), how)
+	d.sidecar = filepath.Join(filepath.Dir(self), "tenantmesh-sidecar")
+	if err := d.startGateway(ctx); err != nil {
 		return err
+	}
+	for _, cell := range cells {
+		for _, service := range servicesIn(cell) {
+			if err := d.startWorkload(ctx, cell, service); err != nil {
+				return err
+			}
+		}
 	}
 	for _, url := range d.ready {
 		if err := until(ctx, url, func() error { return d.get(url) }); err != nil {
@@ -296,7 +321,7 @@ func (d *demo) startSpec(ctx context.Context, s spec) error {
 	if err != nil {
 		return err
 	}
-	return d.ca.Register(ctx, devca.Registration{ID: principal, PID: p.pid(), UID: os.Getuid()})
+	return d.ca.Register(ctx, devca.Registration{ID: principal, PID: p.pid(), UID: s.User})
 }
 
 func (d *demo) applyMesh(ctx context.Context) error {
@@ -320,56 +345,62 @@ func (d *demo) applyMesh(ctx context.Context) error {
 	return err
 }
 
-func (d *demo) startSidecars(ctx context.Context, binary string) error {
-	ports := d.take(4)
-	flags := func(name, role string, admin, metrics, health int, more ...string) spec {
-		d.ready = append(d.ready, "http://"+loopback(health)+"/readyz")
-		return spec{
-			Name: name, Role: role, Path: binary, Metrics: "http://" + loopback(metrics) + "/metrics", EnvoyAdmin: "http://" + loopback(admin),
-			Args: append([]string{
-				"--role", role, "--control", d.xds, "--data-dir", d.path(strings.ReplaceAll(name, "/", "-")), "--drain", "3s",
-				"--admin-port", strconv.Itoa(admin), "--metrics-port", strconv.Itoa(metrics), "--health-port", strconv.Itoa(health),
-			}, more...),
-		}
+// proxy is a sidecar or a gateway of which health and metrics are asked at an address.
+func (d *demo) proxy(name, role, address string, metrics, health int, more ...string) spec {
+	at := func(port int) string { return fmt.Sprintf("http://%s:%d", address, port) }
+	d.ready = append(d.ready, at(health)+"/readyz")
+	return spec{
+		Name: name, Role: role, Path: d.sidecar, Metrics: at(metrics) + "/metrics", User: os.Getuid(),
+		Args: append([]string{"--role", role, "--control", d.xds, "--data-dir", d.path(strings.ReplaceAll(name, "/", "-")), "--drain", "3s"}, more...),
 	}
-	gateway := flags("gateway", "gateway", ports[0], ports[1], ports[2], "--gateway-port", strconv.Itoa(d.GatewayPort), "--mover-port", strconv.Itoa(ports[3]))
-	if err := d.startAs(ctx, gateway, "spiffe://"+trustDomain+"/gateway/edge"); err != nil {
-		return err
-	}
-	for _, cell := range cells {
-		for _, service := range servicesIn(cell) {
-			ports := d.take(6)
-			inbound, outbound, port := ports[3], ports[4], ports[5]
-			s := flags(cell+"/"+service, "sidecar", ports[0], ports[1], ports[2],
-				"--inbound-port", strconv.Itoa(inbound), "--outbound-port", strconv.Itoa(outbound), "--service-port", strconv.Itoa(port))
-			s.Cell, s.Name = cell, cell+"/"+service+"-sidecar"
-			if service == "attachments" {
-				for _, verb := range []string{"export", "import", "delete"} {
-					s.Args = append(s.Args, "--data-"+verb, strings.Join([]string{filepath.Join(d.venv, "bin", "python"), d.path("apps", service, "data.py"), verb, d.path(cell + "-attachments")}, " "))
-				}
-			}
-			id, err := identity.WorkloadID(trustDomain, cell, service)
-			if err != nil {
-				return err
-			}
-			if err := d.startAs(ctx, s, id.String()); err != nil {
-				return err
-			}
-			if _, err := d.processes.Start(d.service(cell, service, port, outbound)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
-// service is an ordinary web service, started as ever: the only things it is told are its port and a proxy.
-func (d *demo) service(cell, name string, port, proxy int) spec {
-	gunicorn := []string{filepath.Join(d.venv, "bin", "gunicorn"), "--workers", "1", "--threads", "8", "--bind", loopback(port), "--log-level", "warning"}
+func (d *demo) startGateway(ctx context.Context) error {
+	ports := d.take(4)
+	gateway := d.proxy("gateway", "gateway", "127.0.0.1", ports[1], ports[2],
+		"--admin-port", strconv.Itoa(ports[0]), "--metrics-port", strconv.Itoa(ports[1]), "--health-port", strconv.Itoa(ports[2]),
+		"--gateway-port", strconv.Itoa(d.GatewayPort), "--mover-port", strconv.Itoa(ports[3]))
+	gateway.EnvoyAdmin = "http://" + loopback(ports[0])
+	return d.startAs(ctx, gateway, "spiffe://"+trustDomain+"/gateway/edge")
+}
+
+// startWorkload starts a service of a cell, and its sidecar.
+func (d *demo) startWorkload(ctx context.Context, cell, service string) error {
+	id, err := identity.WorkloadID(trustDomain, cell, service)
+	if err != nil {
+		return err
+	}
+	w, err := d.at(ctx, cell, service, d.sidecar)
+	if err != nil {
+		return err
+	}
+	s := d.proxy(cell+"/"+service, "sidecar", w.address, w.metrics, w.health, w.flags()...)
+	s.Cell, s.Name, s.User = cell, cell+"/"+service+"-sidecar", w.user
+	if w.admin != 0 {
+		s.EnvoyAdmin = "http://" + loopback(w.admin)
+	}
+	if service == "attachments" {
+		for _, verb := range []string{"export", "import", "delete"} {
+			s.Args = append(s.Args, "--data-"+verb, strings.Join([]string{filepath.Join(d.venv, "bin", "python"), d.path("apps", service, "data.py"), verb, d.path(cell + "-attachments")}, " "))
+		}
+	}
+	w.put(&s, w.user)
+	if err := d.startAs(ctx, s, id.String()); err != nil {
+		return err
+	}
+	_, err = d.processes.Start(d.service(cell, service, w))
+	return err
+}
+
+// service is an ordinary web service, started as ever: what it is told is its port and, unless its traffic is captured, a proxy.
+func (d *demo) service(cell, name string, w where) spec {
+	gunicorn := []string{filepath.Join(d.venv, "bin", "gunicorn"), "--workers", "1", "--threads", "8", "--bind", loopback(w.service), "--log-level", "warning"}
 	s := spec{
 		Name: cell + "/" + name, Role: "service", Cell: cell, Forks: true, Dir: d.Data,
 		Path: gunicorn[0], Args: append(gunicorn[1:], "httpbin:app"),
-		Env: []string{"http_proxy=http://" + loopback(proxy), "no_proxy=", "HTTP_PROXY=", "NO_PROXY="},
+	}
+	if w.host == nil {
+		s.Env = append(s.Env, "http_proxy=http://"+loopback(w.outbound))
 	}
 	if name != "httpbin" {
 		s.Dir = d.path("apps", name)
@@ -378,6 +409,7 @@ func (d *demo) service(cell, name string, port, proxy int) spec {
 		s.Args = append(gunicorn, "app:app")
 		s.Env = append(s.Env, "OTEL_TRACES_EXPORTER=none", "OTEL_METRICS_EXPORTER=none", "OTEL_LOGS_EXPORTER=none", "PATH="+filepath.Join(d.venv, "bin")+":"+os.Getenv("PATH"))
 	}
+	w.put(&s, os.Getuid())
 	return s
 }
 
@@ -440,11 +472,15 @@ func (d *demo) writeReady() error {
 	var list []readyProcess
 	for _, p := range d.processes.running() {
 		list = append(list, readyProcess{p.Name, p.pid(), p.Role, p.Cell, p.Metrics, p.EnvoyAdmin})
-		if p.EnvoyAdmin == "" {
+		if p.Role != "gateway" && p.Role != "sidecar" {
 			continue
 		}
 		for _, pid := range children(p.pid()) {
-			list = append(list, readyProcess{p.Name + "-envoy", pid, "envoy", p.Cell, p.EnvoyAdmin + "/stats/prometheus", p.EnvoyAdmin})
+			envoy := readyProcess{Name: p.Name + "-envoy", PID: pid, Role: "envoy", Cell: p.Cell, EnvoyAdmin: p.EnvoyAdmin}
+			if p.EnvoyAdmin != "" {
+				envoy.Metrics = p.EnvoyAdmin + "/stats/prometheus"
+			}
+			list = append(list, envoy)
 		}
 	}
 	text, err := json.MarshalIndent(map[string]any{
@@ -496,6 +532,7 @@ AcmeDocs is ready at %[1]s. Try:
   %[2]s tenant move acme --to us-2 --wait%[4]s
   %[2]s status%[4]s
   %[2]s usage --tenant acme%[4]s
-
-Ctrl-C stops everything.`, d.gateway(), self, dataFlag, adminFlag)
+  %[2]s coverage%[4]s
+%[5]s
+Ctrl-C stops everything.`, d.gateway(), self, dataFlag, adminFlag, d.hostHints())
 }

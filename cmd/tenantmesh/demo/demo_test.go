@@ -3,6 +3,7 @@ package demo_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tenantmesh/tenantmesh/internal/netns"
 )
 
 // build builds both programs beside each other.
@@ -37,10 +40,19 @@ func tempData(t *testing.T) string {
 	return dir
 }
 
+// TestTour: services find each other by capture, on hosts of their own, where that can be; and by a proxy setting.
 func TestTour(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), build(t), "demo", "--tour", "--gateway-port", "0", "--data", tempData(t)).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "all 21 steps passed") || strings.Contains(string(out), "FAIL") {
-		t.Errorf("the tour: %v\n%s", err, out)
+	program := build(t)
+	for _, one := range []struct{ capture, want string }{{"on", "all 22 steps passed"}, {"off", "all 21 steps passed"}} {
+		t.Run("capture "+one.capture, func(t *testing.T) {
+			if err := netns.Able(); err != nil && one.capture == "on" {
+				t.Skipf("skipped: %v", err)
+			}
+			out, err := exec.CommandContext(t.Context(), program, "demo", "--tour", "--capture", one.capture, "--gateway-port", "0", "--data", tempData(t)).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), one.want) || strings.Contains(string(out), "FAIL") {
+				t.Errorf("the tour: %v\n%s", err, out)
+			}
+		})
 	}
 }
 
@@ -52,7 +64,7 @@ type ready struct {
 	}
 }
 
-// TestNothingStaysBehind kills the demo: every process that it started ends too.
+// TestNothingStaysBehind kills the demo: every process that it started ends too, and no host of its network is left.
 func TestNothingStaysBehind(t *testing.T) {
 	data := tempData(t)
 	file := filepath.Join(t.TempDir(), "ready.json")
@@ -80,6 +92,10 @@ func TestNothingStaysBehind(t *testing.T) {
 	if err == nil || !strings.Contains(string(second), "a demo runs in") {
 		t.Errorf("a second demo in the same folder: %v: %s", err, second)
 	}
+	network := fmt.Sprintf("tm%d", cmd.Process.Pid)
+	if netns.Able() == nil && !left(t, network) {
+		t.Error("it has no network")
+	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -87,6 +103,22 @@ func TestNothingStaysBehind(t *testing.T) {
 	for _, p := range r.Processes {
 		wait(t, func() bool { return !alive(p.PID) })
 	}
+	wait(t, func() bool { return !left(t, network) })
+}
+
+// left reports whether anything of a network is there.
+func left(t *testing.T, network string) bool {
+	t.Helper()
+	for _, place := range []string{"/run/netns", "/etc/netns", "/sys/class/net"} {
+		found, err := filepath.Glob(filepath.Join(place, network+"*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // alive reports whether a process runs; a zombie does not.

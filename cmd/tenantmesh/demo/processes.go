@@ -8,10 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tenantmesh/tenantmesh/internal/netns"
 )
 
 // spec says how one process of the demo is started. It is kept so that a step of the tour can kill the
@@ -20,7 +23,9 @@ type spec struct {
 	Name string // "us-1/documents"
 	Role string // control, ca, issuer, gateway, sidecar, service
 	Cell string
-	ID   string // SPIFFE ID that it is entitled to, "" for none
+	ID   string      // SPIFFE ID that it is entitled to, "" for none
+	User int         // that it runs as, with ID
+	Host *netns.Host // nil: this machine
 
 	Path string
 	Args []string
@@ -81,7 +86,7 @@ func (ps *processes) Start(s spec) (*process, error) {
 	}
 	defer logFile.Close()
 	cmd := exec.Command(s.Path, s.Args...)
-	cmd.Env = append(os.Environ(), s.Env...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), isProxy), s.Env...)
 	cmd.Dir = s.Dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -99,6 +104,12 @@ func (ps *processes) Start(s spec) (*process, error) {
 	ps.mu.Unlock()
 	go ps.reap(p)
 	return p, nil
+}
+
+// isProxy reports whether a variable is about proxies, such as http_proxy: this machine's are none of the demo's.
+func isProxy(variable string) bool {
+	name, _, _ := strings.Cut(variable, "=")
+	return strings.HasSuffix(strings.ToLower(name), "_proxy")
 }
 
 func (ps *processes) reap(p *process) {

@@ -82,7 +82,7 @@ type step struct {
 const stepTime = 60 * time.Second
 
 func (d *demo) steps() []step {
-	return []step{
+	steps := []step{
 		{"a proven request, and what the service saw", d.showProven},
 		{"no token", d.refused(call{path: "/documents"})},
 		{"an expired token", d.refused(call{path: "/documents", token: Token{Tenant: "acme", TTL: -time.Hour}})},
@@ -105,6 +105,10 @@ func (d *demo) steps() []step {
 		{"a whole cell restarts without it", d.showCellRestart},
 		{"it comes back, and changes flow again", d.showReturn},
 	}
+	if d.network != nil {
+		steps = slices.Insert(steps, 0, step{"services that know of nothing, and nobody gets past their sidecars", d.showHosts})
+	}
+	return steps
 }
 
 // tour walks through the steps and prints a line each.
