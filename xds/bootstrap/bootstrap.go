@@ -118,7 +118,7 @@ func unixCluster(name, path string, http2 bool) (*cluster.Cluster, error) {
 // EnvPath is the environment variable that names the Envoy binary.
 const EnvPath = "TENANTMESH_ENVOY"
 
-// FindEnvoy returns the Envoy to run: that of [EnvPath], else .tools/bin/envoy in the working directory or above,
+// FindEnvoy returns the Envoy to run: that of [EnvPath], else .tools/bin/envoy in the working directory or above, or above this program,
 // else the one in PATH; and its version. One that is too old is refused.
 func FindEnvoy(ctx context.Context) (path, version string, err error) {
 	path, err = locate()
@@ -159,16 +159,18 @@ func locate() (string, error) {
 		}
 		return path, nil
 	}
-	dir, err := os.Getwd()
-	for err == nil {
-		path := filepath.Join(dir, ".tools", "bin", "envoy")
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
+	for _, from := range []func() (string, error){os.Getwd, os.Executable} {
+		dir, err := from()
+		for err == nil {
+			path := filepath.Join(dir, ".tools", "bin", "envoy")
+			if _, err := os.Stat(path); err == nil {
+				return path, nil
+			}
+			if filepath.Dir(dir) == dir {
+				break
+			}
+			dir = filepath.Dir(dir)
 		}
-		if filepath.Dir(dir) == dir {
-			break
-		}
-		dir = filepath.Dir(dir)
 	}
 	path, err := exec.LookPath("envoy")
 	if err != nil {

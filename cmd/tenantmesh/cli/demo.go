@@ -62,3 +62,34 @@ func newDemoIssuer(data *string) *cobra.Command {
 	cmd.Flags().StringVar(&address, "address", "127.0.0.1:0", "host:port")
 	return cmd
 }
+
+func newDev() *cobra.Command {
+	var config demo.DevConfig
+	cmd := &cobra.Command{
+		Use:   "dev --workload NAME -- PROGRAM [ARGUMENT]...",
+		Short: "Run a service that you work on in a mesh of this machine's own",
+		Long: `Run a service that you work on in a mesh of this machine's own: a gateway with pretended tenants and their tokens, a sidecar, and a
+control plane. Each decision is a line.
+
+The program is started with http_proxy and PORT set, and with its own output. When it ends, everything does, with its exit code.
+Of the files it takes workloads, dependencies, policies and tiers as they are; the first cell; and the tenants, moved to that cell.
+Without files the workload is exposed at /, and gateways may call it.`,
+		Example: `  tenantmesh dev --workload documents -- flask run
+  tenantmesh dev --workload documents -f mesh.yaml --beside search=5001 --tenant acme:gold --tenant globex -- flask run`,
+		Args: command.Args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			config.Program, config.Out = args, cmd.OutOrStdout()
+			return demo.Dev(cmd.Context(), config)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&config.Data, "data", DemoDir()+"-dev", "folder for the mesh's data")
+	flags.StringVar(&config.Workload, "workload", "", "name of the Workload that the program is")
+	flags.IntVar(&config.Port, "port", 0, "port on 127.0.0.1 at which the program listens (default: the Workload's, or 5000)")
+	flags.IntVar(&config.GatewayPort, "gateway-port", 8080, "port of the gateway on 127.0.0.1; 0 for a free one")
+	flags.StringArrayVarP(&config.Files, "file", "f", nil, "YAML file of the mesh, such as the one that is applied elsewhere")
+	flags.StringSliceVar(&config.Tenants, "tenant", nil, "pretended tenant, name or name:tier (default: the files', or acme:gold and globex:bronze)")
+	flags.StringToStringVar(&config.Beside, "beside", nil, "another Workload of the files that runs here, and its port on 127.0.0.1, such as search=5001")
+	_ = cmd.MarkFlagRequired("workload")
+	return cmd
+}

@@ -27,7 +27,7 @@ func Root() *cobra.Command {
 		Args:  command.Args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newControl(), newCA(), newDemo(), newApply(), newGet(), newDelete(), newTenant(), newCell(), newMember(), newRevoke(), newRollout(), newValidate(), newTranslate(), newStatus(), newExplain(), newPolicy(), newUsage(), newTop(), newCoverage(), newSLO(), newAudit(), newGrant(), newRoles(), newInject(), newVersion())
+	root.AddCommand(newControl(), newCA(), newDemo(), newDev(), newApply(), newGet(), newDelete(), newTenant(), newCell(), newMember(), newRevoke(), newRollout(), newValidate(), newTranslate(), newStatus(), newExplain(), newPolicy(), newUsage(), newTop(), newCoverage(), newSLO(), newAudit(), newGrant(), newRoles(), newInject(), newVersion())
 	return root
 }
 

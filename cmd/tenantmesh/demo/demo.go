@@ -1,7 +1,8 @@
-// Package demo runs AcmeDocs on this machine: control plane, development CA, token issuer, a gateway, and four cells of
-// unmodified services, each beside an Envoy of its own and each a process of its own.
+// Package demo runs a mesh on this machine: AcmeDocs ([Run]), with control plane, development CA, token issuer, a gateway, and four
+// cells of unmodified services, each beside an Envoy of its own and each a process of its own; or the one service that somebody
+// works on ([Dev]).
 //
-// It imports examples/acmedocs, the admin client, tenantstore, identity, ledger and the standard library.
+// It imports examples/acmedocs, the admin client, tenantstore, identity, policy, ledger, internal/netns and the standard library.
 package demo
 
 import (
@@ -67,6 +68,7 @@ type demo struct {
 	venv      string
 	sidecar   string         // the program
 	network   *netns.Network // of the services' hosts; nil: they run on this machine, by a proxy setting
+	domain    string         // trust domain
 	issuer    string         // URL of its keys
 	xds       string
 	remote    string // host:port of the admin API for people who are elsewhere
@@ -78,37 +80,21 @@ type demo struct {
 
 // Run runs the demo until ctx ends, or with Tour until the tour has.
 func Run(ctx context.Context, config Config) error {
-	d := &demo{Config: config, http: &http.Client{Timeout: 10 * time.Second}}
-	if err := d.prepare(); err != nil {
+	d := &demo{Config: config, domain: trustDomain, http: newClient()}
+	var err error
+	if d.venv, err = findVenv(); err != nil {
 		return err
 	}
-	lock, err := d.lock()
+	stop, err := d.open()
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	if err := d.clean(); err != nil {
+	defer stop()
+	if err := os.CopyFS(d.path("apps"), acmedocs.Files); err != nil {
 		return err
 	}
-	d.processes = newProcesses(filepath.Join(d.Data, "log"))
-	if err := d.connect(); err != nil {
+	if err := d.starting(ctx, d.start); err != nil || ctx.Err() != nil {
 		return err
-	}
-	defer func() {
-		d.processes.StopAll(grace)
-		if d.network != nil {
-			d.network.Close()
-		}
-		fmt.Fprintln(d.Out, "everything is stopped")
-	}()
-	starting, cancel := context.WithTimeout(ctx, patience)
-	err = d.start(starting)
-	cancel()
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err != nil {
-		return d.withLogs(err)
 	}
 	if d.ReadyFile != "" {
 		if err := d.writeReady(); err != nil {
@@ -122,14 +108,52 @@ func Run(ctx context.Context, config Config) error {
 	return d.processes.Wait(ctx)
 }
 
-// withLogs adds why a process ended, if one did.
-func (d *demo) withLogs(err error) error {
-	select {
-	case died := <-d.processes.died:
-		err = errors.Join(err, died)
-	default:
+func newClient() *http.Client { return &http.Client{Timeout: 10 * time.Second} }
+
+// open makes the folder, and what ends everything that will run.
+func (d *demo) open() (stop func(), err error) {
+	if err := d.prepare(); err != nil {
+		return nil, err
 	}
-	return command.WithHint(err, "the logs are in "+filepath.Join(d.Data, "log"))
+	lock, err := d.lock()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.clean(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	if err := d.connect(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	d.processes = newProcesses(d.path("log"))
+	return func() {
+		d.processes.StopAll(grace)
+		if d.network != nil {
+			d.network.Close()
+		}
+		_ = lock.Close()
+		fmt.Fprintln(d.Out, "everything is stopped")
+	}, nil
+}
+
+// starting starts things with patience, and gives up once a process ends. It is nil when ctx ends meanwhile.
+func (d *demo) starting(ctx context.Context, start func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	patient, fail := context.WithCancelCause(bounded)
+	defer fail(nil)
+	go func() {
+		select {
+		case died := <-d.processes.died:
+			fail(died)
+		case <-patient.Done():
+		}
+	}()
+	err := start(patient)
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	return command.WithHint(err, "the logs are in "+d.path("log"))
 }
 
 // prepare finds what the demo needs before it touches anything.
@@ -152,8 +176,7 @@ func (d *demo) prepare() error {
 		}
 		d.GatewayPort = ports[0]
 	}
-	d.venv, err = findVenv()
-	return err
+	return nil
 }
 
 // EnvVenv is the environment variable that names the Python environment of the services.
@@ -205,10 +228,7 @@ func (d *demo) clean() error {
 	if err := os.MkdirAll(filepath.Join(d.Data, "log"), 0o700); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(d.Data, marker), nil, 0o600); err != nil {
-		return err
-	}
-	return os.CopyFS(filepath.Join(d.Data, "apps"), acmedocs.Files)
+	return os.WriteFile(filepath.Join(d.Data, marker), nil, 0o600)
 }
 
 func (d *demo) path(parts ...string) string {
@@ -222,41 +242,7 @@ func (d *demo) adminSocket() string { return d.path("control", "admin.sock") }
 func (d *demo) progress(format string, args ...any) { fmt.Fprintf(d.Out, format+"\n", args...) }
 
 func (d *demo) start(ctx context.Context) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	if d.ports, err = freeport.Take(8 + 6*len(cells)*(len(services)+1)); err != nil {
-		return err
-	}
-	ports := d.take(4)
-	d.progress("starting the development CA, the token issuer and the control plane")
-	if _, err := d.processes.Start(spec{Name: "ca", Role: "ca", Path: self, Args: []string{
-		"ca", "--data-dir", d.path("ca"), "--socket", d.workloadAPI(), "--trust-domain", trustDomain, "--ttl", d.SVIDTTL.String(),
-	}}); err != nil {
-		return err
-	}
-	d.ca = devca.NewClient(d.workloadAPI())
-	if err := until(ctx, "the CA", func() error { _, err := os.Stat(d.workloadAPI() + ".admin"); return err }); err != nil {
-		return err
-	}
-	d.issuer = "http://" + loopback(ports[0]) + "/jwks.json"
-	if _, err := d.processes.Start(spec{Name: "issuer", Role: "issuer", Path: self, Args: []string{"demo", "issuer", "--data", d.Data, "--address", loopback(ports[0])}}); err != nil {
-		return err
-	}
-	d.xds = loopback(ports[1])
-	if d.network != nil {
-		d.xds = fmt.Sprintf("%s:%d", d.network.Address(), ports[1])
-	}
-	d.remote = loopback(ports[3])
-	d.control = spec{Name: "control", Role: "control", Path: self, User: os.Getuid(), Metrics: "http://" + loopback(ports[2]) + "/metrics", Args: []string{
-		"control", "--data-dir", d.path("control"), "--trust-domain", trustDomain, "--xds-address", d.xds, "--jwks-host", "127.0.0.1", "--allow-http-jwks", "--allow-loopback-jwks", "--metrics-address", loopback(ports[2]),
-		"--admin-address", d.remote, "--operator", "spiffe://" + trustDomain + "/person/*",
-	}}
-	if err := d.startControl(ctx); err != nil {
-		return err
-	}
-	if err := until(ctx, "the issuer", func() error { return d.get(d.issuer) }); err != nil {
+	if err := d.startBase(ctx, 4+6*len(cells)*(len(services)+1)); err != nil {
 		return err
 	}
 	if err := d.applyMesh(ctx); err != nil {
@@ -267,7 +253,6 @@ func (d *demo) start(ctx context.Context) error {
 		how = "each on a host of its own, a network namespace, whose traffic goes through the Envoy there"
 	}
 	d.progress("starting the gateway, and in each cell %s, %s", strings.Join(services, ", "), how)
-	d.sidecar = filepath.Join(filepath.Dir(self), "tenantmesh-sidecar")
 	if err := d.startGateway(ctx); err != nil {
 		return err
 	}
@@ -278,12 +263,60 @@ func (d *demo) start(ctx context.Context) error {
 			}
 		}
 	}
+	if err := d.untilReady(ctx); err != nil {
+		return err
+	}
+	return d.untilServed(ctx)
+}
+
+// startBase starts what every mesh stands on, and takes so many ports for the rest.
+func (d *demo) startBase(ctx context.Context, ports int) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	d.sidecar = filepath.Join(filepath.Dir(self), "tenantmesh-sidecar")
+	if d.ports, err = freeport.Take(4 + ports); err != nil {
+		return err
+	}
+	own := d.take(4)
+	d.progress("starting the development CA, the token issuer and the control plane")
+	if _, err := d.processes.Start(spec{Name: "ca", Role: "ca", Path: self, Args: []string{
+		"ca", "--data-dir", d.path("ca"), "--socket", d.workloadAPI(), "--trust-domain", d.domain, "--ttl", d.SVIDTTL.String(),
+	}}); err != nil {
+		return err
+	}
+	d.ca = devca.NewClient(d.workloadAPI())
+	if err := until(ctx, "the CA", func() error { _, err := os.Stat(d.workloadAPI() + ".admin"); return err }); err != nil {
+		return err
+	}
+	d.issuer = "http://" + loopback(own[0]) + "/jwks.json"
+	if _, err := d.processes.Start(spec{Name: "issuer", Role: "issuer", Path: self, Args: []string{"demo", "issuer", "--data", d.Data, "--address", loopback(own[0])}}); err != nil {
+		return err
+	}
+	d.xds = loopback(own[1])
+	if d.network != nil {
+		d.xds = fmt.Sprintf("%s:%d", d.network.Address(), own[1])
+	}
+	d.remote = loopback(own[3])
+	d.control = spec{Name: "control", Role: "control", Path: self, User: os.Getuid(), Metrics: "http://" + loopback(own[2]) + "/metrics", Args: []string{
+		"control", "--data-dir", d.path("control"), "--trust-domain", d.domain, "--xds-address", d.xds, "--jwks-host", "127.0.0.1", "--allow-http-jwks", "--allow-loopback-jwks", "--metrics-address", loopback(own[2]),
+		"--admin-address", d.remote, "--operator", "spiffe://" + d.domain + "/person/*",
+	}}
+	if err := d.startControl(ctx); err != nil {
+		return err
+	}
+	return until(ctx, "the issuer", func() error { return d.get(d.issuer) })
+}
+
+// untilReady waits for the sidecars.
+func (d *demo) untilReady(ctx context.Context) error {
 	for _, url := range d.ready {
 		if err := until(ctx, url, func() error { return d.get(url) }); err != nil {
 			return err
 		}
 	}
-	return d.untilServed(ctx)
+	return nil
 }
 
 func (d *demo) take(n int) (ports []int) {
@@ -292,7 +325,7 @@ func (d *demo) take(n int) (ports []int) {
 }
 
 func (d *demo) startControl(ctx context.Context) error {
-	if err := d.startAs(ctx, d.control, "spiffe://"+trustDomain+"/control"); err != nil {
+	if err := d.startAs(ctx, d.control, "spiffe://"+d.domain+"/control"); err != nil {
 		return err
 	}
 	d.admin = adminclient.New(d.adminSocket())
@@ -361,35 +394,40 @@ func (d *demo) startGateway(ctx context.Context) error {
 		"--admin-port", strconv.Itoa(ports[0]), "--metrics-port", strconv.Itoa(ports[1]), "--health-port", strconv.Itoa(ports[2]),
 		"--gateway-port", strconv.Itoa(d.GatewayPort), "--mover-port", strconv.Itoa(ports[3]))
 	gateway.EnvoyAdmin = "http://" + loopback(ports[0])
-	return d.startAs(ctx, gateway, "spiffe://"+trustDomain+"/gateway/edge")
+	return d.startAs(ctx, gateway, "spiffe://"+d.domain+"/gateway/edge")
 }
 
 // startWorkload starts a service of a cell, and its sidecar.
 func (d *demo) startWorkload(ctx context.Context, cell, service string) error {
-	id, err := identity.WorkloadID(trustDomain, cell, service)
-	if err != nil {
-		return err
-	}
 	w, err := d.at(ctx, cell, service, d.sidecar)
 	if err != nil {
 		return err
 	}
-	s := d.proxy(cell+"/"+service, "sidecar", w.address, w.metrics, w.health, w.flags()...)
-	s.Cell, s.Name, s.User = cell, cell+"/"+service+"-sidecar", w.user
-	if w.admin != 0 {
-		s.EnvoyAdmin = "http://" + loopback(w.admin)
-	}
+	var more []string
 	if service == "attachments" {
 		for _, verb := range []string{"export", "import", "delete"} {
-			s.Args = append(s.Args, "--data-"+verb, strings.Join([]string{filepath.Join(d.venv, "bin", "python"), d.path("apps", service, "data.py"), verb, d.path(cell + "-attachments")}, " "))
+			more = append(more, "--data-"+verb, strings.Join([]string{filepath.Join(d.venv, "bin", "python"), d.path("apps", service, "data.py"), verb, d.path(cell + "-attachments")}, " "))
 		}
 	}
-	w.put(&s, w.user)
-	if err := d.startAs(ctx, s, id.String()); err != nil {
+	if err := d.startSidecar(ctx, cell, service, w, more...); err != nil {
 		return err
 	}
 	_, err = d.processes.Start(d.service(cell, service, w))
 	return err
+}
+
+func (d *demo) startSidecar(ctx context.Context, cell, service string, w where, more ...string) error {
+	id, err := identity.WorkloadID(d.domain, cell, service)
+	if err != nil {
+		return err
+	}
+	s := d.proxy(cell+"/"+service, "sidecar", w.address, w.metrics, w.health, append(w.flags(), more...)...)
+	s.Cell, s.Name, s.User = cell, cell+"/"+service+"-sidecar", w.user
+	if w.admin != 0 {
+		s.EnvoyAdmin = "http://" + loopback(w.admin)
+	}
+	w.put(&s, w.user)
+	return d.startAs(ctx, s, id.String())
 }
 
 // service is an ordinary web service, started as ever: what it is told is its port and, unless its traffic is captured, a proxy.
@@ -452,6 +490,9 @@ func until(ctx context.Context, what string, check func() error) error {
 		}
 		select {
 		case <-ctx.Done():
+			if cause := context.Cause(ctx); cause != ctx.Err() {
+				return cause
+			}
 			return fmt.Errorf("%s is not ready: %w", what, err)
 		case <-time.After(100 * time.Millisecond):
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +32,7 @@ type spec struct {
 	Args []string
 	Env  []string // added to the demo's own
 	Dir  string
+	Out  io.Writer // nil: a log file
 
 	// Forks marks a program that has children of its own which end only when it ends them. It gets SIGTERM
 	// instead of SIGKILL when the demo dies.
@@ -89,6 +91,9 @@ func (ps *processes) Start(s spec) (*process, error) {
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), isProxy), s.Env...)
 	cmd.Dir = s.Dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
+	if s.Out != nil {
+		cmd.Stdout, cmd.Stderr = s.Out, s.Out
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if s.Forks {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
