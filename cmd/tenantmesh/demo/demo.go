@@ -490,7 +490,7 @@ func until(ctx context.Context, what string, check func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			if cause := context.Cause(ctx); cause != ctx.Err() {
+			if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
 				return cause
 			}
 			return fmt.Errorf("%s is not ready: %w", what, err)

@@ -176,12 +176,8 @@ func (c DevConfig) mesh() (*devMesh, error) {
 		m.prefix = strings.TrimSuffix(e.PathPrefix, "/")
 	}
 	m.objects = append(m.objects, issuer, cell, workload)
-	for kind, objects := range given {
-		switch kind {
-		case tenantstore.KindCell, tenantstore.KindTenant, tenantstore.KindTokenIssuer, tenantstore.KindRoleBinding:
-			continue
-		}
-		for _, o := range objects {
+	for _, kind := range []tenantstore.Kind{tenantstore.KindTier, tenantstore.KindWorkload, tenantstore.KindDependency, tenantstore.KindAccessPolicy, tenantstore.KindAccessInvariant} {
+		for _, o := range given[kind] {
 			if o != workload {
 				m.objects = append(m.objects, o)
 			}
