@@ -38,6 +38,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
+	"github.com/tenantmesh/tenantmesh/identity/propagation/event"
 	"github.com/tenantmesh/tenantmesh/identity/svid"
 	"github.com/tenantmesh/tenantmesh/ledger"
 	"github.com/tenantmesh/tenantmesh/policy/limit"
@@ -494,6 +495,11 @@ func (s *sidecar) serve(ctx context.Context, group *errgroup.Group) error {
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	healthMux.HandleFunc("GET "+propagation.PathContextKeys, s.contextKeys)
+	if s.config.Role == "sidecar" {
+		tokens := s.eventTokens()
+		healthMux.Handle("POST "+event.PathSeal, tokens)
+		healthMux.Handle("POST "+event.PathOpen, tokens)
+	}
 	if s.config.ProbePath != "" {
 		healthMux.HandleFunc("GET /probe", s.probe)
 	}
@@ -567,7 +573,7 @@ func (s *sidecar) moves(ctx context.Context, group *errgroup.Group) (http.Handle
 	if err != nil {
 		return nil, err
 	}
-	server := &http.Server{Handler: m.Peer(), TLSConfig: svid.ServerTLS(s.source, s.gateways(domain)), ReadHeaderTimeout: 5 * time.Second, ErrorLog: zap.NewStdLog(c.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel)))}
+	server := &http.Server{Handler: s.byPeer(m.Peer()), TLSConfig: svid.ServerTLS(s.source, s.members(domain)), ReadHeaderTimeout: 5 * time.Second, ErrorLog: zap.NewStdLog(c.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel)))}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	group.Go(func() error {
 		if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {

@@ -224,7 +224,19 @@ type WorkloadSpec struct {
 	Breaker              policy.Breaker     `json:"breaker,omitzero"` // of the calls of others to it
 	Admission            Admission          `json:"admission,omitzero"`
 	HideLimits           bool               `json:"hideLimits,omitempty"` // answers do not tell of limits (RateLimit, RateLimit-Policy), but when to come again
+	Events               Events             `json:"events,omitzero"`
 }
+
+// Events says for which topics the workload gets tokens of events, and contexts for such tokens (docs/optin.md). A topic is a name, at most
+// [MaxTopic] bytes.
+type Events struct {
+	Produces []string `json:"produces,omitempty"`
+	Consumes []string `json:"consumes,omitempty"`
+	Lifetime string   `json:"lifetime,omitempty"` // of the tokens of what it produces; a Go duration, 1m to 168h, default 24h
+}
+
+// MaxTopic is the longest name of a topic, in bytes: Kafka's.
+const MaxTopic = 249
 
 // Admission says how many requests the service may hold open, at each of its sidecars, before tenants have shares of it. Within the
 // bounds the sidecar finds the limit by the latency of the service's answers.

@@ -253,6 +253,11 @@ func (v *validation) workload(w *WorkloadSpec) {
 	}
 	v.breaker(w.Breaker)
 	v.admission(w.Admission)
+	v.topics("spec.events.produces", w.Events.Produces)
+	v.topics("spec.events.consumes", w.Events.Consumes)
+	if d, err := time.ParseDuration(w.Events.Lifetime); w.Events.Lifetime != "" && (err != nil || d < time.Minute || d > 7*24*time.Hour) {
+		v.add("spec.events.lifetime", "must be a duration from 1m to 168h (got %q)", w.Events.Lifetime)
+	}
 	if w.TenantData != nil {
 		oneOf(v, "spec.tenantData.strategy", w.TenantData.Strategy, "", Fenced, CatchUp, DualWrite)
 		for _, hook := range slices.Sorted(maps.Keys(w.TenantData.Hooks)) {
@@ -269,6 +274,18 @@ func (v *validation) workload(w *WorkloadSpec) {
 		}
 		for _, hook := range []string{"export", "import", "digest"} {
 			v.required("spec.tenantData.hooks."+hook, w.TenantData.Hook(hook))
+		}
+	}
+}
+
+func (v *validation) topics(field string, topics []string) {
+	for i, topic := range topics {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		if topic == "" || len(topic) > MaxTopic || strings.ContainsFunc(topic, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			v.add(at, "must be the name of a topic, 1 to %d printable characters of ASCII (got %q)", MaxTopic, topic)
+		}
+		if slices.Contains(topics[:i], topic) {
+			v.add(at, "must be listed once (got %q again)", topic)
 		}
 	}
 }

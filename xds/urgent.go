@@ -61,7 +61,8 @@ func selectedOtherwise(old, now *tenantstore.Object) bool {
 // narrowed reports whether somebody may not be, call or sign what it could by a workload as it was.
 func narrowed(old, now *tenantstore.WorkloadSpec) bool {
 	return old.BoundTenant != now.BoundTenant || // what it may sign ends with its binding
-		old.Tenancy != now.Tenancy || lost(old.SPIFFEIDs, now.SPIFFEIDs) || lost(old.DependsOn, now.DependsOn) || lost(old.Callers, now.Callers)
+		old.Tenancy != now.Tenancy || lost(old.SPIFFEIDs, now.SPIFFEIDs) || lost(old.DependsOn, now.DependsOn) || lost(old.Callers, now.Callers) ||
+		lost(old.Events.Produces, now.Events.Produces) || lost(old.Events.Consumes, now.Events.Consumes)
 }
 
 // lost reports whether something of one list is not in another.

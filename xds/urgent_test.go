@@ -36,6 +36,8 @@ func TestRevokes(t *testing.T) {
 		want     bool
 	}{
 		"a new tenant":          {nil, tenant(nil), false},
+		"a topic is taken away": {workload(func(w *tenantstore.WorkloadSpec) { w.Events.Consumes = []string{"orders"} }), workload(nil), true},
+		"a topic more":          {workload(nil), workload(func(w *tenantstore.WorkloadSpec) { w.Events.Produces = []string{"orders"} }), false},
 		"a tenant as it was":    {tenant(nil), tenant(nil), false},
 		"a tenant is suspended": {tenant(nil), tenant(func(o *tenantstore.Object) { o.Tenant.Suspended = true }), true},
 		"another tier":          {tenant(nil), tenant(func(o *tenantstore.Object) { o.Tenant.Tier = "bronze" }), true},

@@ -13,6 +13,7 @@ const (
 	ListenerInbound  = "inbound"
 	ListenerOutbound = "outbound"
 	ListenerCaptured = "captured" // of a sidecar with --capture: what the service calls by itself, and a rule of the kernel sent here
+	PointEvents      = "events"   // no listener: where tokens of events are exchanged, in the Go processes
 	ListenerEgress   = "egress"   // of a gateway: a Unix socket, by which its Go process reaches the cells
 
 	PortGateway  = 8080

@@ -164,14 +164,18 @@ func (s *Signer) Sign(claims Claims) (string, error) {
 	if claims.Expiry.After(s.key.NotAfter) {
 		return "", fmt.Errorf("expiry must not be after the key's %v (got %v)", s.key.NotAfter, claims.Expiry)
 	}
-	payload, err := json.Marshal(wireClaims{
+	return s.sign(s.header, wireClaims{
 		s.principal, claims.Audience, claims.IssuedAt.Unix(), claims.Expiry.Unix(), claims.Txn, claims.Subject, &claims.Context,
 	})
+}
+
+func (s *Signer) sign(header string, claims any) (string, error) {
+	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", err
 	}
-	token := make([]byte, 0, len(s.header)+base64.RawURLEncoding.EncodedLen(len(payload))+base64.RawURLEncoding.EncodedLen(ed25519.SignatureSize)+2)
-	token = append(append(token, s.header...), '.')
+	token := make([]byte, 0, len(header)+base64.RawURLEncoding.EncodedLen(len(payload))+base64.RawURLEncoding.EncodedLen(ed25519.SignatureSize)+2)
+	token = append(append(token, header...), '.')
 	token = base64.RawURLEncoding.AppendEncode(token, payload)
 	signature := ed25519.Sign(s.key.Private, token)
 	return string(base64.RawURLEncoding.AppendEncode(append(token, '.'), signature)), nil

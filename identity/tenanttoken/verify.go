@@ -77,7 +77,7 @@ func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, er
 	if !ok {
 		return nil, fmt.Errorf("%w: no key %q is in force", ErrForeign, found.kid)
 	}
-	if err := v.check(&found.claims, key, now); err != nil {
+	if err := v.check(&found.claims, key, v.options.MaxLifetime, now); err != nil {
 		return nil, err
 	}
 	if !fresh {
@@ -87,22 +87,35 @@ func (v *Verifier) Verify(token string, keys KeySet, now time.Time) (*Claims, er
 }
 
 func (v *Verifier) parse(token string, keys KeySet) (*verified, error) {
-	kid, payload, signature, err := split(token)
+	var wire wireClaims
+	kid, err := open(token, Type, keys, &wire)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, err
+	}
+	return wire.claims(kid)
+}
+
+// open finds the payload of a token of a type, which a key of keys signed.
+func open(token, typ string, keys KeySet, into any) (kid string, err error) {
+	kid, payload, signature, err := split(token, typ)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	key, ok := keys.Lookup(kid)
 	if !ok {
-		return nil, fmt.Errorf("%w: no key %q is in force", ErrForeign, kid)
+		return "", fmt.Errorf("%w: no key %q is in force", ErrForeign, kid)
 	}
 	// RFC 7515, section 5.2, for the one algorithm there is (RFC 8037, section 3.1).
 	if !ed25519.Verify(key.Public, []byte(token[:strings.LastIndexByte(token, '.')]), signature) {
-		return nil, fmt.Errorf("%w: the signature does not match key %q", ErrForeign, kid)
+		return "", fmt.Errorf("%w: the signature does not match key %q", ErrForeign, kid)
 	}
-	var wire wireClaims
-	if err := decodeStrict(payload, &wire); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	if err := decodeStrict(payload, into); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
+	return kid, nil
+}
+
+func (wire *wireClaims) claims(kid string) (*verified, error) {
 	if wire.Context == nil || wire.Context.Tenant.IsZero() || wire.Context.UID == "" || wire.Context.Cell == "" ||
 		wire.Context.Epoch < 1 || wire.Txn == "" || wire.Issuer.IsZero() {
 		return nil, fmt.Errorf("%w: iss, txn and tctx with tenant, uid, cell and epoch must be set", ErrMalformed)
@@ -121,7 +134,7 @@ func (v *Verifier) parse(token string, keys KeySet) (*verified, error) {
 	}}, nil
 }
 
-func (v *Verifier) check(claims *Claims, key Key, now time.Time) error {
+func (v *Verifier) check(claims *Claims, key Key, maxLifetime time.Duration, now time.Time) error {
 	switch {
 	case claims.Audience != v.options.Audience:
 		return fmt.Errorf("%w: aud must be %q (got %q)", ErrForeign, v.options.Audience, claims.Audience)
@@ -129,8 +142,8 @@ func (v *Verifier) check(claims *Claims, key Key, now time.Time) error {
 		return fmt.Errorf("%w: iss must be the key's signer %s (got %s)", ErrForeign, key.Principal, claims.Issuer)
 	case !key.Scope.allows(claims.Context):
 		return fmt.Errorf("%w: %s may not sign for tenant %s in cell %s", ErrForeign, key.Principal, claims.Context.Tenant, claims.Context.Cell)
-	case !claims.Expiry.After(claims.IssuedAt) || claims.Expiry.Sub(claims.IssuedAt) > v.options.MaxLifetime:
-		return fmt.Errorf("%w: exp must be after iat by at most %v (got %v)", ErrMalformed, v.options.MaxLifetime, claims.Expiry.Sub(claims.IssuedAt))
+	case !claims.Expiry.After(claims.IssuedAt) || claims.Expiry.Sub(claims.IssuedAt) > maxLifetime:
+		return fmt.Errorf("%w: exp must be after iat by at most %v (got %v)", ErrMalformed, maxLifetime, claims.Expiry.Sub(claims.IssuedAt))
 	case claims.IssuedAt.After(now.Add(v.options.Skew)):
 		return fmt.Errorf("%w: iat must not be in the future (got %v)", ErrForeign, claims.IssuedAt.UTC())
 	case !now.Before(claims.Expiry), !now.Before(key.NotAfter):
@@ -162,7 +175,7 @@ func (v *Verifier) remember(found *verified) {
 }
 
 // split refuses what RFC 8725 warns of, and returns the token's key ID, and its payload, which nobody may believe yet.
-func split(token string) (kid string, payload, signature []byte, err error) {
+func split(token, typ string) (kid string, payload, signature []byte, err error) {
 	parts := strings.Split(token, ".")
 	if strings.ContainsAny(token, "\r\n") { // base64 would step over them
 		return "", nil, nil, errors.New("must not hold a line's end")
@@ -183,8 +196,8 @@ func split(token string) (kid string, payload, signature []byte, err error) {
 	if header.Algorithm != algorithm {
 		return "", nil, nil, fmt.Errorf("alg must be EdDSA (got %q)", header.Algorithm)
 	}
-	if header.Type != Type {
-		return "", nil, nil, fmt.Errorf("typ must be %s (got %q)", Type, header.Type)
+	if header.Type != typ {
+		return "", nil, nil, fmt.Errorf("typ must be %s (got %q)", typ, header.Type)
 	}
 	if header.KID == "" {
 		return "", nil, nil, errors.New("kid must be set")

@@ -93,10 +93,7 @@ func (a *attempt) caused() (token, proof string, ok bool) {
 	if sent, n := a.request.header(propagation.HeaderTxnToken); n > 1 {
 		return "", "", a.refuse(policy.ContextUnattributed, fmt.Sprintf("the call must carry one Txn-Token (got %d)", n))
 	} else if n == 1 {
-		if _, match := a.Attribution.Find(a.now, tenanttoken.DigestOf(sent)); match != attribution.Found {
-			return "", "", a.refuse(policy.ContextUnattributed, "the Txn-Token is of no request being served here")
-		}
-		return sent, propagation.HeaderTxnToken, true
+		return a.sentToken(sent)
 	}
 	for _, id := range a.ids() {
 		if id.header == "" {

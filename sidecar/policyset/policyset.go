@@ -111,14 +111,39 @@ type Self struct {
 	Cells          map[string]string           // gateway: cell -> residency
 	TenantData     []*api.TenantData           // a sidecar's own; a gateway's: of every workload
 	Fenced         map[string]bool             // SHA-256 of certificates of members that were shut out, hexadecimal
-	Movers         map[string]string           // gateway: member ID -> host:port for the writes of tenants that it moves
+	Movers         map[string]string           // member ID of a gateway -> host:port for the writes of tenants that it moves, and for tokens of events
 	Breakers       map[string]breaker.Settings // by the names of Dependencies; none: the defaults
 	Admission      Admission
 	Streaming      map[string]bool   // classes whose requests last as long as they are used
 	Streams        Streams           // gateway: such classes of the workloads
 	Groups         []*api.ShareGroup // who enforces limits together
 	Addresses      map[string]string // names that a captured service may call -> the virtual address of each
-	HideLimits     map[string]bool   // workloads whose callers are not told of the limits that refuse them
+	Events         Events
+	EventPeers     map[identity.Principal]EventPeer // gateway
+	HideLimits     map[string]bool                  // workloads whose callers are not told of the limits that refuse them
+}
+
+// Events are the topics of a workload.
+type Events struct {
+	Produces, Consumes map[string]bool
+	Lifetime           time.Duration // of the tokens of what it produces
+}
+
+// EventPeer is an instance of a workload that has topics.
+type EventPeer struct {
+	Cell   string
+	Events Events
+}
+
+func events(m *api.Events) Events {
+	e := Events{map[string]bool{}, map[string]bool{}, m.GetLifetime().AsDuration()}
+	for _, topic := range m.GetProduces() {
+		e.Produces[topic] = true
+	}
+	for _, topic := range m.GetConsumes() {
+		e.Consumes[topic] = true
+	}
+	return e
 }
 
 // Strategy is how a workload's data follows a tenant that moves; "" when it keeps none.
@@ -484,6 +509,14 @@ func proxyConfig(m *api.ProxyConfig) (*Self, error) {
 		if self.BoundPeers[principal], err = identity.ParseTenantID(tenant); err != nil {
 			return nil, err
 		}
+	}
+	self.Events, self.EventPeers = events(m.Events), map[identity.Principal]EventPeer{}
+	for _, peer := range m.EventPeers {
+		principal, err := identity.ParsePrincipal(peer.Principal)
+		if err != nil {
+			return nil, err
+		}
+		self.EventPeers[principal] = EventPeer{peer.Cell, events(peer.Events)}
 	}
 	if err := self.BoundTenant.UnmarshalText([]byte(m.BoundTenant)); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 
 	api "github.com/tenantmesh/tenantmesh/api/tenantmesh/v1alpha1"
 	"github.com/tenantmesh/tenantmesh/identity/meshname"
+	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/xds/ir"
 )
@@ -43,10 +44,7 @@ func enforcement(mesh *ir.Mesh) []Resource {
 	for _, c := range mesh.Cells {
 		cells[c.Name] = c.Residency
 	}
-	gateways := &api.ProxyConfig{Role: "gateway", TrustDomain: mesh.TrustDomain, Cells: cells, Control: mesh.Control.String(), Movers: map[string]string{}, Fenced: mesh.Fenced}
-	for member, at := range mesh.Movers {
-		gateways.Movers[member] = net.JoinHostPort(at.Address, strconv.Itoa(at.Port))
-	}
+	gateways := &api.ProxyConfig{Role: "gateway", TrustDomain: mesh.TrustDomain, Cells: cells, Control: mesh.Control.String(), Movers: movers(mesh), Fenced: mesh.Fenced}
 	for _, id := range mesh.Gateways {
 		gateways.Peers = append(gateways.Peers, id.String())
 	}
@@ -54,6 +52,13 @@ func enforcement(mesh *ir.Mesh) []Resource {
 		gateways.HideLimits = append(gateways.HideLimits, hideLimits(&mesh.Workloads[i])...)
 		gateways.Streams = append(gateways.Streams, streams(&mesh.Workloads[i])...)
 		gateways.TenantData = append(gateways.TenantData, tenantData(&mesh.Workloads[i])...)
+	}
+	for i := range mesh.Workloads {
+		if own := events(&mesh.Workloads[i]); own != nil {
+			for _, instance := range mesh.Workloads[i].Instances {
+				gateways.EventPeers = append(gateways.EventPeers, &api.EventPeer{Principal: instance.ID.String(), Cell: instance.Cell, Events: own})
+			}
+		}
 	}
 	groups := []string{meshname.GroupGateways}
 	for _, w := range mesh.Workloads {
@@ -144,11 +149,36 @@ func accessPolicy(p *ir.Policy) *api.AccessPolicy {
 	return message
 }
 
+// events are a workload's topics, nil for none.
+func events(w *ir.Workload) *api.Events {
+	e := w.Spec.Events
+	if len(e.Produces)+len(e.Consumes) == 0 {
+		return nil
+	}
+	lifetime, err := time.ParseDuration(e.Lifetime)
+	if err != nil { // it says none
+		lifetime = tenanttoken.EventLifetime
+	}
+	return &api.Events{Produces: e.Produces, Consumes: e.Consumes, Lifetime: durationpb.New(lifetime)}
+}
+
+// movers are where gateways answer other members, by their own.
+func movers(mesh *ir.Mesh) map[string]string {
+	at := make(map[string]string, len(mesh.Movers))
+	for member, endpoint := range mesh.Movers {
+		at[member] = net.JoinHostPort(endpoint.Address, strconv.Itoa(endpoint.Port))
+	}
+	return at
+}
+
 func proxyConfig(mesh *ir.Mesh, w *ir.Workload, instance ir.Instance, residency string) Resource {
 	config := &api.ProxyConfig{
 		Role: "sidecar", TrustDomain: mesh.TrustDomain, Principal: instance.ID.String(), Cell: instance.Cell, CellResidency: residency,
 		Workload: w.Name, ServicePort: uint32(w.Spec.Port), Tenancy: string(w.Spec.Tenancy), BoundTenant: w.Spec.BoundTenant,
 		DeliverContext: w.Spec.DeliverContext, Addresses: virtualAddresses(mesh, w, instance), Control: mesh.Control.String(), TenantData: tenantData(w), Fenced: mesh.Fenced, HideLimits: hideLimits(w),
+	}
+	if config.Events = events(w); config.Events != nil {
+		config.Movers = movers(mesh)
 	}
 	if a := w.Spec.Admission; a.Mode != "" || a.Min > 0 || a.Max > 0 {
 		config.Admission = &api.Admission{Off: a.Mode == "off", Min: int32(a.Min), Max: int32(a.Max)}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/identity"
 	"github.com/tenantmesh/tenantmesh/identity/propagation"
+	"github.com/tenantmesh/tenantmesh/identity/propagation/dedupe/storetest"
 	"github.com/tenantmesh/tenantmesh/identity/tenanttoken"
 )
 
@@ -116,6 +117,11 @@ func TestKeysAreApart(t *testing.T) {
 	if Key("ab", "c") == Key("a", "bc") {
 		t.Error("where one ends is not told")
 	}
+}
+
+// TestMemory: it keeps the contract of stores.
+func TestMemory(t *testing.T) {
+	storetest.Run(t, NewMemory(0))
 }
 
 // TestBound: a store that is full forgets what is nearest to its end first, or nearly so.
