@@ -36,7 +36,8 @@ const (
 // MaxDetail bounds what a dead letter says of itself, in bytes.
 const MaxDetail = 512
 
-// Reason says why an event is not taken. The list is closed: all but the last are those of docs/reasons.md.
+// Reason says why an event is not taken. The list is closed: context_expired and handling_failed are of events alone, all others are those of
+// docs/reasons.md.
 type Reason string
 
 // The reasons.
