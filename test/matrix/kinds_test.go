@@ -58,6 +58,26 @@ func kinds(t *testing.T) []kind {
 		node := append(append([]string{"node"}, options...), filepath.Join(here, "express", "server.js"), port)
 		return env([]string{"NODE_PATH=" + meshtest.Tool(t, "express/node_modules"), "OTEL_NODE_RESOURCE_DETECTORS=none"}, env(quiet, node...)...)
 	}
+	classes := t.TempDir()
+	java := func(port string, options ...string) []string {
+		options = append(options, "-Dhttp.proxyHost=127.0.0.1", "-Dhttp.proxyPort=${http_proxy##*:}", "-Dsun.net.httpserver.idleInterval=75", "-Dsun.net.httpserver.maxIdleConnections=1000")
+		return env(quiet, "sh", "-c", `export JAVA_TOOL_OPTIONS="`+strings.Join(options, " ")+`"; exec java -cp "$0" Service "$1"`, classes, port)
+	}
+	needsJava := func(t *testing.T) {
+		t.Helper()
+		var release int
+		version, err := exec.Command("javac", "-version").Output()
+		if err != nil {
+			t.Skip("skipped: there is no Java compiler")
+		}
+		if _, err := fmt.Sscanf(string(version), "javac %d", &release); err != nil || release < 17 {
+			t.Skipf("skipped: Java must be 17 or newer (it is %s)", strings.TrimSpace(string(version)))
+		}
+		needsTool(t, "java/agent.jar", "Maven")
+		if out, err := exec.Command("javac", "--release", "17", "-d", classes, filepath.Join(here, "javahttp", "Service.java")).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
 	return []kind{
 		{"Flask, opentelemetry-instrument", true, false, func(port string) []string { return agent("venv/bin/opentelemetry-instrument", gunicorn(port)) }, nil},
 		{"Flask", false, false, gunicorn, nil},
@@ -67,6 +87,8 @@ func kinds(t *testing.T) []kind {
 			return express(port, "--require", "@opentelemetry/auto-instrumentations-node/register")
 		}, needsNode},
 		{"Express", false, false, func(port string) []string { return express(port) }, needsNode},
+		{"Java, javaagent", true, false, func(port string) []string { return java(port, "-javaagent:"+meshtest.Tool(t, "java/agent.jar")) }, needsJava},
+		{"Java", false, false, func(port string) []string { return java(port) }, needsJava},
 		{"Go, otelhttp", true, false, func(port string) []string { return []string{"env", "INSTRUMENTED=1", binary, port} }, nil},
 		{"Go", false, false, func(port string) []string { return []string{binary, port} }, nil},
 		{"Go, otelhttp, requests mixed up", true, true, func(port string) []string { return []string{"env", "INSTRUMENTED=1", "MIX=1", binary, port} }, nil},
