@@ -38,35 +38,9 @@ func TestOptInLanguages(t *testing.T) {
 	contexts := contextsOf(t, m.SigningKeyOf(t, gateway))
 	inGo := propagation.Middleware(propagation.NewVerifier(&propagation.Sidecar{URL: front.Health}), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 
-	for _, l := range []struct {
-		name  string
-		needs string
-		serve func(t *testing.T, port string) *exec.Cmd
-	}{
-		{"WSGI", "optin/done", func(t *testing.T, port string) *exec.Cmd {
-			return exec.Command(meshtest.Tool(t, "optin/bin/python"), "wsgi.py", port)
-		}},
-		{"ASGI", "optin/done", func(t *testing.T, port string) *exec.Cmd {
-			return exec.Command(meshtest.Tool(t, "optin/bin/uvicorn"), "--port", port, "--log-level", "warning", "asgi:app")
-		}},
-		{"Express", "express/done", func(t *testing.T, port string) *exec.Cmd { return exec.Command("node", "server.js", port) }},
-	} {
+	for _, l := range languages {
 		t.Run(l.name, func(t *testing.T) {
-			if _, err := os.Stat(filepath.Join("../../.tools", l.needs)); err != nil {
-				t.Skipf("skipped: 'make tools' could not install .tools/%s here", filepath.Dir(l.needs))
-			}
-			start := func(sidecar string) *url.URL {
-				t.Helper()
-				return serve(t, sidecar, front.Outbound, func(port string) *exec.Cmd {
-					cmd := l.serve(t, port)
-					cmd.Dir = "../../examples/optin/python"
-					if l.name == "Express" {
-						cmd.Dir = "../../examples/optin/node"
-					}
-					return cmd
-				})
-			}
-			at := start(front.Health)
+			at := l.start(t, front.Health, front.Outbound)
 			service.Store(at)
 			for _, tenant := range []string{"acme", "globex"} {
 				if r := m.Get(t, gateway.URL+"/front/x", tenant); r.Status != http.StatusOK || r.Body != tenant+" "+tenant {
@@ -92,16 +66,43 @@ func TestOptInLanguages(t *testing.T) {
 					t.Errorf("%s: %d %q, where a service in Go answers %d", name, r.Status, r.Body, recorder.Code)
 				}
 			}
-			if r := meshtest.Do(t, http.DefaultClient, http.MethodGet, start("http://127.0.0.1:1").String()+"/x", http.Header{"Txn-Token": contexts["good"]}, nil); r.Status != http.StatusServiceUnavailable || r.Header.Get("Retry-After") == "" {
+			if r := meshtest.Do(t, http.DefaultClient, http.MethodGet, l.start(t, "http://127.0.0.1:1", front.Outbound).String()+"/x", http.Header{"Txn-Token": contexts["good"]}, nil); r.Status != http.StatusServiceUnavailable || r.Header.Get("Retry-After") == "" {
 				t.Errorf("without a sidecar: %d %q", r.Status, r.Body)
 			}
 		})
 	}
 }
 
-// serve starts a service beside a sidecar that is there, until the test ends.
-func serve(t *testing.T, sidecar, proxy string, program func(port string) *exec.Cmd) *url.URL {
+// language is a service that opts in.
+type language struct{ name, installed, folder string }
+
+var languages = []language{{"WSGI", "optin", "python"}, {"ASGI", "optin", "python"}, {"Express", "express", "node"}}
+
+func (l language) command(t *testing.T, port string) *exec.Cmd {
 	t.Helper()
+	switch l.name {
+	case "WSGI":
+		return exec.Command(meshtest.Tool(t, "optin/bin/python"), "wsgi.py", port)
+	case "ASGI":
+		return exec.Command(meshtest.Tool(t, "optin/bin/uvicorn"), "--port", port, "--log-level", "warning", "asgi:app")
+	default:
+		return exec.Command("node", "server.js", port)
+	}
+}
+
+// start starts the service beside a sidecar that is there, until the test ends.
+func (l language) start(t *testing.T, sidecar, proxy string) *url.URL {
+	t.Helper()
+	modules, err := filepath.Abs("../../.tools/express/node_modules")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join("../../.tools", l.installed, "done")); err != nil {
+		t.Skipf("skipped: 'make tools' could not install .tools/%s here", l.installed)
+	}
+	if _, err := exec.LookPath("node"); err != nil && l.folder == "node" {
+		t.Skip("skipped: there is no Node.js")
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -109,11 +110,9 @@ func serve(t *testing.T, sidecar, proxy string, program func(port string) *exec.
 	at := listener.Addr().String()
 	_ = listener.Close()
 	_, port, _ := net.SplitHostPort(at)
-	cmd := program(port)
-	cmd.Env = append(os.Environ(), "SIDECAR="+sidecar, "http_proxy="+proxy, "BACK=http://back", "no_proxy=", "PYTHONDONTWRITEBYTECODE=1")
-	if modules, err := filepath.Abs("../../.tools/express/node_modules"); err == nil {
-		cmd.Env = append(cmd.Env, "NODE_PATH="+modules)
-	}
+	cmd := l.command(t, port)
+	cmd.Dir = filepath.Join("../../examples/optin", l.folder)
+	cmd.Env = append(os.Environ(), "SIDECAR="+sidecar, "http_proxy="+proxy, "BACK=http://back", "no_proxy=", "PYTHONDONTWRITEBYTECODE=1", "NODE_PATH="+modules)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
