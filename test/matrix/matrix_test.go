@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,52 +26,6 @@ const (
 	tenants = 20
 	flight  = 200 // requests at once
 )
-
-// kind is a sort of service.
-type kind struct {
-	name         string
-	instrumented bool
-	mixes        bool // requests up: the test must see it
-	start        func(port string) []string
-}
-
-// plan is what the first of the two services of a kind does for a request; the second one calls in turn, once.
-var plan = []string{"TURNS=2", "TASKS=2", "BARE=1"}
-
-// perRequest is how many calls a request makes by plan when all but the bare one are proven: each of four, and what that calls.
-const perRequest = 2*4 + 1
-
-func kinds(t *testing.T) []kind {
-	t.Helper()
-	here, err := filepath.Abs("../../examples/matrix")
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary := filepath.Join(t.TempDir(), "gohttp")
-	build := exec.Command("go", "build", "-o", binary, ".")
-	build.Dir = filepath.Join(here, "gohttp")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	gunicorn := func(port string) []string {
-		return []string{meshtest.VenvBin(t, "gunicorn"), "--chdir", filepath.Join(here, "flask"), "--workers", "2", "--threads", "32", "--keep-alive", "75", "--bind", "127.0.0.1:" + port, "--log-level", "warning", "app:app"}
-	}
-	agent := func(program string, args []string) []string {
-		return append([]string{"env", "OTEL_TRACES_EXPORTER=none", "OTEL_METRICS_EXPORTER=none", "OTEL_LOGS_EXPORTER=none", meshtest.Tool(t, program)}, args...)
-	}
-	uvicorn := func(port string) []string {
-		return []string{meshtest.Tool(t, "fastapi/bin/uvicorn"), "--app-dir", filepath.Join(here, "fastapi"), "--workers", "2", "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "1", "--port", port, "--log-level", "warning", "app:app"}
-	}
-	return []kind{
-		{"Flask, opentelemetry-instrument", true, false, func(port string) []string { return agent("venv/bin/opentelemetry-instrument", gunicorn(port)) }},
-		{"Flask", false, false, gunicorn},
-		{"FastAPI, opentelemetry-instrument", true, false, func(port string) []string { return agent("fastapi/bin/opentelemetry-instrument", uvicorn(port)) }},
-		{"FastAPI", false, false, uvicorn},
-		{"Go, otelhttp", true, false, func(port string) []string { return []string{"env", "INSTRUMENTED=1", binary, port} }},
-		{"Go", false, false, func(port string) []string { return []string{binary, port} }},
-		{"Go, otelhttp, requests mixed up", true, true, func(port string) []string { return []string{"env", "INSTRUMENTED=1", "MIX=1", binary, port} }},
-	}
-}
 
 // objects are a mesh in which first calls second, and second calls last.
 func objects() string {
@@ -119,6 +71,9 @@ func TestMatrix(t *testing.T) {
 	fmt.Fprintln(tw, "SERVICE\tREQUESTS\tCALLS\tPROVEN\tREFUSED\tWRONG\tHOW")
 	for _, k := range kinds(t) {
 		t.Run(k.name, func(t *testing.T) {
+			if k.needs != nil {
+				k.needs(t)
+			}
 			requests, sum, last, how := run(t, k)
 			fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", k.name, requests, sum.Proven+sum.Refused, sum.Proven, sum.Refused, sum.Wrong+last, how)
 			if k.mixes {
