@@ -77,17 +77,18 @@ $(VENV)/done $(FASTAPI)/done $(OPTIN)/done:
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	touch $@
 
-# Without npm or Maven, the tests of what they would have installed are skipped, by name.
+# Without npm or Maven, or what they fetch, the tests of that are skipped, by name.
 $(EXPRESS)/done: examples/matrix/express/package-lock.json examples/matrix/express/package.json
 	@if command -v npm >/dev/null; then \
-		rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D) && cd $(@D) && npm ci --silent --ignore-scripts --no-audit --no-fund && touch done; \
+		rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D) && cd $(@D) && { npm ci --silent --ignore-scripts --no-audit --no-fund && touch done || echo "skipped: services of Node.js, whose packages npm could not fetch"; }; \
 	else echo "skipped: services of Node.js, which need npm"; fi
 
 $(JAVA)/agent.jar: tools/javaagent.txt
 	@if command -v mvn >/dev/null; then \
 		rm -rf $(@D) && mkdir -p $(@D) && jar=$$(cut -d' ' -f3 $<) && version=$${jar#opentelemetry-javaagent-} && \
-		mvn -q org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy -Dartifact=io.opentelemetry.javaagent:opentelemetry-javaagent:$${version%.jar} -DoutputDirectory=$(CURDIR)/$(@D) && \
-		(cd $(@D) && sha256sum --quiet -c $(CURDIR)/$<) && mv $(@D)/$$jar $@ && touch $@; \
+		if mvn -q org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy -Dartifact=io.opentelemetry.javaagent:opentelemetry-javaagent:$${version%.jar} -DoutputDirectory=$(CURDIR)/$(@D); \
+		then (cd $(@D) && sha256sum --quiet -c $(CURDIR)/$<) && mv $(@D)/$$jar $@ && touch $@; \
+		else echo "skipped: services of Java, whose agent Maven could not fetch"; fi; \
 	else echo "skipped: services of Java, which need Maven"; fi
 
 $(LINT): tools/go.mod tools/go.sum
